@@ -1,0 +1,40 @@
+"""The ``dmdd`` command: ``dmdd train ...`` is ``python -m dmdd.train ...``, and so on."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": ("dmdd.train", "train DMDD on one category: dmdd train category=screw"),
+    "data": ("dmdd.data.__main__", "check a data set, fetch one, or draw the demo: dmdd data check --help"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        arguments: Command line after ``dmdd``; ``sys.argv[1:]`` if None.
+
+    Returns:
+        The subcommand's exit code; 2 for an unknown one.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+        print("usage: dmdd COMMAND ...\n\n" + "\n".join(lines) + "\n\ndmdd COMMAND --help tells more.")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from dmdd import __version__
+
+        print(f"dmdd {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"error: no command {arguments[0]}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"dmdd {arguments[0]}", *arguments[1:]]
+    module = importlib.import_module(COMMANDS[arguments[0]][0])
+    return module.main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Hydra's side of every entry point: where the configuration lies, and errors as one line."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dmdd.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parents[1]
+
+
+def config_dir() -> Path:
+    """Find ``conf/``: the checkout's if this is one, else the one in the installed package.
+
+    Returns:
+        An absolute path.
+
+    Raises:
+        UserError: Neither is there, so the installation is damaged.
+    """
+    for folder in (CHECKOUT / "conf", PACKAGE / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise UserError(f"no conf/ in {CHECKOUT} or {PACKAGE}; install dmdd again")
+
+
+def print_error(error: BaseException) -> None:
+    """Print an error on one line of stderr."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None = None) -> int:
+    """Run a Hydra job; bad input and bad overrides become one line and exit code 2.
+
+    Args:
+        job: Gets the composed configuration.
+        config_name: Primary configuration file in ``conf/``.
+        arguments: Command line after the command; ``sys.argv[1:]`` if None.
+
+    Returns:
+        Exit code: 0, or 2 after bad input.
+    """
+    import hydra
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is not a UserError is our defect and keeps its traceback
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        folder = config_dir()
+        search = [f"hydra.searchpath=[file://{CHECKOUT}]"] if (CHECKOUT / "experiments").is_dir() else []
+        overrides = [a for a in arguments if not a.startswith("-")]
+        if not _asks_hydra(arguments) and "-m" not in arguments and "--multirun" not in arguments:
+            # Composed once before Hydra does, because Hydra prints a wrong override as several lines and makes the
+            # run folder first.
+            with initialize_config_dir(str(folder), version_base="1.3"):
+                compose(config_name, overrides=[*search, *overrides])
+        GlobalHydra.instance().clear()
+        sys.argv = [sys.argv[0], *arguments, *search]
+        hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job))()
+    except (HydraException, OmegaConfBaseException) as error:
+        print_error(UserError(str(error).replace("\n", " ")))
+        return 2
+    except UserError as error:
+        print_error(error)
+        return 2
+    return 0
+
+
+def _asks_hydra(arguments: list[str]) -> bool:
+    return any(
+        a in ("--help", "-h", "--hydra-help", "--version", "--info", "-i", "--shell-completion") for a in arguments
+    )
+
+
+def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let a ``UserError`` leave Hydra, which would print it its own way, as an exit."""
+
+    def wrapped(config: Any) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+
+        try:
+            return job(config)
+        except UserError as error:
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            print_error(error)
+            raise SystemExit(2) from None
+
+    return wrapped
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove the run folder Hydra has made, and its parents below the working folder, as far as they are empty."""
+    here = Path.cwd()
+    while folder != here and here in folder.parents and folder.is_dir() and not os.listdir(folder):
+        folder.rmdir()
+        folder = folder.parent

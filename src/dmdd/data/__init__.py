@@ -1,0 +1,1 @@
+"""Reading data: published layouts, images and masks, the demo data set, and `python -m dmdd.data`."""

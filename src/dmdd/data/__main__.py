@@ -1,0 +1,120 @@
+"""`python -m dmdd.data`: check a data folder, write the demo data set, fetch a published one."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dmdd.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: Arguments after the program's name; None takes the command line's. `output=DIR` is read as
+            `--output=DIR`, so that one spelling works for every command of the package.
+
+    Returns:
+        Exit code: 0 done, 1 problems found, 2 input that cannot be used.
+
+    Source: ours.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    options = _parser().parse_args([_as_flag(argument) for argument in arguments])
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dmdd.data", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_check(commands)
+    _add_demo(commands)
+    _add_prepare(commands)
+    return parser
+
+
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    check = commands.add_parser("check", help="say what a data folder holds and which files are wrong")
+    _add_data_dir(check)
+    check.add_argument("--dataset", help="one data set; all that are there if left out")
+    check.add_argument("--category", default="all", help="one category (default: all)")
+    check.set_defaults(run=_check)
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    demo = commands.add_parser("demo", help="write the demo data set, drawn on this machine")
+    demo.add_argument("--output", type=Path, default=_default_data_dir(), help="data folder; gets a folder demo/")
+    demo.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
+    demo.add_argument("--size", type=int, default=256, help="side of the images in px (default: 256)")
+    demo.set_defaults(run=_demo)
+
+
+def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    prepare = commands.add_parser("prepare", help="fetch a published data set, or unpack an archive of it")
+    _add_data_dir(prepare)
+    prepare.add_argument("--dataset", required=True, help="mvtec_ad, mvtec_loco, mpdd, visa, btad or dtd")
+    prepare.add_argument("--archive", type=Path, help="archive that is already on this machine")
+    prepare.add_argument("--url", help="address to use instead of the official one")
+    prepare.add_argument("--sha256", help="checksum to expect instead of the known one; none for no check")
+    prepare.set_defaults(run=_prepare)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=_default_data_dir(),
+        help="folder that holds mvtec_ad/, mpdd/, ... (default: $DMDD_DATA or data)",
+    )
+
+
+def _default_data_dir() -> Path:
+    return Path(os.environ.get("DMDD_DATA") or "data")
+
+
+def _as_flag(argument: str) -> str:
+    match = re.match(r"([a-z][a-z0-9_]*)=", argument)
+    return f"--{match[1].replace('_', '-')}={argument[match.end() :]}" if match else argument
+
+
+# Imports of the commands are local: `--help` and a typing error answer at once, without OpenCV and Pillow.
+def _check(options: argparse.Namespace) -> int:
+    from dmdd.data.check import check_data
+
+    lines, problems = check_data(data_dir=options.data_dir, dataset=options.dataset, category=options.category)
+    print("\n".join(lines))
+    return 1 if problems else 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from dmdd.data.demo import generate_demo
+
+    target = generate_demo(options.output, seed=options.seed, size=options.size)
+    print(f"demo data set written to {target}")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from dmdd.data.prepare import prepare_dataset
+
+    target = prepare_dataset(
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        archive=options.archive,
+        url=options.url,
+        sha256=options.sha256,
+    )
+    print(f"{options.dataset} is ready in {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Looking a data folder over: what it holds, per split and type, and every file that is wrong."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dmdd.data.images import read_image, read_mask
+from dmdd.data.layouts import (
+    Category,
+    Sample,
+    list_categories,
+    list_folder_categories,
+    list_visa_categories,
+    read_btad,
+    read_folder,
+    read_mvtec_ad,
+    read_mvtec_loco,
+    read_visa,
+)
+from dmdd.data.listing import IMAGE_EXTENSIONS, find_category, is_ignored, list_category_names
+from dmdd.errors import UserError
+
+SIZES_SHOWN = 3
+"""How many image sizes a row names before it only counts them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one data set is read.
+
+    Args:
+        read: Reader with the keywords `root`, `category` and `problems`.
+        list_names: Lists the categories below a root.
+        folder: Folder below the data folder; "." where the categories lie in it directly.
+
+    Source: ours.
+    """
+
+    read: Callable[..., Category]
+    list_names: Callable[[Path], list[str]]
+    folder: str
+
+
+LAYOUTS = {
+    "mvtec_ad": Layout(partial(read_mvtec_ad, dataset="mvtec_ad"), list_categories, "mvtec_ad"),
+    "mpdd": Layout(partial(read_mvtec_ad, dataset="mpdd"), list_categories, "mpdd"),
+    "visa": Layout(read_visa, list_visa_categories, "visa"),
+    "btad": Layout(read_btad, list_categories, "btad"),
+    "mvtec_loco": Layout(read_mvtec_loco, list_categories, "mvtec_loco"),
+    "demo": Layout(partial(read_mvtec_ad, dataset="demo"), list_categories, "demo"),
+    "folder": Layout(read_folder, list_folder_categories, "."),
+}
+
+
+def check_data(*, data_dir: Path | str, dataset: str | None = None, category: str = "all") -> tuple[list[str], int]:
+    """Check every file of a data folder: listing, pairing, decoding, sizes of masks.
+
+    Args:
+        data_dir: The folder that holds the data sets.
+        dataset: Name of one data set; None for all that are there.
+        category: Name of one category; "all" for every one found.
+
+    Returns:
+        The report's lines and the number of problems in it.
+
+    Raises:
+        UserError: Nothing to check: unknown data set or category, missing folder.
+
+    Source: ours.
+    """
+    data_dir = Path(data_dir)
+    lines: list[str] = []
+    count = 0
+    for name, layout, root in _selected(data_dir, dataset=dataset):
+        if category == "all":
+            names = list_category_names(root=root, dataset=name, list_names=layout.list_names)
+        else:
+            find_category(root=root, category=category, dataset=name, list_names=layout.list_names)
+            names = [category]
+        for category_name in names:
+            problems: list[str] = []
+            found = layout.read(root=root, category=category_name, problems=problems)
+            lines += [f"{name}/{category_name}  {found.root.resolve()}", *_check_category(found, problems=problems)]
+            count += len(problems)
+    lines.append(f"{count} problem{'' if count == 1 else 's'} found" if count else "no problems found")
+    return lines, count
+
+
+def _selected(data_dir: Path, *, dataset: str | None) -> Iterator[tuple[str, Layout, Path]]:
+    if dataset is not None:
+        if dataset not in LAYOUTS:
+            raise UserError(f"unknown data set {dataset!r}: expected one of {', '.join(LAYOUTS)}")
+        yield dataset, LAYOUTS[dataset], data_dir / LAYOUTS[dataset].folder
+        return
+    present = [name for name, layout in LAYOUTS.items() if layout.list_names(data_dir / layout.folder)]
+    if not present:
+        raise UserError(
+            f"no data set in {data_dir.resolve()}: expected one of the folders "
+            f"{', '.join(layout.folder for layout in LAYOUTS.values() if layout.folder != '.')}; "
+            "set --data-dir or DMDD_DATA"
+        )
+    for name in present:
+        yield name, LAYOUTS[name], data_dir / LAYOUTS[name].folder
+
+
+def _check_category(category: Category, *, problems: list[str]) -> list[str]:
+    """Decode all files of a category; appends what is wrong to `problems`, returns the lines of the report."""
+    samples = [*category.train, *category.test]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        checked = list(pool.map(_check_sample, samples))
+    sizes = dict(zip(samples, (size for size, _, _ in checked), strict=True))
+    for _, _, found in checked:
+        problems += found
+    lines = [_row("train", "good", [sizes[sample] for sample in category.train], masks=None)]
+    defects = sorted({sample.defect for sample in category.test}, key=lambda defect: (defect != "good", defect))
+    for defect in defects:
+        group = [sample for sample in category.test if sample.defect == defect]
+        masks = None if defect == "good" else sum(sample.mask_path is not None for sample in group)
+        lines.append(_row("test", defect, [sizes[sample] for sample in group], masks=masks))
+    if not category.has_masks:
+        lines.append("  note: not every anomalous image has a mask, so pixel metrics will be absent")
+    lines += _notes(category, digests=[digest for _, digest, _ in checked])
+    return lines + [f"  problem: {problem}" for problem in problems]
+
+
+def _check_sample(sample: Sample) -> tuple[tuple[int, int] | None, str, list[str]]:
+    """Return an image's (height, width), the digest of its bytes, and what is wrong with it or its mask."""
+    try:
+        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        size = read_image(sample.path).shape[:2]
+    except (UserError, OSError) as error:
+        return None, "", [str(error)]
+    if sample.mask_path is None:
+        return size, digest, []
+    try:
+        mask = read_mask(sample.mask_path, size=size)
+    except UserError as error:
+        return size, digest, [str(error)]
+    return size, digest, [] if mask.any() else [f"empty mask: {sample.mask_path} marks no pixel"]
+
+
+def _notes(category: Category, *, digests: list[str]) -> list[str]:
+    """Name what is odd without being wrong: test images that were trained on, files of unknown kinds."""
+    notes = []
+    train_digests = dict(zip(digests, category.train, strict=False))
+    train_digests.pop("", None)
+    for sample, digest in zip(category.test, digests[len(category.train) :], strict=True):
+        if digest in train_digests:
+            notes.append(f"  note: {sample.path} has the same bytes as {train_digests[digest].path}")
+    ignored = Counter(
+        path.suffix.lower() or path.name
+        for path in sorted(category.root.rglob("*"))
+        if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and not is_ignored(path)
+    )
+    if ignored:
+        notes.append(f"  note: passed over {', '.join(f'{n} x {kind}' for kind, n in sorted(ignored.items()))}")
+    return notes
+
+
+def _row(split: str, defect: str, sizes: list[tuple[int, int] | None], *, masks: int | None) -> str:
+    counts = Counter(f"{size[1]} x {size[0]} px" for size in sizes if size is not None)
+    named = [size for size, _ in counts.most_common(SIZES_SHOWN)]
+    if len(counts) > SIZES_SHOWN:
+        named.append(f"and {len(counts) - SIZES_SHOWN} more sizes")
+    with_masks = "" if masks is None else f"{masks} masks"
+    return f"  {split:<5}  {defect:<24} {len(sizes):>6} images  {with_masks:>10}  {', '.join(named)}".rstrip()

@@ -1,0 +1,254 @@
+"""The data module: normal images in memory, twins made on the device, test images read once after training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dmdd.data.datasets import (
+    Augmentation,
+    EvaluationBatch,
+    FileDataset,
+    PairBatch,
+    PlannedBatch,
+    PlannedDataset,
+    find_foregrounds,
+    load_images,
+)
+from dmdd.data.listing import Category, list_images
+from dmdd.data.sampling import PairSampler, held_out
+from dmdd.errors import UserError
+from dmdd.pairs import PairSynthesis
+
+VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
+
+
+class PairDataModule(LightningDataModule):
+    """Serve training pairs, synthetic validation pairs and test images of one category.
+
+    Args:
+        category: The files.
+        synthesis: What makes a twin of a normal image.
+        image_size: Height and width in pixels.
+        batch_size: Global batch size, over all devices.
+        seed: Seed of pairs, order and split.
+        held_out_fraction: Share of the normal training images kept for calibration, never trained on.
+        textures_dir: Folder of texture images; read only if a source of ``synthesis`` uses textures.
+        augmentation: albumentations composition for the normal image, or None.
+        evaluation_batch_size: Images a device scores at once.
+        num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
+
+    Source: METHOD sections 0 and 5.
+    """
+
+    def __init__(
+        self,
+        *,
+        category: Category,
+        synthesis: PairSynthesis,
+        image_size: Sequence[int],
+        batch_size: int,
+        seed: int,
+        held_out_fraction: float = 0.1,
+        textures_dir: str | Path | None = None,
+        augmentation: Augmentation | None = None,
+        evaluation_batch_size: int = 16,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.category, self.synthesis = category, synthesis
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
+        self.seed, self.held_out_fraction = seed, held_out_fraction
+        self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
+        # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
+        self.first_step = 0
+        self._train: PlannedDataset | None = None
+        self._held_out: PlannedDataset | None = None
+
+    def setup(self, stage: str) -> None:
+        """Decode the normal images once; later calls find them in memory.
+
+        Args:
+            stage: Lightning's stage; testing needs no training images.
+
+        Raises:
+            UserError: An image cannot be read, the split leaves nothing, or a needed texture folder is missing.
+        """
+        if stage == "test" or self._train is not None:
+            return
+        samples = self.category.train
+        images = load_images([sample.path for sample in samples], self.image_size)
+        foregrounds = find_foregrounds(images)
+        textures = self._load_textures()
+        try:
+            train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
+        except ValueError as error:
+            raise UserError(f"held_out_fraction={self.held_out_fraction}: {error}") from error
+        self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
+        self._held_out = self._dataset(images, foregrounds, textures, rest, None)
+
+    def _dataset(
+        self, images: Tensor, foregrounds: Tensor, textures: Tensor, rows: list[int], augmentation: Augmentation | None
+    ) -> PlannedDataset:
+        return PlannedDataset(
+            images=images[rows].share_memory_(),
+            foregrounds=foregrounds[rows].share_memory_(),
+            textures=textures,
+            seed=self.seed,
+            augmentation=augmentation,
+        )
+
+    def _load_textures(self) -> Tensor:
+        if not self.synthesis.needs_textures:
+            return torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
+        folder = Path(self.textures_dir or "")
+        paths = list_images(folder, nested=True) if self.textures_dir else []
+        if not paths:
+            raise UserError(
+                f"pairs need texture images, none found in {folder.resolve()}: "
+                "set textures_dir, or use pairs=mix, which needs none"
+            )
+        return load_images(paths, self.image_size)
+
+    @property
+    def training_images(self) -> int:
+        """Number of normal images trained on."""
+        return len(self._ready(self._train).images)
+
+    @property
+    def held_out_images(self) -> int:
+        """Number of normal images held out for calibration."""
+        return len(self._ready(self._held_out).images)
+
+    @staticmethod
+    def _ready(dataset: PlannedDataset | None) -> PlannedDataset:
+        if dataset is None:
+            raise RuntimeError("call setup() first")
+        return dataset
+
+    def train_dataloader(self) -> DataLoader[PlannedBatch]:
+        """Serve ``trainer.max_steps`` batches, beginning at ``first_step``."""
+        trainer, dataset = self.trainer, self._ready(self._train)
+        if trainer is None:
+            raise RuntimeError("the data module serves a trainer")
+        sampler = PairSampler(
+            images=len(dataset.images),
+            batch_size=self.batch_size,
+            first_step=self.first_step,
+            steps=trainer.max_steps,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return self._loader(dataset, batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Serve the held-out normal images with the plans of their twins; each device its own part."""
+        dataset = self._ready(self._held_out)
+        own = self._own_part(len(dataset.images))
+        places = [(VALIDATION_STEP, index, index) for index in own]
+        size = max(1, self.evaluation_batch_size // 2)
+        return self._loader(dataset, batch_sampler=[places[i : i + size] for i in range(0, len(places), size)])
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Serve the test images; each device its own part, none twice."""
+        dataset = FileDataset(self.category.test, self.image_size)
+        own, size = self._own_part(len(dataset)), self.evaluation_batch_size
+        return self._loader(dataset, batch_sampler=[own[i : i + size] for i in range(0, len(own), size)])
+
+    def _own_part(self, count: int) -> list[int]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return list(range(rank, count, world_size))
+
+    def _loader(self, dataset: Any, *, batch_sampler: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batch_sampler,
+            num_workers=self.num_workers,
+            collate_fn=_already_a_batch,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=False,
+        )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch to the device, but leave its plan where it is.
+
+        The plan decides on the host which code makes which pair; read back from a GPU it would stop the queue.
+
+        Args:
+            batch: What a loader served.
+            device: Where the networks are.
+            dataloader_idx: Not used.
+
+        Returns:
+            The same kind of batch.
+        """
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved._replace(plan=batch.plan) if isinstance(batch, PlannedBatch) else moved
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make the twins, on whatever device the batch has reached.
+
+        Args:
+            batch: What a loader served.
+            dataloader_idx: Not used.
+
+        Returns:
+            A ``PairBatch`` in training, an ``EvaluationBatch`` otherwise.
+        """
+        if not isinstance(batch, PlannedBatch):
+            return batch
+        pairs = self.make_pairs(batch)
+        if self.trainer is not None and self.trainer.training:
+            return pairs
+        return as_evaluation(pairs)
+
+    def make_pairs(self, batch: PlannedBatch) -> PairBatch:
+        """Turn normal images and plans into pairs.
+
+        Args:
+            batch: On any device.
+
+        Returns:
+            Pairs on the same device, channels last.
+        """
+        normal = _as_float(batch.images)
+        anomalous, mask = self.synthesis(
+            normal,
+            batch.plan,
+            others=_as_float(batch.others),
+            foreground=batch.foreground,
+            textures=_as_float(batch.textures) if len(batch.textures) else None,
+        )
+        layout = torch.channels_last
+        return PairBatch(
+            normal.contiguous(memory_format=layout), anomalous.contiguous(memory_format=layout), mask.float()
+        )
+
+
+def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
+    """Lay pairs out as images to be scored: first the normal ones, then their twins.
+
+    Args:
+        pairs: ``B`` pairs.
+
+    Returns:
+        ``2 B`` images; a twin without any changed pixel is labelled normal. Indices are not known here and are -1.
+    """
+    images = torch.cat([pairs.normal, pairs.anomalous])
+    masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
+    labels = masks.flatten(1).any(1).long()
+    return EvaluationBatch((images * 255).round().to(torch.uint8), masks, labels, torch.full_like(labels, -1))
+
+
+def _as_float(images: Tensor) -> Tensor:
+    return images.float() / 255
+
+
+def _already_a_batch(batch: Any) -> Any:
+    return batch

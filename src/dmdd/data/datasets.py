@@ -1,0 +1,196 @@
+"""Training images in memory, and evaluation images from files: what the loaders hand to the device."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dmdd.data.images import read_image, read_mask
+from dmdd.data.listing import Sample
+from dmdd.data.sampling import Place, augmentation_seed
+from dmdd.pairs import Column, draw_plan, estimate_foreground
+from dmdd.resize import resize_images, resize_masks
+
+Augmentation = Callable[..., dict[str, Any]]
+
+
+class PlannedBatch(NamedTuple):
+    """Normal images and the plan of their twins, as it leaves the loader.
+
+    Args:
+        images: ``(B, 3, h, w)`` uint8 RGB, normal.
+        others: ``(B, 3, h, w)`` uint8 RGB, a different normal image for each.
+        foreground: ``(B, 1, h, w)`` bool.
+        textures: ``(B, 3, h, w)`` uint8 RGB, or an empty tensor where no source needs them.
+        plan: ``(B, PLAN_LENGTH)`` float64 in [0, 1).
+    """
+
+    images: Tensor
+    others: Tensor
+    foreground: Tensor
+    textures: Tensor
+    plan: Tensor
+
+
+class PairBatch(NamedTuple):
+    """Pairs as the networks see them.
+
+    Args:
+        normal: ``(B, 3, h, w)`` float32 in [0, 1].
+        anomalous: ``(B, 3, h, w)`` float32 in [0, 1].
+        mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
+    """
+
+    normal: Tensor
+    anomalous: Tensor
+    mask: Tensor
+
+
+class EvaluationBatch(NamedTuple):
+    """Images to be scored, with what is known about them.
+
+    Args:
+        images: ``(B, 3, h, w)`` uint8 RGB at the input size.
+        masks: ``(B, 1, h, w)`` bool; all False for a normal image.
+        labels: ``(B,)`` int64, 0 normal, 1 anomalous.
+        indices: ``(B,)`` int64, position in the evaluated set.
+    """
+
+    images: Tensor
+    masks: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
+    """Decode and resize image files, several at a time.
+
+    Args:
+        paths: Image files.
+        size: Height and width in pixels.
+
+    Returns:
+        ``(N, 3, *size)`` uint8 RGB in shared memory, so that workers use one copy.
+
+    Raises:
+        UserError: A file cannot be read; the message has its path.
+    """
+
+    def load(path: Path) -> Tensor:
+        return resize_images(_as_batch(read_image(path)), size)[0]
+
+    with ThreadPoolExecutor() as pool:
+        return torch.stack(list(pool.map(load, paths))).share_memory_()
+
+
+def find_foregrounds(images: Tensor) -> Tensor:
+    """Estimate the foreground of each image.
+
+    Args:
+        images: ``(N, 3, h, w)`` uint8 RGB.
+
+    Returns:
+        ``(N, 1, h, w)`` bool in shared memory.
+    """
+
+    def estimate(image: Tensor) -> Tensor:
+        return torch.from_numpy(estimate_foreground(image.permute(1, 2, 0).contiguous().numpy()))
+
+    with ThreadPoolExecutor() as pool:
+        return torch.stack(list(pool.map(estimate, images))).unsqueeze(1).share_memory_()
+
+
+class PlannedDataset(Dataset[PlannedBatch]):
+    """Normal images with the plans of their twins; the twins are made later, on the device.
+
+    Args:
+        images: ``(N, 3, h, w)`` uint8 RGB.
+        foregrounds: ``(N, 1, h, w)`` bool.
+        textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
+        seed: Seed of the run.
+        augmentation: albumentations composition with a mask target, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Tensor,
+        foregrounds: Tensor,
+        textures: Tensor,
+        seed: int,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.images, self.foregrounds, self.textures = images, foregrounds, textures
+        self.seed, self.augmentation = seed, augmentation
+
+    def __getitems__(self, places: list[Place]) -> PlannedBatch:
+        """Gather one device's part of a batch at once."""
+        steps, indices = {step for step, _, _ in places}, [index for _, _, index in places]
+        if len(steps) != 1:
+            raise ValueError("a batch belongs to one step")
+        plan = draw_plan(self.seed, steps.pop(), [place for _, place, _ in places])
+        own = torch.tensor(indices)
+        # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
+        shift = 1 + (plan[:, Column.OTHER] * max(len(self.images) - 1, 1)).long()
+        other = (own + shift) % len(self.images)
+        texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
+        images, foreground = self.images[own], self.foregrounds[own]
+        if self.augmentation is not None:
+            images, foreground = self._augment(images, foreground, places)
+        return PlannedBatch(images, self.images[other], foreground, self.textures[texture], plan)
+
+    def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
+        seeds = [augmentation_seed(self.seed, step=step, place=place) for step, place, _ in places]
+        results = []
+        for image, mask, seed in zip(images, foreground, seeds, strict=True):
+            self.augmentation.set_random_seed(seed)  # type: ignore[union-attr]
+            results.append(
+                self.augmentation(  # type: ignore[misc]
+                    image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()), mask=mask[0].numpy().astype(np.uint8)
+                )
+            )
+        changed = torch.stack([torch.from_numpy(np.ascontiguousarray(r["image"])).permute(2, 0, 1) for r in results])
+        masks = torch.stack([torch.from_numpy(np.ascontiguousarray(r["mask"])).bool()[None] for r in results])
+        if changed.shape != images.shape:
+            raise ValueError("the augmentation changes the size of the image; use transforms that keep it")
+        return changed, masks
+
+
+class FileDataset(Dataset[EvaluationBatch]):
+    """Test images and masks from files, at the input size.
+
+    Args:
+        samples: What to read.
+        size: Height and width in pixels.
+    """
+
+    def __init__(self, samples: Sequence[Sample], size: tuple[int, int]) -> None:
+        self.samples, self.size = samples, size
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.samples)
+
+    def __getitems__(self, indices: list[int]) -> EvaluationBatch:
+        """Read a batch."""
+        images, masks = [], []
+        for index in indices:
+            sample = self.samples[index]
+            image = read_image(sample.path)
+            height, width = image.shape[:2]
+            mask = np.zeros((height, width), bool)
+            if sample.mask_path is not None:
+                mask = read_mask(sample.mask_path, size=(height, width))
+            images.append(resize_images(_as_batch(image), self.size))
+            masks.append(resize_masks(torch.from_numpy(mask)[None, None], self.size))
+        labels = torch.tensor([self.samples[index].label for index in indices])
+        return EvaluationBatch(torch.cat(images), torch.cat(masks), labels, torch.tensor(indices))
+
+
+def _as_batch(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)

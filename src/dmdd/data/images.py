@@ -1,0 +1,134 @@
+"""Images and masks from files: whatever the format, out comes RGB uint8 or bool; whatever is wrong, one clear line."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dmdd.data.listing import list_images
+from dmdd.errors import UserError
+
+MAX_PIXELS = 80_000_000
+"""Largest image that is decoded, in pixels: above any camera met here, below Pillow's own bomb warning (89 million)."""
+
+LOSSY_MASK_THRESHOLD = 128
+"""Masks stored as JPEG are cut at half of full scale: compression leaves small non-zero values around every edge."""
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Read one image as 8-bit RGB, upright.
+
+    Grey, bilevel, palette and CMYK images are converted; alpha is dropped, not composited, because the colours under
+    it are what the camera recorded and any background would be invented; 16-bit values are scaled by their full range
+    (0..65535 to 0..255), never by the image's own extremes, so that brightness stays comparable between images; EXIF
+    rotation is applied; of a file with several frames the first counts.
+
+    Args:
+        path: The image file.
+
+    Returns:
+        uint8 array `(H, W, 3)`, RGB, 0..255.
+
+    Raises:
+        UserError: The file is missing, empty, truncated, not an image, of a kind without a fixed range (32-bit
+            integer or float), or larger than `MAX_PIXELS`.
+
+    Source: ours.
+    """
+    pixels, _ = _decode(Path(path))
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read one mask, True where the defect is.
+
+    Every value above 0 counts, soft edges included: MVTec AD stores 0/255, VisA the number of the defect type. Only
+    JPEG masks are cut at `LOSSY_MASK_THRESHOLD`. A folder of masks (MVTec LOCO: one file per region) is their union.
+
+    Args:
+        path: The mask file, or a folder of mask files.
+        size: `(height, width)` of the image it belongs to, in pixels; None skips the comparison.
+
+    Returns:
+        bool array `(H, W)`.
+
+    Raises:
+        UserError: Unreadable like an image; another size than `size`; a folder without mask files.
+
+    Source: ours.
+    """
+    path = Path(path)
+    if path.is_dir():
+        parts = [read_mask(part, size=size) for part in list_images(path)]
+        if not parts:
+            raise UserError(f"no mask files in {path}: expected one image file per region")
+        if len({part.shape for part in parts}) > 1:
+            raise UserError(f"masks of different sizes in {path}: all masks of one image must have its size")
+        return np.logical_or.reduce(parts)
+    pixels, file_format = _decode(path)
+    if pixels.ndim == 3:
+        pixels = pixels.max(axis=2)
+    mask = pixels >= LOSSY_MASK_THRESHOLD if file_format == "JPEG" else pixels > 0
+    if size is not None and mask.shape != tuple(size):
+        raise UserError(
+            f"mask {path} is {mask.shape[1]} x {mask.shape[0]} px but its image is {size[1]} x {size[0]} px: "
+            "both must have the same size"
+        )
+    return mask
+
+
+def _decode(path: Path) -> tuple[np.ndarray, str]:
+    """Decode the first frame: uint8 or uint16 `(H, W)`, or uint8 `(H, W, 3)`, and the format's name."""
+    if not path.is_file():
+        raise UserError(f"no such image file: {path}")
+    if path.stat().st_size == 0:
+        raise UserError(f"cannot read image {path}: the file is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(_too_large(path)) from None
+    # Pillow's decoders raise about ten kinds of exception on damaged bytes (SyntaxError and struct.error among them).
+    except Exception as error:
+        raise UserError(f"cannot read image {path}: not an image file that Pillow knows") from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UserError(_too_large(path, size=image.size))
+        file_format = image.format or ""
+        try:
+            return _to_array(ImageOps.exif_transpose(image), path=path), file_format
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"cannot read image {path}: damaged or truncated ({_one_line(error)})") from error
+
+
+def _to_array(image: Image.Image, *, path: Path) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        # astype, not asarray: big-endian files come as '>u2'.
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"cannot read image {path}: 32-bit pixels (mode {image.mode}) have no fixed range; store 8 or 16 bits"
+        )
+    if image.mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("P", "PA"):
+        # By way of RGBA: Pillow warns when a palette with transparency becomes RGB at once.
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def _too_large(path: Path, *, size: tuple[int, int] | None = None) -> str:
+    found = f"{size[0]} x {size[1]} px" if size else "more than that"
+    return f"cannot read image {path}: at most {MAX_PIXELS // 1_000_000} million pixels are decoded, it has {found}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

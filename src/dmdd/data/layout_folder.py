@@ -1,0 +1,155 @@
+"""Your own images: any folders of good, bad and mask images."""
+
+import hashlib
+from pathlib import Path
+
+from dmdd.data.listing import (
+    NORMAL,
+    Category,
+    Sample,
+    all_masked,
+    find_category,
+    list_folders,
+    list_images,
+    name_key,
+    pair_masks,
+    report,
+)
+from dmdd.errors import UserError
+
+
+def list_folder_categories(root: Path | str, *, good: str = "good") -> list[str]:
+    """List the categories below a folder of one's own.
+
+    Args:
+        root: The folder that holds one folder per category; need not exist.
+        good: Name of the folder of normal images in each.
+
+    Returns:
+        Names of the subfolders that hold `good`, sorted.
+
+    Source: ours.
+    """
+    return [folder.name for folder in list_folders(Path(root)) if (folder / good).is_dir()]
+
+
+def read_folder(
+    *,
+    root: Path | str,
+    category: str,
+    good: str = "good",
+    bad: str | None = "bad",
+    masks: str | None = "auto",
+    test_good: str | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    problems: list[str] | None = None,
+) -> Category:
+    """Read a category of one's own: `<category>/good`, `<category>/bad` and, where there are masks, `<category>/masks`.
+
+    All folders may be nested. A defect is named after its first subfolder of `bad`, or "bad" where it lies in none. A
+    mask lies at the same place below `masks` as its image below `bad`, as `<name>_mask` or `<name>` in any format.
+
+    Args:
+        root: The folder that holds one folder per category.
+        category: Name of the category.
+        good: Folder of normal images, below the category.
+        bad: Folder of anomalous images, below the category; None to test on normal images only.
+        masks: Folder of masks, below the category; "auto" takes `masks` if it is there; None for no masks.
+        test_good: Folder of normal test images; None holds `test_fraction` of `good` out for the test.
+        test_fraction: Part of `good` held out, above 0 and below 1; at least one image, chosen by name and `seed` so
+            that a new image moves no other one between the splits.
+        seed: Seed of that choice.
+        problems: None to raise at the first problem, or a list that collects them.
+
+    Returns:
+        The category; `has_masks` is False where there are no masks.
+
+    Raises:
+        UserError: Missing root or folder, unknown category, a fraction out of range, no images to train on or to
+            test, an image without mask where there are masks, a mask without image.
+
+    Source: ours.
+    """
+    folder = find_category(
+        root=root,
+        category=category,
+        dataset="folder",
+        list_names=lambda place: list_folder_categories(place, good=good),
+    )
+    if not 0 < test_fraction < 1:
+        raise UserError(f"test_fraction is {test_fraction}: it must lie between 0 and 1")
+    normals = list_images(folder / good, nested=True)
+    if test_good is None:
+        held_out = _hold_out(normals, below=folder / good, fraction=test_fraction, seed=seed)
+        train = [path for path in normals if path not in held_out]
+        test_normals = [path for path in normals if path in held_out]
+    else:
+        train, test_normals = normals, list_images(_existing(folder / test_good, option="test_good"), nested=True)
+    if not train:
+        wanted = "at least two images" if test_good is None else "images"
+        report(problems, f"too few images in {folder / good}: training and test need {wanted} there")
+    test = [Sample(path=path, label=0, defect=NORMAL, mask_path=None) for path in test_normals]
+    if bad is not None:
+        test += _read_bad(folder=folder, bad=bad, masks=masks, problems=problems)
+    if not test:
+        report(problems, f"no test images in {folder}: expected normal and anomalous images")
+    return Category(
+        dataset="folder",
+        name=folder.name,
+        root=folder,
+        train=tuple(Sample(path=path, label=0, defect=NORMAL, mask_path=None) for path in train),
+        test=tuple(test),
+        has_masks=all_masked(test),
+    )
+
+
+def _read_bad(*, folder: Path, bad: str, masks: str | None, problems: list[str] | None) -> list[Sample]:
+    bad_root = _existing(folder / bad, option="bad")
+    images = list_images(bad_root, nested=True)
+    if not images:
+        report(problems, f"no images in {bad_root}: put anomalous images there, or set bad=null to test without")
+    pairs: dict[Path, Path] = {}
+    mask_root = _mask_root(folder, masks=masks)
+    if mask_root is not None:
+        pairs = pair_masks(
+            images=images,
+            image_root=bad_root,
+            masks=list_images(mask_root, nested=True),
+            mask_root=mask_root,
+            problems=problems,
+        )
+    samples = []
+    for path in images:
+        parts = path.relative_to(bad_root).parts
+        defect = parts[0] if len(parts) > 1 else bad_root.name
+        samples.append(Sample(path=path, label=1, defect=defect, mask_path=pairs.get(path)))
+    return samples
+
+
+def _mask_root(folder: Path, *, masks: str | None) -> Path | None:
+    if masks is None:
+        return None
+    if masks == "auto":
+        return folder / "masks" if (folder / "masks").is_dir() else None
+    return _existing(folder / masks, option="masks")
+
+
+def _existing(folder: Path, *, option: str) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder.absolute()}: make it, or name another with {option}=")
+    return folder
+
+
+def _hold_out(paths: list[Path], *, below: Path, fraction: float, seed: int) -> set[Path]:
+    """Choose by the hash of the name: `fraction` of the range of hashes, and the lowest hash where none falls in."""
+    if not paths:
+        return set()
+    ranks = {path: _rank(name_key(path, below=below), seed=seed) for path in paths}
+    chosen = {path for path, rank in ranks.items() if rank < fraction}
+    return chosen or {min(paths, key=lambda path: ranks[path])}
+
+
+def _rank(name: str, *, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,0 +1,296 @@
+"""What a layout is made of: samples, categories, file listings and pairing by name."""
+
+import difflib
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmdd.errors import UserError
+
+IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+"""File name endings, in lower case, that count as images; other files (licences, Thumbs.db) are passed over."""
+
+NORMAL = "good"
+"""The `defect` of every normal sample, whatever its folder is called."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a category.
+
+    Args:
+        path: The image file.
+        label: 0 normal, 1 anomalous.
+        defect: Type of the defect, "good" for normal images.
+        mask_path: The mask file (MVTec LOCO: the folder of masks whose union counts); None for normal images and
+            where the data set has no masks.
+
+    Source: ours.
+    """
+
+    path: Path
+    label: int
+    defect: str
+    mask_path: Path | None
+
+
+@dataclass(frozen=True)
+class Category:
+    """The samples of one category, sorted by path.
+
+    Args:
+        dataset: Name of the data set, such as "mvtec_ad".
+        name: Name of the category; "all" where several are pooled.
+        root: The category's folder; the data set's folder where several are pooled.
+        train: Normal images to learn from.
+        test: Normal and anomalous images.
+        has_masks: Whether every anomalous test image has a mask; False where there is no anomalous image.
+
+    Source: ours.
+    """
+
+    dataset: str
+    name: str
+    root: Path
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    has_masks: bool
+
+
+def report(problems: list[str] | None, message: str) -> None:
+    """Raise the problem as a `UserError`, or note it where a list is given to collect all of them.
+
+    Args:
+        problems: None to stop at the first problem, or the list to append to.
+        message: One line: what is wrong and what would be right.
+
+    Raises:
+        UserError: `problems` is None.
+
+    Source: ours.
+    """
+    if problems is None:
+        raise UserError(message)
+    problems.append(message)
+
+
+def is_ignored(path: Path) -> bool:
+    """Say whether a file or folder is litter that no layout means: hidden, or made by a file manager.
+
+    Args:
+        path: File or folder; only its name counts.
+
+    Returns:
+        True for `.DS_Store`, `._000.png`, `__MACOSX` and the like.
+
+    Source: ours.
+    """
+    return path.name.startswith(".") or path.name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """List the visible subfolders, sorted by name.
+
+    Args:
+        folder: Where to look; need not exist.
+
+    Returns:
+        The subfolders' paths.
+
+    Source: ours.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if path.is_dir() and not is_ignored(path)), key=lambda p: p.name)
+
+
+def list_images(folder: Path, *, nested: bool = False) -> list[Path]:
+    """List the visible image files, sorted by their path below the folder.
+
+    Args:
+        folder: Where to look; need not exist.
+        nested: Whether to descend into visible subfolders.
+
+    Returns:
+        The files' paths.
+
+    Source: ours.
+    """
+    if not folder.is_dir():
+        return []
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and not is_ignored(path)
+    ]
+    if nested:
+        for subfolder in list_folders(folder):
+            found += list_images(subfolder, nested=True)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def name_key(path: Path, *, below: Path) -> str:
+    """Return the name by which an image and its mask find each other.
+
+    Args:
+        path: A file.
+        below: The folder from which the name counts.
+
+    Returns:
+        The relative path without the ending of an image (a folder's name stays whole), in Unicode form NFC: file
+        systems disagree on how an umlaut is stored.
+
+    Source: ours.
+    """
+    relative = path.relative_to(below)
+    if relative.suffix.lower() in IMAGE_EXTENSIONS:
+        relative = relative.with_suffix("")
+    return unicodedata.normalize("NFC", relative.as_posix())
+
+
+def pair_masks(
+    *,
+    images: list[Path],
+    image_root: Path,
+    masks: list[Path],
+    mask_root: Path,
+    problems: list[str] | None,
+) -> dict[Path, Path]:
+    """Pair images with masks by name: `<name>_mask` first, then `<name>`, any image format.
+
+    Args:
+        images: Image files of defects.
+        image_root: Folder from which their names count.
+        masks: Mask files (or folders of masks).
+        mask_root: Folder from which their names count.
+        problems: See `report`.
+
+    Returns:
+        Mask of each image that has one.
+
+    Raises:
+        UserError: An image without mask, a mask without image, or two files of one name.
+
+    Source: ours; paired by sorted position in RD4AD and PatchCore, which shifts all pairs after one missing mask.
+    """
+    by_name = _index(masks, below=mask_root, what="masks", problems=problems)
+    pairs: dict[Path, Path] = {}
+    missing: list[Path] = []
+    for name, image in _index(images, below=image_root, what="images", problems=problems).items():
+        mask = by_name.pop(f"{name}_mask", None) or by_name.pop(name, None)
+        if mask is None:
+            missing.append(image)
+        else:
+            pairs[image] = mask
+    for image in missing:
+        wanted = mask_root / image.relative_to(image_root).with_suffix("")
+        report(problems, f"image without mask: {image} (expected {wanted}_mask.png or {wanted.name}.png)")
+    for mask in by_name.values():
+        report(problems, f"mask without image: {mask} (no image of that name in {image_root})")
+    return pairs
+
+
+def all_masked(samples: list[Sample]) -> bool:
+    """Say whether there are anomalous samples and each has a mask.
+
+    Args:
+        samples: Test samples.
+
+    Returns:
+        False as soon as one lacks its mask, and where none is anomalous.
+
+    Source: ours.
+    """
+    masks = [sample.mask_path for sample in samples if sample.label == 1]
+    return bool(masks) and all(mask is not None for mask in masks)
+
+
+def find_category(*, root: Path | str, category: str, dataset: str, list_names: Callable[[Path], list[str]]) -> Path:
+    """Find a category's folder or say what there is instead.
+
+    Args:
+        root: The data set's folder.
+        category: Name of the category.
+        dataset: Name of the data set.
+        list_names: Lists the categories that a root holds.
+
+    Returns:
+        The category's folder.
+
+    Raises:
+        UserError: The root is missing or holds no category; the category is not given, not in it, or of another layout.
+
+    Source: ours.
+    """
+    root = Path(root)
+    names = list_category_names(root=root, dataset=dataset, list_names=list_names)
+    if category not in names:
+        if category in (None, ""):
+            raise UserError(f"category is missing: give category=NAME; {root.resolve()} has {', '.join(names)}")
+        if (root / str(category)).is_dir():
+            raise UserError(
+                f"{(root / str(category)).resolve()} is not in the {dataset} layout (docs/data.md shows it)"
+            )
+        close = difflib.get_close_matches(str(category).lower(), names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"unknown category {category!r}: {root.resolve()} has {', '.join(names)}{hint}")
+    return root / category
+
+
+def list_category_names(*, root: Path, dataset: str, list_names: Callable[[Path], list[str]]) -> list[str]:
+    """List the categories below a root, of which there must be one.
+
+    Args:
+        root: The data set's folder.
+        dataset: Name of the data set.
+        list_names: Lists the categories that a root holds.
+
+    Returns:
+        Their names, sorted.
+
+    Raises:
+        UserError: The root is missing or holds no category.
+
+    Source: ours.
+    """
+    place = root.resolve()
+    if not root.is_dir():
+        raise UserError(
+            f"no data folder {place}: set data_dir=FOLDER or DMDD_DATA to the folder that holds {root.name}/, "
+            f"or get the data: {how_to_get(dataset, data_dir=place.parent)}"
+        )
+    names = list_names(root)
+    if not names:
+        raise UserError(f"no category in {place}: it should hold one folder per category in the {dataset} layout")
+    return names
+
+
+def how_to_get(dataset: str, *, data_dir: Path) -> str:
+    """Name the command that provides a data set.
+
+    Args:
+        dataset: Name of the data set.
+        data_dir: The folder that is to hold it.
+
+    Returns:
+        A shell command.
+
+    Source: ours.
+    """
+    if dataset == "demo":
+        return f"python -m dmdd.data demo --output '{data_dir}'"
+    if dataset == "folder":
+        return f"put your images into '{data_dir}/CATEGORY/good' and '{data_dir}/CATEGORY/bad'"
+    return f"python -m dmdd.data prepare --dataset {dataset} --data-dir '{data_dir}'"
+
+
+def _index(paths: list[Path], *, below: Path, what: str, problems: list[str] | None) -> dict[str, Path]:
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        name = name_key(path, below=below)
+        if name in by_name:
+            report(problems, f"two {what} of one name: {by_name[name]} and {path.name}; keep one of them")
+        else:
+            by_name[name] = path
+    return by_name

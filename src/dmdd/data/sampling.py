@@ -1,0 +1,128 @@
+"""Which image stands at which place of which training batch: a function of (seed, step, place), for any device count."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+PERMUTATION_STREAM = 1  # Philox key word that separates this use of the seed from the pairs' plans (stream 0)
+SPLIT_STREAM = 2
+AUGMENTATION_STREAM = 3
+
+Place = tuple[int, int, int]  # step, place in the global batch, index of the image
+
+
+class PairSampler(Sampler[list[Place]]):
+    """Yield this device's part of each global batch, from a first to a last step.
+
+    Image ``i`` of the run is entry ``i mod N`` of the permutation of epoch ``i div N``, so every image is seen equally
+    often and a resumed run goes on where the first one stopped.
+
+    Args:
+        images: Number of training images N.
+        batch_size: Global batch size, over all devices.
+        first_step: First step to yield.
+        steps: How many steps to yield.
+        seed: Seed of the run.
+        rank: This device's number.
+        world_size: Number of devices; divides ``batch_size``.
+
+    Raises:
+        ValueError: ``batch_size`` is not divisible by ``world_size``, or there are no images.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: int,
+        batch_size: int,
+        first_step: int,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(f"batch_size={batch_size} cannot be shared evenly by {world_size} devices")
+        if images < 1:
+            raise ValueError("there are no images to sample from")
+        self.images, self.batch_size, self.first_step, self.steps = images, batch_size, first_step, steps
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        """Yield, for each step, ``(step, place, index)`` of this device's images."""
+        share = self.batch_size // self.world_size
+        places = range(self.rank * share, (self.rank + 1) * share)
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(self.first_step, self.first_step + self.steps):
+            batch = []
+            for place in places:
+                wanted, offset = divmod(step * self.batch_size + place, self.images)
+                if wanted != epoch:
+                    epoch, order = wanted, permutation(self.images, seed=self.seed, epoch=wanted)
+                batch.append((step, place, int(order[offset])))
+            yield batch
+
+
+def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Permute ``range(count)`` as a function of seed and epoch.
+
+    Args:
+        count: Number of images.
+        seed: Seed of the run, in [0, 2^64).
+        epoch: Pass over the images, from 0.
+
+    Returns:
+        ``(count,)`` int64. Sorting raw Philox words keeps it the same in every numpy version.
+    """
+    generator = np.random.Philox(key=np.array([seed, PERMUTATION_STREAM], np.uint64), counter=[0, epoch, 0, 0])
+    return np.argsort(generator.random_raw(count), kind="stable")
+
+
+def held_out(count: int, *, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split ``range(count)`` into a part to train on and a held-out part, by image, as a function of the seed.
+
+    Args:
+        count: Number of normal images.
+        fraction: Share to hold out, in [0, 1); rounded, but at least one image stays on each side when it is positive.
+        seed: Seed of the run.
+
+    Returns:
+        Sorted indices for training and held-out sorted indices.
+
+    Raises:
+        ValueError: ``fraction`` is outside [0, 1), or it is positive and there are fewer than two images.
+
+    Source: METHOD section 5 (thresholds come from held-out normal training images).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"the held-out fraction must be in [0, 1), got {fraction}")
+    if fraction == 0:
+        return list(range(count)), []
+    if count < 2:
+        raise ValueError("holding out images needs at least two of them")
+    generator = np.random.Philox(key=np.array([seed, SPLIT_STREAM], np.uint64))
+    order = np.argsort(generator.random_raw(count), kind="stable")
+    size = min(max(1, round(fraction * count)), count - 1)
+    return sorted(order[size:].tolist()), sorted(order[:size].tolist())
+
+
+def augmentation_seed(seed: int, *, step: int, place: int) -> int:
+    """Draw the seed of one image's augmentation as a function of the run's seed and the image's place.
+
+    Args:
+        seed: Seed of the run.
+        step: Training step.
+        place: Place in the global batch.
+
+    Returns:
+        An integer in [0, 2^32).
+    """
+    generator = np.random.Philox(key=np.array([seed, AUGMENTATION_STREAM], np.uint64), counter=[0, place, step, 0])
+    return int(generator.random_raw()) >> 32

@@ -1,0 +1,213 @@
+"""One run: parts built from the configuration, two stages of training, calibration, test, and what is written."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+
+from dmdd import results, runtime
+from dmdd.data.datamodule import PairDataModule
+from dmdd.data.listing import Category
+from dmdd.models.detector import Detector
+from dmdd.pictures import write_pictures
+from dmdd.training.distillation import DistillationModule
+from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.segmentation import SegmentationModule
+
+
+class Experiment:
+    """Everything of one run; exists in each of its processes.
+
+    Args:
+        config: ``conf/train.yaml``, composed and resolved.
+        category: What to train and test on.
+
+    Raises:
+        UserError: A part cannot be built from what the configuration gives.
+    """
+
+    def __init__(self, config: DictConfig, category: Category) -> None:
+        self.config, self.category = config, category
+        self.run_dir = Path(config.run_dir)
+        self.accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
+        self.precision = runtime.resolve_precision(config.trainer.precision, self.accelerator)
+        teacher, self.weights = instantiate(config.teacher)
+        student = instantiate(config.student)(channels=teacher.channels)
+        segmentation = instantiate(config.segmentation)(channels=teacher.channels)
+        self.detector = Detector(
+            teacher=teacher,
+            student=student,
+            segmentation=segmentation,
+            input_size=config.image_size,
+            **config.detector,
+        ).to(memory_format=torch.channels_last)
+        self.data = PairDataModule(
+            category=category,
+            synthesis=instantiate(config.pairs),
+            image_size=config.image_size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            augmentation=instantiate(config.augmentation),
+            **config.data,
+        )
+        self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        self.loggers: list[Logger] = self._instantiate_all(config.logger)
+        self.is_first = True
+
+    @staticmethod
+    def _instantiate_all(group: DictConfig | None) -> list[Any]:
+        return [instantiate(entry) for entry in (group or {}).values() if entry is not None]
+
+    def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
+        settings: dict[str, Any] = dict(self.config.trainer)
+        several = settings["devices"] > 1
+        if settings.get("sync_batchnorm") == "auto":
+            settings["sync_batchnorm"] = several and self.accelerator == "gpu"
+        if settings["strategy"] == "auto" and several:
+            settings["strategy"] = "ddp"
+        trainer = instantiate(
+            settings
+            | {
+                "accelerator": self.accelerator,
+                "precision": precision or self.precision,
+                "max_steps": steps,
+                "limit_val_batches": 0 if steps > 0 else 1.0,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,  # our samplers share the batches out themselves
+                "num_sanity_val_steps": 0,
+                "default_root_dir": str(self.run_dir),
+            },
+            logger=self.loggers if steps > 0 else False,
+            callbacks=callbacks,
+        )
+        self.is_first = trainer.is_global_zero
+        return trainer
+
+    def _fit(self, module: LightningModule, steps: int) -> float:
+        started = time.monotonic()
+        trainer = self._trainer(steps=steps, callbacks=self._instantiate_all(self.config.callbacks))
+        if self.is_first and not (self.run_dir / "config.yaml").exists():
+            results.write_atomically(self.run_dir / "config.yaml", OmegaConf.to_yaml(self.config))
+        trainer.fit(module, datamodule=self.data)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        return time.monotonic() - started
+
+    def distill(self) -> float:
+        """Train stage 1; returns its seconds."""
+        settings = self.config.distillation
+        module = DistillationModule(teacher=self.detector.teacher, student=self.detector.student, **settings)
+        return self._fit(module, settings.steps)
+
+    def segment(self) -> float:
+        """Train stage 2 on pairs that stage 1 has not seen; returns its seconds."""
+        settings = self.config.segmentation_training
+        self.data.first_step = self.config.distillation.steps
+        module = SegmentationModule(
+            teacher=self.detector.teacher,
+            student=self.detector.student,
+            segmentation=self.detector.segmentation,
+            **settings,
+        )
+        return self._fit(module, settings.steps)
+
+    def _evaluation(self) -> tuple[Trainer, EvaluationModule]:
+        settings = self.config.evaluation
+        module = EvaluationModule(
+            self.detector,
+            false_alarm_rate=settings.false_alarm_rate,
+            has_masks=self.category.has_masks,
+            study_maps=settings.study_maps,
+        )
+        callbacks = [c for c in self._instantiate_all(self.config.callbacks) if hasattr(c, "on_test_start")]
+        return self._trainer(precision=settings.precision, callbacks=callbacks), module
+
+    def calibrate(self) -> dict[str, Any]:
+        """Set the detector's thresholds; returns the figures of the synthetic validation."""
+        if not self.data.held_out_images:
+            return {}
+        trainer, module = self._evaluation()
+        trainer.validate(module, datamodule=self.data, verbose=False)
+        return results.evaluation_entries(module)
+
+    def save_model(self) -> None:
+        """Write the model folder, before the test: whatever happens there, the training is not lost."""
+        if self.is_first:
+            self.detector.save(self.run_dir / "model")
+
+    def test(self) -> tuple[EvaluationModule, float]:
+        """Measure the test set, once; returns the finished evaluation and its seconds."""
+        started = time.monotonic()
+        trainer, module = self._evaluation()
+        trainer.test(module, datamodule=self.data, verbose=False)
+        return module, time.monotonic() - started
+
+    def write(self, *, validation: dict[str, Any], test: EvaluationModule, seconds: dict[str, float]) -> None:
+        """Write scores, pictures and result, and print the table. The result comes last: it says the run is whole.
+
+        Args:
+            validation: Figures of the synthetic validation.
+            test: Finished evaluation of the test set.
+            seconds: Wall time by step.
+        """
+        results.write_scores(self.run_dir / "scores.csv", self.category.test, test.scores, self.category.root)
+        pictures = write_pictures(
+            self.run_dir / "images",
+            detector=self.detector,
+            samples=self.category.test,
+            scores=test.scores,
+            count=self.config.evaluation.pictures,
+            device=torch.device("cuda" if self.accelerator == "gpu" else "cpu"),
+        )
+        result = self._result(validation, test, seconds)
+        results.write_result(self.run_dir / "result.json", result)
+        self._log(result, pictures)
+        results.print_summary(result, self.run_dir)
+
+    def _result(
+        self, validation: dict[str, Any], test: EvaluationModule, seconds: dict[str, float]
+    ) -> dict[str, Any]:
+        config = self.config
+        return {
+            "dataset": self.category.dataset,
+            "category": self.category.name,
+            "seed": config.seed,
+            "test": results.evaluation_entries(test),
+            "synthetic_validation": validation,
+            "calibration": self.detector.calibration,
+            "images": {
+                "trained_on": self.data.training_images,
+                "held_out": self.data.held_out_images,
+                "tested": len(self.category.test),
+            },
+            "teacher": {
+                "backbone": self.detector.teacher.spec["backbone"],
+                "weights": self.weights.name,
+                "sha256": self.weights.sha256,
+            },
+            "protocol": results.PROTOCOL,
+            "wall_time_s": {name: round(value, 2) for name, value in seconds.items()},
+            "device": runtime.describe_device(self.accelerator),
+            "devices": config.trainer.devices,
+            "precision": {"training": self.precision, "evaluation": config.evaluation.precision},
+            "commit": runtime.git_commit(),
+            "versions": runtime.describe_versions(),
+            "command": ["python", "-m", "dmdd.train", *sys.argv[1:]],
+        }
+
+    def _log(self, result: dict[str, Any], pictures: list[Path]) -> None:
+        """Send the final figures and pictures to the loggers that take them."""
+        metrics = {f"test/{name}": value for name, value in result["test"]["metrics"].items()}
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(metrics | {"result": result})
+                logger.log_image("test/pictures", [str(file) for file in pictures])
+                logger.experiment.finish()

@@ -1,0 +1,116 @@
+"""Losses of both stages: means over batch and pixels, so that the learning rate does not depend on the batch size."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from dmdd.errors import UserError
+
+AIM_FORMS = ("margin", "l1")
+
+
+def cosine_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Compute one minus the cosine over channels, per pixel, in float32 whatever the inputs are.
+
+    Args:
+        first: ``(B, C, h, w)``.
+        second: ``(B, C, h, w)``.
+
+    Returns:
+        ``(B, h, w)`` float32 in [0, 2].
+
+    Source: METHOD, notation.
+    """
+    return 1 - F.cosine_similarity(first.float(), second.float(), dim=1, eps=1e-6)
+
+
+def normality_guidance_loss(normality: list[Tensor], teacher_normal: list[Tensor]) -> Tensor:
+    """Compute ``L_NGM``: normality features of the anomalous image fit the teacher's of its normal twin.
+
+    Args:
+        normality: ``N_l(x~)``, ``(B, C_l, h_l, w_l)`` for each level.
+        teacher_normal: ``T_l(x)``, same shapes.
+
+    Returns:
+        Scalar in [0, 2 L] for L levels.
+
+    Source: paper (NGM).
+    """
+    pairs = zip(normality, teacher_normal, strict=True)
+    return torch.stack([cosine_distance(n, t).mean() for n, t in pairs]).sum()
+
+
+def abnormality_mimicking_loss(
+    abnormality: list[Tensor], teacher_anomalous: list[Tensor], mask: Tensor, *, form: str = "margin"
+) -> Tensor:
+    """Compute ``L_AIM``: abnormality features mimic the teacher outside the anomaly and leave it inside.
+
+    The two means of the ``margin`` form are taken per image and then over the batch, so that the loss over a batch is
+    the mean of the losses over its parts, however many devices share it. An image without anomalous cells adds zero to
+    the second mean.
+
+    Args:
+        abnormality: ``A_l(x~)``, ``(B, C_l, h_l, w_l)`` for each level.
+        teacher_anomalous: ``T_l(x~)``, same shapes.
+        mask: ``(B, 1, H, W)`` in {0, 1}; a cell of a level is anomalous if any of its pixels is.
+        form: ``margin`` (``mean_{m=0} D + mean_{m=1} max(0, cos)``) or ``l1`` (``mean |D - m|``).
+
+    Returns:
+        Scalar, in [0, 3 L] for L levels.
+
+    Raises:
+        UserError: ``form`` is neither of the two.
+
+    Source: paper (AIM) for the idea; ``margin`` METHOD [R], ``l1`` the group's later code.
+    """
+    if form not in AIM_FORMS:
+        raise UserError(f"aim={form}: choose one of {', '.join(AIM_FORMS)}")
+    total = []
+    for a, t in zip(abnormality, teacher_anomalous, strict=True):
+        distance = cosine_distance(a, t)
+        inside = level_mask(mask, (a.shape[-2], a.shape[-1]))[:, 0]
+        if form == "l1":
+            total.append((distance - inside).abs().mean())
+            continue
+        outside = 1 - inside
+        mimic = (distance * outside).sum((1, 2)) / outside.sum((1, 2)).clamp(min=1)
+        leave = ((1 - distance).clamp(min=0) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+        total.append((mimic + leave).mean())
+    return torch.stack(total).sum()
+
+
+def level_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Reduce a mask to a level's grid: a cell is anomalous if any of its pixels is.
+
+    Nearest or mean-and-threshold reduction was rejected: both lose scratches thinner than a cell.
+
+    Args:
+        mask: ``(B, 1, H, W)`` in {0, 1}.
+        size: Height and width of the level, in cells.
+
+    Returns:
+        ``(B, 1, *size)`` float32 in {0, 1}.
+
+    Source: ours.
+    """
+    return F.adaptive_max_pool2d(mask.float(), size)
+
+
+def segmentation_loss(logits: Tensor, mask: Tensor, *, focal_gamma: float = 4.0) -> Tensor:
+    """Compute focal loss plus L1 between the segmentation network's map and the mask.
+
+    Args:
+        logits: ``(B, 1, h, w)``.
+        mask: ``(B, 1, H, W)`` in {0, 1}, reduced to ``(h, w)`` by :func:`level_mask`.
+        focal_gamma: Exponent that plays down pixels that are already right; 0 gives the cross-entropy.
+
+    Returns:
+        Scalar, at least 0.
+
+    Source: METHOD [R], after DeSTSeg.
+    """
+    logits = logits.float()
+    target = level_mask(mask, (logits.shape[-2], logits.shape[-1]))
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    miss = (torch.sigmoid(logits) - target).abs()  # 1 - p of the right class
+    return (miss**focal_gamma * cross_entropy).mean() + miss.mean()

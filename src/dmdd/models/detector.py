@@ -1,0 +1,275 @@
+"""The detector: everything between an RGB image and its anomaly map and score, as one module that can be shipped."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dmdd.errors import UserError
+from dmdd.losses import cosine_distance
+from dmdd.models.blocks import upsample
+from dmdd.models.segmentation import SegmentationNetwork
+from dmdd.models.student import Student
+from dmdd.models.teacher import Teacher
+from dmdd.resize import resize_images
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "weights.safetensors"
+SPEC_FILE = "detector.json"
+MAP_NAMES = ("segmentation", "normality", "abnormality", "both")
+
+
+class Prediction(NamedTuple):
+    """What a detector says of a batch.
+
+    Args:
+        map: ``(B, 1, h, w)`` float32 in [0, 1] at the detector's input size; large where a pixel looks anomalous.
+        score: ``(B,)`` float32 in [0, 1]; large for an anomalous image.
+    """
+
+    map: Tensor
+    score: Tensor
+
+
+class Detector(nn.Module):
+    """Teacher, student, segmentation network and the arithmetic around them.
+
+    Args:
+        teacher: Frozen teacher.
+        student: Student with the teacher's channels.
+        segmentation: Segmentation network with the teacher's channels.
+        input_size: Height and width in pixels the networks see, multiples of 32.
+        sigma_px: Standard deviation of the Gaussian that smooths every map, in pixels at ``input_size``; 0 for none.
+        score_fraction: The image score is the mean of this fraction of the map's largest pixels; 0 takes the maximum.
+        score_map: Which of the maps (``MAP_NAMES``) the image score is read from.
+
+    Raises:
+        UserError: An argument is out of its range.
+
+    Source: paper for the parts; smoothing, score and ``score_map`` METHOD [R] or ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Teacher,
+        student: Student,
+        segmentation: SegmentationNetwork,
+        input_size: Sequence[int],
+        sigma_px: float = 4.0,
+        score_fraction: float = 0.001,
+        score_map: str = "segmentation",
+    ) -> None:
+        super().__init__()
+        height, width = (int(side) for side in input_size)
+        if height < 64 or width < 64 or height % 32 or width % 32:
+            raise UserError(f"image_size={height}x{width}: both sides must be multiples of 32, at least 64")
+        if not 0 <= score_fraction <= 1:
+            raise UserError(f"score_fraction={score_fraction}: give a number from 0 to 1")
+        if sigma_px < 0:
+            raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
+        if score_map not in MAP_NAMES:
+            raise UserError(f"score_map={score_map}: choose one of {', '.join(MAP_NAMES)}")
+        self.teacher, self.student, self.segmentation = teacher, student, segmentation
+        self.input_size = (height, width)
+        self.sigma_px, self.score_fraction, self.score_map = float(sigma_px), float(score_fraction), score_map
+        # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
+        self.calibration: dict[str, Any] = {}
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Compute map and score.
+
+        Args:
+            images: ``(B, 3, H, W)`` RGB, uint8 in [0, 255] or float in [0, 1], any size.
+
+        Returns:
+            The segmentation map, which is the anomaly map, and the image score.
+        """
+        maps = self.maps(images, only=("segmentation", self.score_map))
+        return Prediction(maps["segmentation"], self.image_score(maps[self.score_map]))
+
+    def maps(self, images: Tensor, *, only: Sequence[str] = MAP_NAMES) -> dict[str, Tensor]:
+        """Compute the anomaly map and, for study, the maps of stage 1 alone.
+
+        Args:
+            images: ``(B, 3, H, W)`` RGB, uint8 in [0, 255] or float in [0, 1], any size.
+            only: Names of the maps wanted.
+
+        Returns:
+            ``(B, 1, h, w)`` float32 in [0, 1] at the input size by name: ``segmentation`` (stage 2), ``normality``
+            and ``abnormality`` (mean over levels of ``D / 2``), ``both`` (mean of these two).
+        """
+        resized = self.preprocess(images)
+        features = self.teacher(resized)
+        normality, abnormality = self.student(resized, features)
+        maps = {}
+        if "segmentation" in only:
+            logits = self.segmentation(features, normality, abnormality)
+            maps["segmentation"] = upsample(torch.sigmoid(logits.float()), self.input_size)
+        if {"normality", "both"} & set(only):
+            maps["normality"] = distance_map(normality, features, self.input_size)
+        if {"abnormality", "both"} & set(only):
+            maps["abnormality"] = distance_map(abnormality, features, self.input_size)
+        if "both" in only:
+            maps["both"] = (maps["normality"] + maps["abnormality"]) / 2
+        # The clamp only removes rounding: a Gaussian mean of values in [0, 1] stays there up to the last bit.
+        return {name: gaussian_blur(maps[name], self.sigma_px).clamp(0, 1) for name in only}
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Resize to the input size with antialiasing and round to whole grey values.
+
+        The rounding makes an image that was resized and kept as uint8 (as the training data is) the same input, to
+        the bit, as the image file it came from.
+
+        Args:
+            images: ``(B, 3, H, W)`` RGB, uint8 in [0, 255] or float in [0, 1].
+
+        Returns:
+            ``(B, 3, h, w)`` float32 in [0, 1].
+        """
+        return resize_images(images, self.input_size).float() / 255
+
+    def image_score(self, maps: Tensor) -> Tensor:
+        """Reduce maps ``(B, 1, h, w)`` to image scores ``(B,)``: the mean of the largest pixels."""
+        flat = maps.flatten(1)
+        count = max(1, round(self.score_fraction * flat.shape[1]))
+        return flat.topk(count, dim=1).values.mean(1)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Everything but the weights, as plain JSON values; :meth:`from_spec` is the inverse."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "teacher": self.teacher.spec,
+            "student": self.student.spec,
+            "segmentation": self.segmentation.spec,
+            "input_size": list(self.input_size),
+            "sigma_px": self.sigma_px,
+            "score_fraction": self.score_fraction,
+            "score_map": self.score_map,
+            "calibration": self.calibration,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> "Detector":
+        """Build an untrained detector from what :attr:`spec` gave.
+
+        Args:
+            spec: As in ``detector.json``.
+
+        Returns:
+            A detector with random weights, in evaluation mode.
+
+        Raises:
+            UserError: The format is of another version or an entry is missing or unknown.
+        """
+        version = spec.get("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(f"the model has format version {version}, this dmdd reads version {FORMAT_VERSION}")
+        try:
+            teacher = Teacher(**spec["teacher"])
+            detector = cls(
+                teacher=teacher,
+                student=Student(channels=teacher.channels, **spec["student"]),
+                segmentation=SegmentationNetwork(channels=teacher.channels, **spec["segmentation"]),
+                input_size=spec["input_size"],
+                sigma_px=spec["sigma_px"],
+                score_fraction=spec["score_fraction"],
+                score_map=spec["score_map"],
+            )
+            detector.calibration = dict(spec["calibration"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{SPEC_FILE} does not describe a detector: {error}") from error
+        return detector.eval()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``detector.json`` into ``folder``, each by an atomic rename.
+
+        Args:
+            folder: Made if it does not exist.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        partial = folder / f"{WEIGHTS_FILE}.partial"
+        save_file(state, partial, metadata={"format": "pt"})
+        partial.replace(folder / WEIGHTS_FILE)
+        partial = folder / f"{SPEC_FILE}.partial"
+        partial.write_text(json.dumps(self.spec, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / SPEC_FILE)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Detector":
+        """Read a detector that :meth:`save` wrote; no code in the folder is run.
+
+        Args:
+            folder: The ``model`` folder of a run.
+
+        Returns:
+            The detector on the CPU, in evaluation mode.
+
+        Raises:
+            UserError: A file is missing, damaged, of another version, or does not fit.
+        """
+        folder = Path(folder)
+        for name in (SPEC_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise UserError(f"no {name} in {folder.resolve()}; give the model folder of a finished run")
+        try:
+            spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+            state = load_file(folder / WEIGHTS_FILE)
+        except (ValueError, SafetensorError) as error:
+            raise UserError(f"the model in {folder} is damaged: {error}") from error
+        if not isinstance(spec, dict):
+            raise UserError(f"{folder / SPEC_FILE} does not describe a detector: it is not a JSON object")
+        detector = cls.from_spec(spec)
+        try:
+            detector.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(
+                f"{folder / WEIGHTS_FILE} does not fit {SPEC_FILE}: {str(error).splitlines()[1].strip()}"
+            ) from error
+        return detector
+
+
+def distance_map(student: list[Tensor], teacher: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """Average the levels' cosine distances at the input size.
+
+    Args:
+        student: Normality or abnormality features ``(B, C_l, h_l, w_l)``.
+        teacher: Teacher features of the same image, same shapes.
+        size: Height and width in pixels.
+
+    Returns:
+        ``(B, 1, *size)`` float32 in [0, 1].
+
+    Source: METHOD section 3; divided by 2 L so that it lies in [0, 1].
+    """
+    levels = [upsample(cosine_distance(s, t).unsqueeze(1), size) for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(levels).mean(0).clamp(0, 2) / 2
+
+
+def gaussian_blur(maps: Tensor, sigma_px: float) -> Tensor:
+    """Smooth maps with a Gaussian cut at four standard deviations, borders reflected.
+
+    Args:
+        maps: ``(B, 1, h, w)`` float.
+        sigma_px: Standard deviation in pixels; 0 returns ``maps``.
+
+    Returns:
+        Same shape.
+    """
+    if sigma_px == 0:
+        return maps
+    radius = min(int(4 * sigma_px + 0.5), min(maps.shape[-2:]) - 1)
+    steps = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (steps / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))

@@ -1,0 +1,100 @@
+"""The teacher: a frozen ImageNet-pretrained backbone whose stages at strides 4, 8 and 16 are the features."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from dmdd.errors import UserError
+
+STRIDES = (4, 8, 16)
+
+
+class Teacher(nn.Module):
+    """Frozen feature extractor, always in evaluation mode.
+
+    Args:
+        backbone: timm model name, e.g. ``wide_resnet50_2``; any model with stages at strides 4, 8 and 16 works.
+        mean: Per-channel mean of the normalisation the backbone was trained with; the backbone's own if None.
+        std: Per-channel standard deviation, likewise.
+        state: State dict of the whole timm classifier or of its feature extractor; random weights if None.
+
+    Raises:
+        UserError: The backbone is unknown to timm, lacks one of the strides, or ``state`` does not fit it.
+
+    Source: paper (frozen, pretrained teacher); stages 1-3 as in the group's code.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        state: dict[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(backbone):
+            close = timm.list_models(f"*{backbone[:8]}*")[:5]
+            raise UserError(
+                f"teacher.backbone={backbone} is not a timm model; close ones: {', '.join(close) or 'none'}"
+            )
+        whole = timm.create_model(backbone, pretrained=False, features_only=True)
+        levels = [i for i, stride in enumerate(whole.feature_info.reduction()) if stride in STRIDES]
+        if [whole.feature_info.reduction()[i] for i in levels] != list(STRIDES):
+            raise UserError(
+                f"teacher.backbone={backbone} has no stages at strides 4, 8 and 16; choose another backbone"
+            )
+        # A second construction, so that the stages above stride 16 are not kept or computed.
+        self.network = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=tuple(levels))
+        if state is not None:
+            load_features(self.network, state, backbone)
+        default = self.network.default_cfg or {}
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", _as_channels(default.get("mean") if mean is None else mean), persistent=False)
+        self.register_buffer("std", _as_channels(default.get("std") if std is None else std), persistent=False)
+        self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
+        self.spec: dict[str, Any] = {
+            "backbone": backbone,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in evaluation mode whatever is asked: a teacher whose batch statistics move is no teacher."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute the features of each level.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1], RGB; ``H`` and ``W`` multiples of 32.
+
+        Returns:
+            Three tensors ``(B, C_l, H / s, W / s)`` for ``s`` = 4, 8, 16, without gradients.
+        """
+        with torch.no_grad():
+            return list(self.network((images - self.mean) / self.std))
+
+
+def _as_channels(values: Sequence[float] | None) -> Tensor:
+    return torch.tensor(list(values or (0.5, 0.5, 0.5)), dtype=torch.float32).view(1, -1, 1, 1)
+
+
+def load_features(network: nn.Module, state: dict[str, Tensor], backbone: str) -> None:
+    """Copy ``state`` into the feature extractor; a classifier's surplus (its last stage, its head) is ignored."""
+    wanted = network.state_dict()
+    found = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
+    # A checkpoint written before batch counters existed is complete without them: they are not used in eval mode.
+    missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"the weights do not fit teacher.backbone={backbone}: {len(missing)} of {len(wanted)} tensors are missing "
+            f"or of another shape, the first is {missing[0]}"
+        )
+    network.load_state_dict(found, strict=False)

@@ -1,0 +1,106 @@
+"""What a run leaves behind: result.json, scores.csv, and the table that ends it in the terminal."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dmdd.data.listing import Sample
+from dmdd.training.evaluation import EvaluationModule, ImageScore
+
+PROTOCOL = {
+    "selection": "none on test data: fixed step budgets, the last weights are measured, once",
+    "thresholds": "held-out normal training images and their synthetic twins",
+    "masks_and_maps": "compared at the input size",
+    "aupro": "pooled over all images, 8-connected regions, linear interpolation at the FPR limit, divided by it",
+}
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the whole new one.
+
+    Args:
+        file: Where to; its folder is made if needed.
+        text: UTF-8.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def write_scores(file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path) -> None:
+    """Write one line an image: file, defect, label, score.
+
+    Args:
+        file: The CSV file.
+        samples: The test set.
+        scores: ``(index, label, score)`` of each.
+        root: Paths are written relative to it.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "defect", "label", "score"])
+    for index, label, score in scores:
+        path = samples[index].path
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        writer.writerow([shown.as_posix(), samples[index].defect, label, f"{score:.9g}"])
+    write_atomically(file, text.getvalue())
+
+
+def evaluation_entries(evaluation: EvaluationModule) -> dict[str, Any]:
+    """Lay out the figures of a finished evaluation for ``result.json``.
+
+    Args:
+        evaluation: After ``trainer.test`` or ``trainer.validate``.
+
+    Returns:
+        ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``maps`` the figures of every map.
+    """
+    bounds = {name: list(interval) for name, interval in evaluation.bounds.items()}
+    return {"metrics": evaluation.metrics, "bounds": bounds, "maps": evaluation.study}
+
+
+def write_result(file: Path, entries: dict[str, Any]) -> None:
+    """Write ``result.json``.
+
+    Args:
+        file: The JSON file.
+        entries: Plain JSON values; NaN is refused, an undefined metric is absent instead.
+
+    Raises:
+        ValueError: A value is NaN or infinite.
+    """
+    write_atomically(file, json.dumps(entries, indent=2, allow_nan=False) + "\n")
+
+
+def print_summary(result: dict[str, Any], run_dir: Path) -> None:
+    """Print the table that ends a run.
+
+    Args:
+        result: As in ``result.json``.
+        run_dir: Where everything lies.
+    """
+    names = [("pixel_auroc", "pixel AUROC"), ("aupro_30", "AUPRO@0.3"), ("image_auroc", "image AUROC")]
+    table = Table(title=f"{result['dataset']} / {result['category']}, test set, percent")
+    table.add_column("map")
+    for _, title in names:
+        table.add_column(title, justify="right")
+    rows = [("detector", result["test"]["metrics"])]
+    rows += [(f"{name} map", figures) for name, figures in result["test"]["maps"].items()]
+    for label, figures in rows:
+        table.add_row(label, *(f"{100 * figures[key]:.2f}" if key in figures else "-" for key, _ in names))
+    console = Console()
+    console.print(table)
+    seconds = result["wall_time_s"]
+    console.print(
+        f"distillation {seconds['distillation'] / 60:.1f} min, segmentation {seconds['segmentation'] / 60:.1f} min, "
+        f"everything {seconds['total'] / 60:.1f} min on {result['device']}"
+    )
+    console.print(f"result    {run_dir / 'result.json'}", soft_wrap=True)
+    console.print(f"pictures  {run_dir / 'images'}", soft_wrap=True)
+    console.print(f"model     {run_dir / 'model'}", soft_wrap=True)

@@ -1,0 +1,132 @@
+"""What depends on the machine: devices, precision, and what a result records about both."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from dmdd.errors import UserError
+
+RECORDED_PACKAGES = ("dmdd", "torch", "torchvision", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
+
+
+def resolve_accelerator(accelerator: str) -> str:
+    """Turn ``auto`` into ``gpu`` where CUDA is, else ``cpu``.
+
+    Args:
+        accelerator: As for ``lightning.Trainer``.
+
+    Returns:
+        ``gpu``, ``cpu``, or what was asked for.
+    """
+    if accelerator == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return "gpu" if accelerator == "cuda" else accelerator
+
+
+def check_devices(devices: object, accelerator: str, batch_size: int) -> int:
+    """Check the number of devices against the machine and the batch size.
+
+    Args:
+        devices: ``trainer.devices``.
+        accelerator: ``gpu`` or ``cpu``.
+        batch_size: Global batch size.
+
+    Returns:
+        Number of devices.
+
+    Raises:
+        UserError: Not a positive number, more than there are, or the batch cannot be shared evenly.
+    """
+    there = torch.cuda.device_count() if accelerator == "gpu" else os.cpu_count() or 1
+    unit = "GPU" if accelerator == "gpu" else "CPU core"
+    if there == 0:
+        raise UserError("trainer.accelerator=gpu: no CUDA GPU is visible; use trainer.accelerator=cpu")
+    if not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
+        raise UserError(f"trainer.devices={devices}: give a number from 1 to {there}")
+    if devices > there:
+        raise UserError(
+            f"trainer.devices={devices}, but this machine has {there} {unit}{'s' if there > 1 else ''}; "
+            f"use trainer.devices={there} or fewer"
+        )
+    if batch_size % devices:
+        raise UserError(f"batch_size={batch_size} cannot be shared evenly by trainer.devices={devices}")
+    return devices
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """Turn ``auto`` into ``bf16-mixed`` where the device computes bfloat16 faster than float32, else ``32-true``.
+
+    Args:
+        precision: As for ``lightning.Trainer``, or ``auto``.
+        accelerator: ``gpu`` or ``cpu``.
+
+    Returns:
+        A precision ``lightning.Trainer`` knows.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator == "gpu":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # The instructions by which oneDNN computes bfloat16 products; without them it emulates, slower than float32.
+        flags = _cpu_flags()
+        fast = "amx_bf16" in flags or "avx512_bf16" in flags
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return set()
+    for line in info.read_text(encoding="utf-8").splitlines():
+        if line.startswith("flags"):
+            return set(line.split())
+    return set()
+
+
+def describe_device(accelerator: str) -> str:
+    """Name the device, e.g. ``NVIDIA H100`` or the processor with its cores.
+
+    Args:
+        accelerator: ``gpu`` or ``cpu``.
+
+    Returns:
+        One line.
+    """
+    if accelerator == "gpu":
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text("utf-8").splitlines() if "model name" in line
+        ]
+        name = names[0] if names else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def describe_versions() -> dict[str, str]:
+    """List the versions that decide a result: Python's and the main packages'."""
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def git_commit() -> str | None:
+    """Give the commit of the checkout this package runs from, with ``-dirty`` if files differ, or None outside one."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parents[1] / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

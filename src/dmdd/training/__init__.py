@@ -1,0 +1,1 @@
+"""LightningModules: the two stages of training, and evaluation."""

@@ -1,0 +1,87 @@
+"""Stage 1: the student learns from the teacher on pairs of a normal and an anomalous image."""
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from dmdd.data.datasets import PairBatch
+from dmdd.errors import UserError
+from dmdd.losses import AIM_FORMS, abnormality_mimicking_loss, normality_guidance_loss
+from dmdd.models.student import Student
+from dmdd.models.teacher import Teacher
+from dmdd.training.optimization import adamw_one_cycle
+
+
+class DistillationModule(LightningModule):
+    """Dual-modeling distillation: NGM and AIM.
+
+    Args:
+        teacher: Frozen teacher.
+        student: What is trained.
+        steps: Steps of the stage.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay.
+        aim: Form of the AIM loss, ``margin`` or ``l1``.
+        ngm_weight: Weight of ``L_NGM``; 0 trains the abnormality branch alone.
+        aim_weight: Weight of ``L_AIM``; 0 trains the normality branch alone.
+
+    Raises:
+        UserError: ``aim`` is unknown or a weight is negative.
+
+    Source: paper (stage 1); weights of one each METHOD [R].
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Teacher,
+        student: Student,
+        steps: int,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-4,
+        aim: str = "margin",
+        ngm_weight: float = 1.0,
+        aim_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if aim not in AIM_FORMS:
+            raise UserError(f"distillation.aim={aim}: choose one of {', '.join(AIM_FORMS)}")
+        if min(ngm_weight, aim_weight) < 0 or ngm_weight + aim_weight == 0:
+            raise UserError("distillation.ngm_weight and aim_weight must be at least 0, and not both 0")
+        self.teacher, self.student, self.steps = teacher, student, steps
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.aim, self.ngm_weight, self.aim_weight = aim, ngm_weight, aim_weight
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Compute the loss of a batch of pairs.
+
+        Args:
+            batch: Pairs on the device.
+            batch_idx: Not used.
+
+        Returns:
+            Scalar loss.
+        """
+        count = len(batch.normal)
+        # Both images of a pair go through the teacher in one batch: half the kernel launches, same arithmetic.
+        features = self.teacher(torch.cat([batch.normal, batch.anomalous]))
+        normal, anomalous = [f[:count] for f in features], [f[count:] for f in features]
+        normality, abnormality = self.student(batch.anomalous, anomalous)
+        ngm = normality_guidance_loss(normality, normal)
+        aim = abnormality_mimicking_loss(abnormality, anomalous, batch.mask, form=self.aim)
+        loss = self.ngm_weight * ngm + self.aim_weight * aim
+        losses = {"distillation/loss": loss, "distillation/ngm": ngm, "distillation/aim": aim}
+        self.log_dict(losses, prog_bar=True, batch_size=count)
+        self.log("distillation/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=count)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build the optimiser over the student alone."""
+        return adamw_one_cycle(
+            self.student.parameters(),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            steps=self.steps,
+            fused=not self.trainer.gradient_clip_val,
+        )

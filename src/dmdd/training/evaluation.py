@@ -1,0 +1,162 @@
+"""Evaluation: calibrate on held-out pairs, then measure the test set once."""
+
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from dmdd.data.datasets import EvaluationBatch
+from dmdd.metrics import AUPRO, PixelAUROC, PixelF1Max, image_metrics, pixel_metrics
+from dmdd.models.detector import MAP_NAMES, Detector
+
+ImageScore = tuple[int, int, float]  # index, label, score
+
+
+class EvaluationModule(LightningModule):
+    """Measure a detector: ``trainer.validate`` calibrates its thresholds, ``trainer.test`` measures the test set.
+
+    After ``test``, ``metrics`` holds the figures of the detector's own map and score, ``bounds`` the certified interval
+    of those that have one, ``study`` pixel AUROC, AUPRO and image AUROC of every map by its name, and ``scores`` index,
+    label and score of each image. After ``validate`` the same figures are of the synthetic validation.
+
+    Args:
+        detector: What is measured; calibration fills its ``calibration``.
+        false_alarm_rate: Wanted share of normal images above the image threshold, in (0, 1).
+        has_masks: Whether the test masks are known; without them pixel metrics are absent.
+        study_maps: Also measure the maps of stage 1.
+
+    Source: METHOD section 5.
+    """
+
+    def __init__(
+        self, detector: Detector, *, false_alarm_rate: float = 0.01, has_masks: bool = True, study_maps: bool = True
+    ) -> None:
+        super().__init__()
+        self.detector, self.false_alarm_rate, self.has_masks = detector, false_alarm_rate, has_masks
+        self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(("segmentation", detector.score_map)))
+        self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics()
+        # Plain collections and not submodules of one another: each keeps a state of its own.
+        self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != "segmentation"})
+        self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
+        self.metrics: dict[str, float] = {}
+        self.bounds: dict[str, tuple[float, float]] = {}
+        self.study: dict[str, dict[str, float]] = {}
+        self.scores: list[ImageScore] = []
+        self._pixels_known = True
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Score held-out normal images and their twins.
+
+        Args:
+            batch: Synthetic pairs laid out as images.
+            batch_idx: Not used.
+        """
+        self._step(batch)
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Score test images.
+
+        Args:
+            batch: Test images.
+            batch_idx: Not used.
+        """
+        self._step(batch)
+
+    def _step(self, batch: EvaluationBatch) -> None:
+        maps = self.detector.maps(batch.images, only=self.map_names)
+        scores = {name: self.detector.image_score(values) for name, values in maps.items()}
+        own = scores[self.detector.score_map]
+        self.image_metrics.update(own, batch.labels)
+        for name in self.map_names:
+            self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
+        if self._pixels_known:
+            self.pixel_metrics.update(maps["segmentation"], batch.masks)
+            for name, metrics in self.study_pixels.items():
+                metrics.update(maps[name], batch.masks)  # type: ignore[operator]
+        self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget earlier images."""
+        self._reset(pixels_known=True)
+
+    def on_test_epoch_start(self) -> None:
+        """Forget earlier images."""
+        self._reset(pixels_known=self.has_masks)
+
+    def _reset(self, *, pixels_known: bool) -> None:
+        self._pixels_known = pixels_known
+        self.scores = []
+        for metrics in self._collections():
+            metrics.reset()
+
+    def _collections(self) -> list[MetricCollection]:
+        studies = [*self.study_pixels.values(), *self.study_images.values()]
+        return [self.image_metrics, self.pixel_metrics, *studies]  # type: ignore[list-item]
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute the figures and set the thresholds."""
+        self._finish()
+        self.detector.calibration = self._calibrate()
+
+    def on_test_epoch_end(self) -> None:
+        """Compute the figures."""
+        self._finish()
+
+    def _finish(self) -> None:
+        self.scores = sorted(self._gather(self.scores))
+        self.metrics, self.bounds = {}, {}
+        used = [self.image_metrics, self.pixel_metrics] if self._pixels_known else [self.image_metrics]
+        for collection in used:
+            for name, value in collection.compute().items():
+                if not math.isnan(float(value)):
+                    self.metrics[name] = float(value)
+                    estimate = getattr(collection[name], "estimate", None)
+                    if estimate is not None and name.startswith(("pixel", "aupro")):
+                        self.bounds[name] = (float(estimate.lower), float(estimate.upper))
+        self.study = {name: self._study(name) for name in self.map_names}
+
+    def _study(self, name: str) -> dict[str, float]:
+        values: dict[str, Tensor] = {"image_auroc": self.study_images[name].compute()["image_auroc"]}  # type: ignore[operator]
+        if self._pixels_known and name == "segmentation":
+            values |= {key: torch.tensor(self.metrics[key]) for key in _study_metrics() if key in self.metrics}
+        elif self._pixels_known:
+            values |= self.study_pixels[name].compute()  # type: ignore[operator]
+        return {key: float(value) for key, value in values.items() if not math.isnan(float(value))}
+
+    def _gather(self, scores: list[ImageScore]) -> list[ImageScore]:
+        if self.trainer.world_size == 1:
+            return scores
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, scores)
+        return [score for part in parts for score in part]
+
+    def _calibrate(self) -> dict[str, Any]:
+        """Choose thresholds on held-out normal images and their synthetic twins.
+
+        The image threshold is the k-th largest of n normal scores, k the largest count that keeps the expected rate
+        k / (n + 1) at or under the wanted one, or 1 where n is too small for it: exact for any distribution of
+        scores, and it says so when the wanted rate cannot be had. The pixel threshold is the one of the largest F1.
+        """
+        normal = sorted((score for _, label, score in self.scores if label == 0), reverse=True)
+        if not normal:
+            return {}
+        k = max(1, int(self.false_alarm_rate * (len(normal) + 1)))
+        f1 = self.pixel_metrics["pixel_f1_max"]
+        threshold = f1.estimate.threshold if isinstance(f1, PixelF1Max) else math.nan
+        return {
+            "image_threshold": normal[k - 1],
+            "image_false_alarm_rate": k / (len(normal) + 1),
+            "pixel_threshold": None if math.isnan(threshold) else float(threshold),
+            "pixel_f1_on_synthetic": self.metrics.get("pixel_f1_max"),
+            "normal_images": len(normal),
+            "source": "held-out normal training images and their synthetic twins",
+        }
+
+
+def _study_metrics() -> MetricCollection:
+    return MetricCollection(
+        {"pixel_auroc": PixelAUROC(), "aupro_30": AUPRO(0.3)}, compute_groups=[["pixel_auroc", "aupro_30"]]
+    )

@@ -1,0 +1,35 @@
+"""Optimiser and schedule of both stages."""
+
+from collections.abc import Iterable
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
+
+
+def adamw_one_cycle(
+    parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float, steps: int, fused: bool = True
+) -> OptimizerLRSchedulerConfig:
+    """Build AdamW with a one-cycle learning rate over the whole stage.
+
+    Args:
+        parameters: What is trained.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay, on matrices and convolutions; biases and norms have none.
+        steps: Steps of the stage.
+        fused: Update all parameters in one kernel; Lightning cannot clip gradients for such an optimiser.
+
+    Returns:
+        What ``configure_optimizers`` returns; the schedule steps every batch.
+
+    Source: METHOD section 4 (AdamW 2e-3, one-cycle over the whole stage).
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
+    # One more step than the stage has: Lightning steps the schedule after the last batch too.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

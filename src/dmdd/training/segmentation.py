@@ -1,0 +1,84 @@
+"""Stage 2: the segmentation network learns to find what was changed, on top of frozen teacher and student."""
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from dmdd.data.datasets import PairBatch
+from dmdd.losses import segmentation_loss
+from dmdd.models.segmentation import SegmentationNetwork
+from dmdd.models.student import Student
+from dmdd.models.teacher import Teacher
+from dmdd.training.optimization import adamw_one_cycle
+
+
+class SegmentationModule(LightningModule):
+    """Train the multi-perception segmentation network.
+
+    Args:
+        teacher: Frozen teacher.
+        student: Trained student; frozen here, without gradients and with fixed batch statistics.
+        segmentation: What is trained.
+        steps: Steps of the stage.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay.
+        focal_gamma: Exponent of the focal loss.
+
+    Source: paper (stage 2); loss METHOD [R].
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Teacher,
+        student: Student,
+        segmentation: SegmentationNetwork,
+        steps: int,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-4,
+        focal_gamma: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.teacher, self.student, self.segmentation = teacher, student.requires_grad_(False), segmentation
+        self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
+        self.focal_gamma = focal_gamma
+
+    def train(self, mode: bool = True) -> "SegmentationModule":
+        """Set the mode of the segmentation network; the student stays in evaluation mode.
+
+        Not stepping the student is not freezing it: in training mode its batch statistics would still move.
+        """
+        super().train(mode)
+        self.student.eval()
+        return self
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Compute the loss of a batch; only the anomalous twins are used, they show normal parts too.
+
+        Args:
+            batch: Pairs on the device.
+            batch_idx: Not used.
+
+        Returns:
+            Scalar loss.
+        """
+        with torch.no_grad():
+            features = self.teacher(batch.anomalous)
+            normality, abnormality = self.student(batch.anomalous, features)
+        logits = self.segmentation(features, normality, abnormality)
+        loss = segmentation_loss(logits, batch.mask, focal_gamma=self.focal_gamma)
+        count = len(batch.normal)
+        self.log("segmentation/loss", loss, prog_bar=True, batch_size=count)
+        self.log("segmentation/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=count)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build the optimiser over the segmentation network alone."""
+        return adamw_one_cycle(
+            self.segmentation.parameters(),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            steps=self.steps,
+            fused=not self.trainer.gradient_clip_val,
+        )

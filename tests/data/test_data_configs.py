@@ -1,0 +1,47 @@
+"""Every file of conf/dataset/ is composed and instantiated against a generated tree."""
+
+from pathlib import Path
+
+import pytest
+import trees
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from dmdd.data.check import LAYOUTS
+from dmdd.data.demo import generate_demo
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
+
+
+def test_there_are_seven_configs_one_per_layout():
+    assert [path.stem for path in CONFIGS] == ["btad", "demo", "folder", "mpdd", "mvtec_ad", "mvtec_loco", "visa"]
+    assert {path.stem for path in CONFIGS} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_reads_its_layout(tmp_path, path):
+    trees.mvtec_category(tmp_path / "mvtec_ad", "screw")
+    trees.mvtec_category(tmp_path / "mpdd", "metal_plate")
+    trees.visa_root(tmp_path / "visa")
+    trees.btad_category(tmp_path / "btad")
+    trees.loco_category(tmp_path / "mvtec_loco")
+    trees.folder_category(tmp_path)
+    if path.stem == "demo":
+        generate_demo(tmp_path, size=64, train=1, test_good=1, per_defect=1)
+    categories = {"mvtec_ad": "screw", "mpdd": "metal_plate", "visa": "candle", "btad": "01", "mvtec_loco": "pushpins"}
+    category = {**categories, "folder": "bracket", "demo": "plate"}[path.stem]
+    config = OmegaConf.create({"data_dir": str(tmp_path), "category": category, "dataset": OmegaConf.load(path)})
+    assert config.dataset.name == path.stem
+    found = instantiate(config.dataset.layout)
+    assert (found.dataset, found.name) == (path.stem, category)
+    assert found.train
+    assert found.test
+    assert found.has_masks
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_opens_with_what_licence_and_how_to_get_it(path):
+    comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    for start in ("# Licence of the data: ", "# Get it: ", f"# Use it: python -m dmdd.train dataset={path.stem} "):
+        assert any(line.startswith(start) for line in comments), start

