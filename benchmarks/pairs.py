@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[1] / "conf" / "pairs"
 
 
 def numpy_perlin(size: int, scales: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Make one field as DRAEM's `rand_perlin_2d_np` does, written anew: four gradient images, dot products, two lerps."""
+    """Make one field as DRAEM's `rand_perlin_2d_np` does: four gradient images, dot products, lerps."""
     delta = (scales[0] / size, scales[1] / size)
     repeat = (size // scales[0], size // scales[1])
     grid = np.mgrid[0 : scales[0] : delta[0], 0 : scales[1] : delta[1]].transpose(1, 2, 0) % 1
@@ -76,7 +76,9 @@ def inputs(batch: int, size: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.full((batch, 3, size, size), 0.7)
     part = slice(size // 5, 4 * size // 5)
-    images[:, :, part, part] = 0.2 + 0.2 * torch.rand(batch, 3, part.stop - part.start, part.stop - part.start, generator=generator)
+    images[:, :, part, part] = 0.2 + 0.2 * torch.rand(
+        batch, 3, part.stop - part.start, part.stop - part.start, generator=generator
+    )
     foreground = torch.zeros(batch, 1, size, size, dtype=torch.bool)
     foreground[:, :, part, part] = True
     textures = torch.rand(batch, 3, size, size, generator=generator)
@@ -109,7 +111,7 @@ def _memory_mb(device: str) -> float:
 
 
 def measure_numpy(batch: int, size: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds per pair of the per-image recipe, with the texture decoded beforehand at 640 px, DTD's common size."""
+    """Milliseconds per pair of the per-image recipe, its textures decoded beforehand at 640 px, DTD's size."""
     rng = np.random.default_rng(0)
     given = inputs(batch, size)
     images = given["images"].permute(0, 2, 3, 1).contiguous().numpy()
@@ -135,7 +137,10 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     results: dict[str, Any] = {}
-    print(f"torch {torch.__version__}, device {args.device}, one thread, load {os.getloadavg()[0]:.1f}, batch {args.batch}")
+    print(
+        f"torch {torch.__version__}, device {args.device}, one thread, load {os.getloadavg()[0]:.1f}, "
+        f"batch {args.batch}"
+    )
     print(f"{'px':>4} {'recipe':<18} {'ms/pair min':>12} {'median':>8} {'pairs/s':>8} {'faster':>7}")
     for size in args.sizes:
         baseline = measure_numpy(args.batch, size, args.repeats)

@@ -1,7 +1,9 @@
 """One run: parts built from the configuration, two stages of training, calibration, test, and what is written."""
 
+import logging
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,25 @@ from dmdd.pictures import write_pictures
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.segmentation import SegmentationModule
+
+
+# What Lightning says of things we do on purpose.
+EXPECTED_WARNINGS = (
+    r"Found \d+ module\(s\) in eval mode",  # the teacher, and in stage 2 the student
+    r"Experiment logs directory .* exists and is not empty",  # the run folder is ours, stage 2 continues stage 1's log
+    r"You passed in a `val_dataloader` but have no `validation_step`",  # pairs for calibration, after training
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The '\w+_dataloader' does not have many workers",  # images are in memory
+)
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advice and the warnings we expect out of the log."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).propagate = False
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 class Experiment:
@@ -78,6 +99,7 @@ class Experiment:
                 "accelerator": self.accelerator,
                 "precision": precision or self.precision,
                 "max_steps": steps,
+                "log_every_n_steps": max(1, min(settings["log_every_n_steps"], steps)),
                 "limit_val_batches": 0 if steps > 0 else 1.0,
                 "enable_checkpointing": False,
                 "enable_model_summary": False,

@@ -99,7 +99,8 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     seconds = result["wall_time_s"]
     console.print(
         f"distillation {seconds['distillation'] / 60:.1f} min, segmentation {seconds['segmentation'] / 60:.1f} min, "
-        f"everything {seconds['total'] / 60:.1f} min on {result['device']}"
+        f"everything {seconds['total'] / 60:.1f} min on {result['device']}",
+        soft_wrap=True,
     )
     console.print(f"result    {run_dir / 'result.json'}", soft_wrap=True)
     console.print(f"pictures  {run_dir / 'images'}", soft_wrap=True)

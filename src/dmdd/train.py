@@ -71,9 +71,10 @@ def train_on_this_device(container: dict[str, Any]) -> None:
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from dmdd.experiment import Experiment
+    from dmdd.experiment import Experiment, quiet_lightning
 
     started = time.monotonic()
+    quiet_lightning()
     config = OmegaConf.create(container)
     seed_everything(config.seed, verbose=False)
     experiment = Experiment(config, read_category(config))

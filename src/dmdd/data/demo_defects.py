@@ -21,9 +21,9 @@ from dmdd.data.demo_plate import (
     normal_surface,
     outline_distance,
     shade,
-    smooth_noise,
     solid_distance,
 )
+from dmdd.data.demo_textures import smooth_noise
 
 RUST = np.array([0.30, 0.17, 0.07], dtype=np.float32)
 
@@ -73,7 +73,7 @@ def _draw_scratch(surface: Surface, rng: np.random.Generator) -> np.ndarray:
     t = np.linspace(0, 1, 33)[:, None]
     curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
     distance = _distance_to_curve(surface, curve.astype(np.float32))
-    width, strength = rng.uniform(0.0035, 0.0055), rng.uniform(0.3, 0.9)
+    width, strength = rng.uniform(0.0035, 0.0055), rng.uniform(0.35, 0.9)
     on_plate = _on_plate(surface)
     profile = np.clip(1 - distance / width, 0, 1) * on_plate
     surface.height -= np.float32(0.010 * strength) * profile
@@ -85,12 +85,12 @@ def _draw_scratch(surface: Surface, rng: np.random.Generator) -> np.ndarray:
 def _draw_dent(surface: Surface, rng: np.random.Generator) -> np.ndarray:
     """Press an elliptic hollow into the plate; returns the pixels it touches."""
     x, y = _free_place(rng, margin=0.02)
-    long, short, turn = rng.uniform(0.032, 0.065), rng.uniform(0.024, 0.045), rng.uniform(0, np.pi)
+    long, short, turn = rng.uniform(0.036, 0.068), rng.uniform(0.028, 0.047), rng.uniform(0, np.pi)
     u, v = surface.u - x, surface.v - y
     across = (u * np.cos(turn) + v * np.sin(turn)) / long
     along = (-u * np.sin(turn) + v * np.cos(turn)) / short
     bowl = np.clip(1 - across**2 - along**2, 0, 1).astype(np.float32) ** 2 * _on_plate(surface)
-    surface.height -= np.float32(rng.uniform(0.007, 0.022)) * bowl
+    surface.height -= np.float32(rng.uniform(0.013, 0.027)) * bowl
     surface.colour *= (1 - 0.12 * bowl)[:, :, None]
     # The outermost run of the bowl is too flat to be seen: it belongs to no mask and is left as it was.
     return bowl > 0.02

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dmdd.data.demo_textures import brushed_grain, handling_wear, smooth_noise
+
 SUPERSAMPLING = 2
 HALF_LENGTH, HALF_WIDTH, CORNER_RADIUS = 0.385, 0.285, 0.06
 BOLTS = ((-0.305, -0.205), (0.305, -0.205), (-0.305, 0.205), (0.305, 0.205))
@@ -115,9 +117,9 @@ def normal_surface(look: Look, *, side: int) -> Surface:
     height = 0.012 * np.clip(-solid / 0.014, 0, 1) + 0.006 * np.clip(
         1 - np.square((radius - RING_RADIUS) / 0.012), 0, 1
     )
-    grain = _brushed_grain(rng, u=u, v=v, side=side)
+    grain = brushed_grain(rng, u=u, v=v, side=side)
     turned = 0.015 * np.sin(radius * 900) * coverage(radius - RING_RADIUS, pixel)
-    steel = STEEL * (1 + grain + turned + _wear(rng, u=u, v=v, side=side))[:, :, None]
+    steel = STEEL * (1 + grain + turned + handling_wear(rng, u=u, v=v, side=side))[:, :, None]
     shadow = coverage(outline_distance(u - 0.012, v - 0.012) - 0.012, 0.03)
     ground = (
         GROUND
@@ -258,51 +260,3 @@ def coverage(distance: np.ndarray, softness: float) -> np.ndarray:
     Source: ours.
     """
     return np.clip(np.float32(0.5) - distance / np.float32(softness), 0, 1)
-
-
-def smooth_noise(rng: np.random.Generator, side: int, *, blur: float) -> np.ndarray:
-    """Draw smooth noise; coarsely where it is smooth, which is the same to the eye and much faster.
-
-    Args:
-        rng: Source of the random numbers.
-        side: Side of the field in supersampled pixels.
-        blur: Deviation of the Gaussian that smooths it, in supersampled pixels.
-
-    Returns:
-        float32 array `(side, side)`, mean about 0, deviation about 1.
-
-    Source: ours.
-    """
-    coarse = max(1, int(blur / 2))
-    cells = -(-side // coarse) + 8
-    field = cv2.GaussianBlur(rng.standard_normal((cells, cells), dtype=np.float32), (0, 0), blur / coarse)
-    field *= 1 / field.std()
-    if coarse > 1:
-        field = cv2.resize(field, None, fx=coarse, fy=coarse, interpolation=cv2.INTER_CUBIC)
-    return field[:side, :side]
-
-
-def _wear(rng: np.random.Generator, *, u: np.ndarray, v: np.ndarray, side: int) -> np.ndarray:
-    """Traces of handling that normal parts bear: a cloudy film, faint hairlines along the brush marks, dull specks."""
-    wear = 0.025 * smooth_noise(rng, side, blur=side / 14)
-    for _ in range(int(rng.integers(3, 8))):
-        x, y = rng.uniform(-HALF_LENGTH, HALF_LENGTH), rng.uniform(-HALF_WIDTH, HALF_WIDTH)
-        slope, length, strength = rng.uniform(-0.25, 0.25), rng.uniform(0.02, 0.08), rng.uniform(0.06, 0.16)
-        line = np.clip(1 - np.abs(v - y - slope * (u - x)) / 0.002, 0, 1) * (np.abs(u - x) < length)
-        wear += np.float32(strength * rng.choice([-1, 1])) * line
-    for _ in range(int(rng.integers(2, 7))):
-        x, y = rng.uniform(-HALF_LENGTH, HALF_LENGTH), rng.uniform(-HALF_WIDTH, HALF_WIDTH)
-        spot = np.clip(1 - (np.square(u - x) + np.square(v - y)) / np.float32(rng.uniform(0.003, 0.009) ** 2), 0, 1)
-        wear -= np.float32(rng.uniform(0.05, 0.15)) * spot
-    return wear
-
-
-def _brushed_grain(rng: np.random.Generator, *, u: np.ndarray, v: np.ndarray, side: int) -> np.ndarray:
-    """Brush marks along the plate: noise stretched along `u`, laid down in the plate's own frame."""
-    strokes = rng.standard_normal((side, side // 4), dtype=np.float32)
-    fine = cv2.GaussianBlur(strokes, (0, 0), sigmaX=side / 60, sigmaY=0.8)
-    broad = cv2.GaussianBlur(strokes, (0, 0), sigmaX=side / 25, sigmaY=side / 60)
-    field = 0.045 * fine / fine.std() + 0.02 * broad / broad.std()
-    map_x = ((u + np.float32(0.6)) / np.float32(1.2) * (side // 4 - 1)).astype(np.float32)
-    map_y = ((v + np.float32(0.6)) / np.float32(1.2) * (side - 1)).astype(np.float32)
-    return cv2.remap(field, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)

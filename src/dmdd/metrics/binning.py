@@ -21,10 +21,11 @@ def _bits(value: float) -> int:
 
 _LOW, _HIGH = _bits(FINE_FROM), _bits(FINE_TO)
 _LARGEST = _bits(float(np.finfo(np.float32).max))
-# An arithmetic shift rounds towards minus infinity: this is the coarse index of the most negative finite score.
-_OFFSET = -((-_LARGEST - _LOW) >> _COARSE_SHIFT)
+# An arithmetic shift rounds towards minus infinity: the most negative finite score gets coarse step -_OFFSET.
+_OFFSET = -(-_LARGEST >> _COARSE_SHIFT)
 _FINE_BINS = (_HIGH - _LOW) >> _FINE_SHIFT
-N_BINS = _OFFSET + ((_LARGEST - _HIGH) >> _COARSE_SHIFT) + _FINE_BINS + 1
+_FIRST_FINE = _OFFSET + (_LOW >> _COARSE_SHIFT)
+N_BINS = _FIRST_FINE + _FINE_BINS + ((_LARGEST - _HIGH) >> _COARSE_SHIFT) + 1
 
 
 def ordered_bits(scores: Tensor) -> Tensor:
@@ -54,10 +55,12 @@ def score_bins(scores: Tensor) -> Tensor:
 
     Source: ours.
     """
-    ordered = ordered_bits(scores)
-    fine = ordered.clamp(_LOW, _HIGH)
-    bins = ordered.sub_(fine).bitwise_right_shift_(_COARSE_SHIFT)
-    return bins.add_(fine.sub_(_LOW).bitwise_right_shift_(_FINE_SHIFT)).add_(_OFFSET)
+    bins = ordered_bits(scores)
+    fine = bins.clamp(_LOW, _HIGH).sub_(_LOW)
+    # Coarse steps to the score, less those within the window, which are counted in fine steps. Shifting the difference
+    # of the two would save an operation, and overflow at -3e38.
+    bins.bitwise_right_shift_(_COARSE_SHIFT).sub_(fine >> _COARSE_SHIFT)
+    return bins.add_(fine.bitwise_right_shift_(_FINE_SHIFT)).add_(_OFFSET)
 
 
 def bin_floors(bins: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -71,16 +74,11 @@ def bin_floors(bins: NDArray[np.int64]) -> NDArray[np.float32]:
 
     Source: ours.
     """
-    bins = np.asarray(bins, dtype=np.int64) - _OFFSET
-    below = bins << _COARSE_SHIFT
+    fine = np.asarray(bins, dtype=np.int64) - _FIRST_FINE
     ordered = np.where(
-        bins < 0,
-        below + _LOW,
-        np.where(
-            bins < _FINE_BINS,
-            _LOW + (bins << _FINE_SHIFT),
-            _HIGH + ((bins - _FINE_BINS) << _COARSE_SHIFT),
-        ),
+        fine < _FINE_BINS,
+        np.where(fine < 0, fine << _COARSE_SHIFT, fine << _FINE_SHIFT) + _LOW,
+        ((fine - _FINE_BINS) << _COARSE_SHIFT) + _HIGH,
     )
     ordered = np.maximum(ordered, -_LARGEST)
     magnitude = np.abs(ordered).astype(np.int32).view(np.float32)

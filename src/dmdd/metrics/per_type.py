@@ -91,7 +91,8 @@ class DefectTypes(Metric):
             types: B names.
 
         Raises:
-            UserError: a type that was not announced, too few types, or see `dmdd.metrics.histogram.check_maps`.
+            UserError: there are not as many types as maps, a type was not announced, a normal image has an anomalous
+                pixel, or see `dmdd.metrics.histogram.check_maps`; nothing of the batch is then counted.
         """
         maps, masks = check_maps(maps, masks, images_before=int(self.n_images))
         if len(types) != len(maps):
@@ -99,6 +100,10 @@ class DefectTypes(Metric):
         for name in types:
             if name != self.normal_type and name not in self.types:
                 raise UserError(f"unknown defect type {name!r}; known are {', '.join(self.types)}")
+        marked = masks.flatten(1).any(dim=1).tolist()
+        for index, name in enumerate(types):
+            if name == self.normal_type and marked[index]:
+                raise UserError(f"image {int(self.n_images) + index} is {name!r}, but its mask is not empty")
         for name in dict.fromkeys(types):
             chosen = torch.tensor([other == name for other in types], device=maps.device)
             self._add(name, maps[chosen], masks[chosen])
@@ -109,8 +114,6 @@ class DefectTypes(Metric):
         n_regions = add_pixels(histograms, maps, masks)
         self.normal += histograms[ALL] - histograms[ANOMALOUS]
         if name == self.normal_type:
-            if n_regions:
-                raise UserError(f"an image of type {name!r} has an anomalous mask")
             return
         row = self.types.index(name)
         self.anomalous[row] += histograms[[ANOMALOUS, OVERLAP]]
@@ -166,14 +169,14 @@ def recall_by_type(
         Share in [0, 1] by type, the normal type first if there is one, the others by name.
 
     Raises:
-        UserError: as many types as scores were not given.
+        UserError: there are not as many types as scores.
 
     Source: ours.
     """
     if len(types) != len(scores):
         raise UserError(f"{len(scores)} scores but {len(types)} defect types")
-    names = sorted(set(types), key=lambda name: (name != normal_type, name))
-    found = (scores >= threshold).tolist()
-    return {
-        name: float(np.mean([hit for hit, other in zip(found, types, strict=True) if other == name])) for name in names
-    }
+    found: dict[str, list[bool]] = {}
+    for name, hit in zip(types, (scores >= threshold).tolist(), strict=True):
+        found.setdefault(name, []).append(hit)
+    names = sorted(found, key=lambda name: (name != normal_type, name))
+    return {name: sum(found[name]) / len(found[name]) for name in names}

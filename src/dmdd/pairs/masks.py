@@ -1,7 +1,7 @@
 """Shapes of anomalies: each function returns a signed field, positive inside, in px from the outline (roughly).
 
-All take the plan as float32 on the device (`uniform`, (b, PLAN_LENGTH)), the mask keys (b,) and the anchors (b, 2), for the
-pairs that have this shape, and fill the window (h, w).
+All take the plan as float32 on the device (`uniform`, (b, PLAN_LENGTH)), the mask keys (b,) and the anchors (b, 2),
+for the pairs that have this shape, and fill the window (h, w).
 """
 
 import math
@@ -119,11 +119,11 @@ def area_shape(
 
 
 def _quantile_inside(field: Tensor, inside: Tensor, share: Tensor) -> Tensor:
-    """Value (b, 1, 1) above which lies the given share of the pixels inside, on every fourth row and column at 256 px."""
+    """Value (b, 1, 1) above which a share of the pixels inside lies, on every fourth row and column at 256 px."""
     stride = max(1, min(field.shape[1:]) // 64)
     coarse = inside[:, ::stride, ::stride]
     values = field[:, ::stride, ::stride].masked_fill(~coarse, -torch.inf).flatten(1).sort(1, descending=True).values
-    rank = (share * coarse.flatten(1).sum(1)).long()
+    rank = (share * coarse.flatten(1).sum(1)).long().clamp_(max=values.shape[1] - 1)
     return values.gather(1, rank[:, None])[:, :, None].clamp(min=-1e4)
 
 
@@ -144,7 +144,7 @@ def stroke_reach(length: Tensor, width: float) -> Tensor:
 
 
 def _part(uniform: Tensor, keys: Tensor, anchor: Tensor, part: int, window: Window) -> tuple[Tensor, ...]:
-    """Anchor, angle, size and aspect uniforms and key of one of several parts; the first keeps the plan's own numbers."""
+    """Anchor, angle, size, aspect and key of one of several parts; the first keeps the plan's numbers."""
     angle, extent, aspect = (uniform[:, column] for column in (Column.ANGLE, Column.SIZE, Column.ASPECT))
     if part == 0:
         return anchor, angle, extent, aspect, keys

@@ -30,7 +30,7 @@ def lattice_gradients(keys: Tensor, lattice: int) -> tuple[Tensor, Tensor]:
 
 
 def _fade_weights(positions: Tensor, lattice: int) -> tuple[Tensor, Tensor]:
-    """Fade weight (b, n, lattice) of each lattice point at each position, and the same times the distance to the point."""
+    """Fade weight (b, n, lattice) of each lattice point at each position, and the same times the distance."""
     offset = positions[:, :, None] - torch.arange(lattice, device=positions.device)
     # 6t^5 - 15t^4 + 10t^3 falls to 0 one point away, so each row has two weights that sum to one.
     near = (1 - offset.abs()).clamp_(min=0)
@@ -42,7 +42,8 @@ def perlin_field(keys: Tensor, scales: Tensor, window: Window, *, lattice: int =
     """Make one Perlin noise field per pair.
 
     On an axis-aligned lattice the noise is a sum of two separable products, so a field costs two small matrix products
-    instead of gathers per pixel. Fields of different scales share a batch because the lattice is padded to `lattice` points.
+    instead of gathers per pixel. Fields of different scales share a batch because the lattice is padded to `lattice`
+    points.
 
     Args:
         keys: (b,) int64 in [0, 2^32).
@@ -73,7 +74,8 @@ def rotate_field(field: Tensor, angles: Tensor) -> Tensor:
         angles: (B,) radians, counter-clockwise as seen in an image whose rows run down.
 
     Returns:
-        (B, H, W) float32; what comes from outside is mirrored (the classic code leaves zeros there, hence bare corners).
+        (B, H, W) float32; what comes from outside is mirrored (the classic code leaves zeros there, hence bare
+        corners).
 
     Source: METHOD.md 0; mirroring is ours.
     """

@@ -1,4 +1,4 @@
-"""The plan: the few random numbers of each pair, drawn on the CPU by a counter, so that no worker, device or resume changes them."""
+"""The random numbers of each pair, drawn on the CPU by a counter: no worker, device or resume changes them."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -43,9 +43,9 @@ PLAN_LENGTH: int = len(Column)
 def draw_plan(seed: int, step: int, indices: Sequence[int]) -> Tensor:
     """Draw the random numbers of some pairs.
 
-    Each row is a function of (seed, step, index) alone, so the pair is the same for any batch, worker, device or resume.
-    The raw 64-bit words are shifted to 53 bits here, instead of asking numpy for floats: numpy guarantees the bit stream of
-    Philox across versions, not that of its distributions.
+    Each row is a function of (seed, step, index) alone, so the pair is the same for any batch, worker, device or
+    resume. The raw 64-bit words are shifted to 53 bits here, instead of asking numpy for floats: numpy guarantees the
+    bit stream of Philox across versions, not that of its distributions.
 
     Args:
         seed: Key of the generator, in [0, 2^64).

@@ -16,7 +16,7 @@ class Scene(NamedTuple):
     """Facts of a batch of normal images, one row per pair."""
 
     anchor: Tensor  # (B, 2) float32, y and x in px: a pixel of the foreground
-    escape: Tensor  # (B, 2) float32, px: from the anchor to the nearest background, zeros where there is none or none was asked for
+    escape: Tensor  # (B, 2) float32, px: from the anchor to the nearest background; zeros where unknown
     colour: Tensor  # (B, 3) float32: mean colour around the anchor
     grey: Tensor  # (B,) bool: the image has no colour
 
@@ -64,9 +64,7 @@ def _mean_colour(thumbnail: Tensor, row: Tensor, column: Tensor) -> Tensor:
     return thumbnail[batch, :, rows, columns].mean((1, 2))
 
 
-def survey(
-    images: Tensor, uniform: Tensor, *, inside: Tensor | None, structural: Tensor, escaping: Tensor
-) -> Scene:
+def survey(images: Tensor, uniform: Tensor, *, inside: Tensor | None, structural: Tensor, escaping: Tensor) -> Scene:
     """Choose the place of each anomaly and read what is there.
 
     Args:

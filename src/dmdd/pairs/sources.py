@@ -40,7 +40,7 @@ def _shift_colour(colour: Tensor, uniform: Tensor, keys: Tensor, contrasts: tupl
 
 
 def _palette(uniform: Tensor, keys: Tensor) -> Tensor:
-    """Draw (b, 3) colours of what soils or bares industrial parts: rust, bare grey, dark or pale, now and then any paint."""
+    """Draw (b, 3) colours of what soils or bares parts: rust, bare grey, dark or pale, now and then any paint."""
     hue, saturation, value = (uniform[:, column] for column in (Column.HUE, Column.SATURATION, Column.VALUE))
     rust = _hsv_to_rgb(0.04 + 0.09 * hue, 0.3 + 0.5 * saturation, 0.15 + 0.5 * value)
     bare = _hsv_to_rgb(hue, 0.08 * saturation, 0.3 + 0.5 * value)

@@ -1,7 +1,7 @@
 """Changes of structure made from the image itself: shifted or turned parts, missing pieces, deformations.
 
-All are one resampling: the pixel p shows what was at p + w(p) (M (p - anchor) + t), with w one inside the mask for cut and
-pasted pieces and falling smoothly to zero at its outline for deformations.
+All are one resampling: the pixel p shows what was at p + w(p) (M (p - anchor) + t), with w one inside the mask for cut
+and pasted pieces and falling smoothly to zero at its outline for deformations.
 """
 
 import math

@@ -74,20 +74,21 @@ class _Pairs:
 class PairSynthesis:
     """Make an anomalous twin and its mask for each normal image, batched, on the images' device.
 
-    A pair draws what its anomaly is made of (a source) and its shape (a mask kind) by the weights given, which need not sum
-    to one. Every random number comes from the plan, so equal plans give equal pairs on any device and in any batch.
+    A pair draws what its anomaly is made of (a source) and its shape (a mask kind) by the weights given, which need
+    not sum to one. Every random number comes from the plan, so equal plans give equal pairs on any device and in any
+    batch.
 
-    Sources that cover the part: `dtd` (a texture image), `procedural` (noises, stripes, plain colour), `tone` (stain, shadow,
-    wear), `scramble` (shuffled patches of another normal image). Sources that change its structure, of the same image: `shift`
-    (a piece moved or turned), `warp` (bent, bulged, twisted), `missing` (a piece gone, background in its place). The latter
-    use the kinds `blob` and `patch` only (`blob` if both weigh nothing), are not blended, and may leave the foreground, as a
-    bent tip does.
+    Sources that cover the part: `dtd` (a texture image), `procedural` (noises, stripes, plain colour), `tone` (stain,
+    shadow, wear), `scramble` (shuffled patches of another normal image). Sources that change its structure, of the
+    same image: `shift` (a piece moved or turned), `warp` (bent, bulged, twisted), `missing` (a piece gone, background
+    in its place). The latter use the kinds `blob` and `patch` only (`blob` if both weigh nothing), are not blended,
+    and may leave the foreground, as a bent tip does.
 
     Args:
         dtd, procedural, tone, scramble, shift, warp, missing: Weights of the sources, >= 0.
         perlin, blob, stroke, patch: Weights of the mask kinds, >= 0.
-        blend_max: The normal image's share in the blend is U(0, blend_max), in [0, 1). Strokes use a third of it: a scratch
-            of one pixel that is also transparent cannot be seen.
+        blend_max: The normal image's share in the blend is U(0, blend_max), in [0, 1). Strokes use a third of it: a
+            scratch of one pixel that is also transparent cannot be seen.
         foreground: Keep anomalies on the foreground when one is given.
         threshold: Perlin masks: the classic fixed threshold, or None for a drawn share of the foreground.
         area_min: Perlin masks without threshold: smallest share of the foreground, in (0, 1).
@@ -105,9 +106,9 @@ class PairSynthesis:
         contrast_max: ... and the largest.
         soft_edges: Fade the blend out over up to a third of the radius; otherwise masks cut hard.
         patch_grid: `scramble`: patches per axis.
-        min_change: Pixels whose channels all change less are left as they are and out of the mask, unless a neighbour within
-            2 px changes more; 0 keeps the drawn mask. In [0, 1).
-        min_pixels: A mask of fewer pixels at 256 x 256 (scaled with the area) is replaced by a small bright or dark spot.
+        min_change: Pixels whose channels all change less are left as they are and out of the mask, unless a neighbour
+            within 2 px changes more; 0 keeps the drawn mask. In [0, 1).
+        min_pixels: A mask of fewer pixels at 256 x 256 (scaled with the area) is replaced by a small spot.
         empty_rate: Share of pairs left without an anomaly, in [0, 1].
 
     Raises:
@@ -133,7 +134,7 @@ class PairSynthesis:
     area_min: float = 0.005
     area_max: float = 0.2
     rotate: bool = True
-    radius_min: float = 0.012
+    radius_min: float = 0.016
     radius_max: float = 0.12
     width_min: float = 0.004
     width_max: float = 0.016
@@ -190,8 +191,8 @@ class PairSynthesis:
             textures: A texture for each pair, like `images`; may be None where `dtd` weighs nothing.
 
         Returns:
-            The anomalous images, like `images`, in [0, 1], and the masks (B, 1, H, W), of exactly 0 and 1, of the images'
-            dtype: 1 where something was changed. Outside the mask the pixels are bit-identical to `images`.
+            The anomalous images, like `images`, in [0, 1], and the masks (B, 1, H, W), of exactly 0 and 1, of the
+            same dtype: 1 where something was changed. Outside the mask the pixels are bit-identical to `images`.
 
         Raises:
             ValueError: If shapes do not fit, or textures are needed and missing.
@@ -218,8 +219,8 @@ class PairSynthesis:
     def _check(
         self, images: Tensor, plan: Tensor, others: Tensor, foreground: Tensor | None, textures: Tensor | None
     ) -> None:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
+        if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+            raise ValueError(f"images must be (B, 3, H, W) with B >= 1, got {tuple(images.shape)}")
         batch, _, height, width = images.shape
         if plan.shape != (batch, PLAN_LENGTH):
             raise ValueError(f"plan must be {(batch, PLAN_LENGTH)}, got {tuple(plan.shape)}")
@@ -449,7 +450,7 @@ def _draw(uniform: Tensor, weights: list[float]) -> Tensor:
 
 
 def _join_parts(draw: Callable[[_Pairs, int], Tensor], pairs: _Pairs) -> Tensor:
-    """Union of the one to three parts of each pair (b, h, w); later parts are drawn only for the pairs that have them."""
+    """Union (b, h, w) of the one to three parts of each pair; later parts only where a pair has them."""
     union = draw(pairs, 0)
     for part in range(1, masks.MOST_PARTS):
         having = torch.nonzero(pairs.parts > part)[:, 0]

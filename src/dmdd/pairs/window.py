@@ -10,8 +10,8 @@ from torch import Tensor
 class Window:
     """A rectangle of the image for each pair of a group, all of one size.
 
-    Small anomalies on a CPU are made inside small windows: a pass over a 64 px window costs a sixteenth of a pass over a
-    256 px image. Coordinates stay those of the image, so the result is the same in a window of any size.
+    Small anomalies on a CPU are made inside small windows: a pass over a 64 px window costs a sixteenth of a pass over
+    a 256 px image. Coordinates stay those of the image, so the result is the same in a window of any size.
     """
 
     origin: Tensor  # (b, 2) float32, y and x of the first pixel: whole numbers

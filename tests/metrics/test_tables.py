@@ -1,0 +1,238 @@
+"""Curves, tables by defect type, native mask sizes and bootstrap intervals."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn import metrics as sklearn_metrics
+
+from dmdd.errors import UserError
+from dmdd.metrics import (
+    AUPRO,
+    DefectTypes,
+    PixelAUROC,
+    PixelBootstrap,
+    bootstrap_image_metrics,
+    native_maps,
+    percentile_interval,
+    pixel_metrics,
+    precision_recall_curve,
+    pro_curve,
+    recall_by_type,
+    roc_curve,
+    update_native,
+)
+from dmdd.metrics.bootstrap import resample
+from reference import aupro as reference
+
+
+def images(count=10, side=16, seed=0, lift=0.4):
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((count, side, side), np.uint8)
+    for index, mask in enumerate(masks[1::2]):
+        mask[index : index + 4, 3 : 8 + index % 3] = 1
+    maps = (rng.random(masks.shape) + lift * masks).astype(np.float32)
+    return torch.from_numpy(maps), torch.from_numpy(masks)
+
+
+def exact_steps_of(maps, masks):
+    metric = PixelAUROC(exact=True)
+    metric.update(maps, masks)
+    return metric.steps()
+
+
+def test_curves_by_hand():
+    # descending: anomalous .9, normal .8, anomalous .7 in another region of two pixels, normal .6, its other pixel .5
+    maps = torch.tensor([[[0.9, 0.8, 0.7], [0.1, 0.6, 0.5]]])
+    masks = torch.tensor([[[1, 0, 1], [0, 0, 1]]])
+    steps = exact_steps_of(maps, masks)
+    roc, pro, pr = roc_curve(steps), pro_curve(steps), precision_recall_curve(steps)
+    assert roc.x.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1])
+    assert roc.y.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+    assert roc.threshold.tolist() == pytest.approx([math.inf, 0.9, 0.8, 0.7, 0.6, 0.5, 0.1])
+    assert pro.y.tolist() == pytest.approx([0, 0.5, 0.5, 0.75, 0.75, 1, 1])
+    assert pr.y.tolist() == pytest.approx([1, 1 / 2, 2 / 3, 2 / 4, 3 / 5, 3 / 6])
+    assert pr.x.tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+
+
+def test_thinned_curve_keeps_ends_and_area():
+    maps, masks = images(count=40)
+    steps = exact_steps_of(maps, masks)
+    whole, thin = roc_curve(steps, 10**9), roc_curve(steps, 100)
+    assert len(whole.x) > 500
+    assert len(thin.x) <= 100
+    assert (thin.x[0], thin.y[0], thin.x[-1], thin.y[-1]) == (0, 0, 1, 1)
+    assert set(zip(thin.x, thin.y, strict=True)) <= set(zip(whole.x, whole.y, strict=True))
+    expected = sklearn_metrics.roc_auc_score(masks.flatten(), maps.flatten())
+    assert np.trapezoid(thin.y, thin.x) == pytest.approx(expected, abs=2 / 99)
+    gaps = np.abs(np.diff(thin.x)) + np.abs(np.diff(thin.y))
+    assert gaps.max() <= 2 * 2 / 99
+
+
+@pytest.mark.parametrize("curve", [roc_curve, pro_curve, precision_recall_curve])
+def test_curves_without_anomalies_are_empty_and_need_two_points(curve):
+    steps = exact_steps_of(torch.rand(1, 4, 4), torch.zeros(1, 4, 4))
+    assert len(curve(steps).x) == 0
+    with pytest.raises(UserError, match="at least 2 points, not 1"):
+        curve(steps, 1)
+
+
+def test_defect_types_by_hand_and_reference():
+    maps, masks = images(6)
+    types = ["good", "dent", "good", "scratch", "good", "dent"]
+    table = DefectTypes(["dent", "scratch", "stain"], threshold=0.75)
+    table.update(maps[:4], masks[:4], types[:4])
+    table.update(maps[4:], masks[4:], types[4:])
+    rows = table.table()
+    for name in ("dent", "scratch"):
+        own = [other == name for other in types]
+        found, marked = maps[own] >= 0.75, masks[own] == 1
+        row = rows[name]
+        assert (row.n_images, row.n_regions, row.n_pixels) == (sum(own), sum(own), int(marked.sum()))
+        assert row.pixel_recall == int((found & marked).sum()) / int(marked.sum())
+        assert row.image_recall == sum(bool(image.any()) for image in found) / sum(own)
+        # the other types' images with their defects cut out are normal pixels of this type's curve
+        kept = np.array(own)[:, None, None] | (masks.numpy() == 0)
+        flat_maps, flat_masks = maps.numpy().astype(np.float64), masks.numpy().copy()
+        lowest_left_out = flat_maps[~kept]
+        assert lowest_left_out.size
+        points = reference.aupro(*without(flat_maps, flat_masks, kept), 0.3)
+        assert row.aupro.lower <= points <= row.aupro.upper
+        assert table.compute()[name].item() == row.aupro.value
+    assert rows["stain"].n_images == 0
+    assert math.isnan(rows["stain"].image_recall)
+    assert math.isnan(rows["stain"].aupro.value)
+
+
+def without(maps, masks, kept):
+    """Drop pixels: each image becomes one row of the pixels that stay, regions kept apart by zero-score gaps."""
+    rows = []
+    for scores, mask, keep in zip(maps, masks, kept, strict=True):
+        rows.append((scores[keep], mask[keep]))
+    width = max(len(scores) for scores, _ in rows)
+    flat_maps, flat_masks = [], []
+    for scores, mask in rows:
+        # the mask of these images is one region, so putting its pixels side by side keeps it one
+        order = np.argsort(mask, kind="stable")
+        if len(scores) < width:
+            return without_square(rows)
+        flat_maps.append(scores[order][None])
+        flat_masks.append(mask[order][None])
+    return np.array(flat_maps), np.array(flat_masks)
+
+
+def without_square(rows):
+    """Rows of unequal length as one long row, a normal pixel between any two regions."""
+    scores = np.concatenate([np.r_[s[np.argsort(m, kind="stable")]] for s, m in rows])
+    mask = np.concatenate([np.sort(m) for _, m in rows])
+    return scores[None, None], mask[None, None]
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        (["dent", "rust"], "unknown defect type 'rust'; known are dent, scratch"),
+        (["dent"], "2 maps but 1 defect types"),
+        (["dent", "good"], "image 1 is 'good', but its mask is not empty"),
+    ],
+)
+def test_defect_types_refuse(types, message):
+    table = DefectTypes(["dent", "scratch"], threshold=0.5)
+    with pytest.raises(UserError, match=message):
+        table.update(torch.rand(2, 4, 4), torch.ones(2, 4, 4), types)
+
+
+def test_defect_types_must_differ():
+    with pytest.raises(UserError, match="defect types must differ: dent, dent"):
+        DefectTypes(["dent", "dent"], threshold=0.5)
+
+
+def test_recall_by_type_by_hand():
+    scores = torch.tensor([0.1, 0.9, 0.4, 0.5, 0.6])
+    found = recall_by_type(scores, ["good", "dent", "dent", "scratch", "good"], 0.5)
+    assert found == {"good": 0.5, "dent": 0.5, "scratch": 1.0}
+    assert list(found) == ["good", "dent", "scratch"]
+    with pytest.raises(UserError, match="5 scores but 1 defect types"):
+        recall_by_type(scores, ["good"], 0.5)
+
+
+def test_native_masks_of_different_sizes():
+    maps = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = [torch.zeros(16, 24), torch.zeros(1, 8, 8), torch.zeros(5, 7)]
+    masks[0][2:9, 3:20], masks[2][0, 0] = 1, 1
+    sizes = [tuple(scores.shape) for scores, _ in native_maps(maps, masks)]
+    assert sizes == [(1, 16, 24), (1, 8, 8), (1, 5, 7)]
+    metrics = pixel_metrics(exact=True)
+    update_native(metrics, maps, masks)
+    up = [F.interpolate(m[None], mask.shape[-2:], mode="bilinear")[0, 0] for m, mask in zip(maps, masks, strict=True)]
+    values, labels = torch.cat([u.flatten() for u in up]), torch.cat([mask.flatten() for mask in masks])
+    expected = sklearn_metrics.roc_auc_score(labels, values)
+    assert metrics.compute()["pixel_auroc"].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_native_masks_refuse():
+    with pytest.raises(UserError, match="2 maps but 1 masks"):
+        list(native_maps(torch.rand(2, 4, 4), [torch.zeros(4, 4)]))
+    with pytest.raises(UserError, match=r"a native mask must be \(H, W\)"):
+        list(native_maps(torch.rand(1, 4, 4), [torch.zeros(3, 4, 4)]))
+
+
+def test_resamples_keep_the_number_of_each_kind():
+    anomalous = np.array([True, False, False, True, False])
+    drawn = resample(anomalous, 200, seed=0)
+    assert np.all(drawn[:, anomalous].sum(1) == 2)
+    assert np.all(drawn[:, ~anomalous].sum(1) == 3)
+    assert drawn.mean(0) == pytest.approx(np.ones(5), abs=0.2)
+    assert np.array_equal(drawn, resample(anomalous, 200, seed=0))
+    assert not np.array_equal(drawn, resample(anomalous, 200, seed=1))
+
+
+def test_image_bootstrap_repeats_scikit_learn_on_each_resample():
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 30)
+    scores = (rng.normal(size=30) + labels).astype(np.float32)
+    samples = bootstrap_image_metrics(torch.from_numpy(scores), torch.from_numpy(labels), n_resamples=25, seed=3)
+    for index, counts in enumerate(resample(labels == 1, 25, seed=3)):
+        again = np.repeat(labels, counts), np.repeat(scores, counts)
+        assert samples["image_auroc"][index] == pytest.approx(sklearn_metrics.roc_auc_score(*again), abs=1e-12)
+        assert samples["image_ap"][index] == pytest.approx(sklearn_metrics.average_precision_score(*again), abs=1e-12)
+
+
+def test_pixel_bootstrap_repeats_the_metrics_on_each_resample():
+    maps, masks = images(12, side=24)
+    bootstrap = PixelBootstrap(n_resamples=6, seed=5)
+    bootstrap.update(maps[:5], masks[:5])
+    bootstrap.update(maps[5:], masks[5:])
+    samples = bootstrap.compute()
+    for index, counts in enumerate(resample(masks.flatten(1).any(1).numpy(), 6, seed=5)):
+        again = torch.from_numpy(np.repeat(np.arange(12), counts))
+        area, overlap = PixelAUROC(exact=True), AUPRO(exact=True)
+        area.update(maps[again], masks[again])
+        overlap.update(maps[again], masks[again])
+        assert samples["pixel_auroc"][index].item() == pytest.approx(area.compute().item(), abs=2e-4)
+        assert samples["aupro_30"][index].item() == pytest.approx(overlap.compute().item(), abs=2e-3)
+
+
+def test_paired_difference_is_narrower_than_two_intervals():
+    # Two models that differ by a constant handicap on the same images: each interval is wide, the difference is not 0.
+    samples = []
+    for lift in (0.5, 0.45):
+        bootstrap = PixelBootstrap(n_resamples=200)
+        bootstrap.update(*images(20, lift=lift))
+        samples.append(bootstrap.compute()["pixel_auroc"].numpy())
+    first, second, difference = (percentile_interval(s) for s in (*samples, samples[0] - samples[1]))
+    assert first.lower < second.upper
+    assert 0 < difference.lower < difference.upper < first.upper - second.lower
+
+
+def test_percentile_interval_by_hand():
+    assert percentile_interval(np.arange(101.0), level=0.9) == (5.0, 95.0)
+    with pytest.raises(UserError, match="level must lie in"):
+        percentile_interval(np.arange(3.0), level=1.0)
+
+
+def test_bootstrap_indices_must_fit():
+    with pytest.raises(UserError, match="2 maps but 1 indices"):
+        PixelBootstrap().update(torch.rand(2, 4, 4), torch.zeros(2, 4, 4), [0])
