@@ -1,19 +1,22 @@
 """Time and peak memory of the pixel metrics against a sort and against torchmetrics, on the same arrays.
 
     python benchmarks/metrics.py                    # 160 x 256^2 and 160 x 1024^2, one thread
-    python benchmarks/metrics.py --stream 1e9       # a billion pixels, made and forgotten image by image
+    python benchmarks/metrics.py --stream 1e9       # the same, then a billion pixels made and forgotten in batches
 
 Every figure comes from a process of its own. Peak memory is what the kernel saw above the inputs (Linux only: the high
 water mark is reset once the inputs exist). Labelling the regions is part of every time that has an AUPRO in it.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAUROC
 
-from dmdd.metrics import pixel_metrics
+from dmdd.metrics import estimates, pixel_metrics
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.uint8]]
 BATCH_PIXELS = 8 * 1024 * 1024
@@ -65,6 +68,27 @@ def ours(maps: NDArray[np.float32], masks: NDArray[np.uint8], exact: bool = Fals
 
 def ours_exact(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, float]:
     return ours(maps, masks, exact=True)
+
+
+def ours_with_per_image(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, float]:
+    """Compute all that a test reports, `aupro_per_image_200` included."""
+    metrics = pixel_metrics()
+    for scores, mask in zip(torch.from_numpy(maps).split(8), torch.from_numpy(masks).split(8), strict=True):
+        metrics.update(scores, mask)
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def interval_widths(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, float]:
+    """Measure the certified intervals."""
+    metrics = only_shared(pixel_metrics())
+    metrics.update(torch.from_numpy(maps), torch.from_numpy(masks))
+    metrics.compute()
+    return {name: estimate.upper - estimate.lower for name, estimate in estimates(metrics).items()}
+
+
+def plain_interval_widths(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, float]:
+    """Measure them for a plain cut to the top 20 bits: what it cannot tell apart is made equal first."""
+    return interval_widths((maps.view(np.int32) & ~0xFFF).view(np.float32), masks)
 
 
 def with_sort(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, float]:
@@ -110,6 +134,7 @@ def with_torchmetrics(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> di
 
 METHODS: dict[str, Callable[..., dict[str, float]]] = {
     "ours": ours,
+    "ours, all seven": ours_with_per_image,
     "ours, exact": ours_exact,
     "sort": with_sort,
     "torchmetrics": with_torchmetrics,
@@ -121,27 +146,33 @@ def resident_mib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def measure(method: str, count: int, side: int) -> dict[str, object]:
+def forget_peak() -> float:
+    """Give freed memory back to the system, let the high water mark start anew; return what is resident, in MiB."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_mib("VmRSS")
+
+
+def measure(method: str, count: int, side: int) -> dict[str, Any]:
     maps, masks = images(count, side)
     warm = images(2, 64)
     METHODS[method](*warm)  # imports and first-call costs belong to nobody
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident_mib("VmRSS")
+    before = forget_peak()
     start = time.perf_counter()
     values = METHODS[method](maps, masks)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "mib": resident_mib("VmHWM") - before, "values": values}
 
 
-def measure_stream(pixels: int, side: int = 1024) -> dict[str, object]:
+def measure_stream(pixels: int, side: int = 1024) -> dict[str, Any]:
     """Time the metrics alone over `pixels` pixels; eight images are made once and scaled anew each time."""
     maps, masks = (torch.from_numpy(part) for part in images(8, side))
+    ours(*images(2, 64))
     metrics = only_shared(pixel_metrics())
-    metrics.update(maps, masks)
-    metrics.reset()
-    Path("/proc/self/clear_refs").write_text("5")
-    before, seconds, batches = resident_mib("VmRSS"), 0.0, max(1, pixels // maps.numel())
-    scaled = torch.empty_like(maps)
+    seconds, batches = 0.0, max(1, pixels // maps.numel())
+    scaled = maps.clone()
+    before = forget_peak()
     for index in range(batches):
         torch.mul(maps, 0.5 + 0.5 * (index + 1) / batches, out=scaled)
         start = time.perf_counter()
@@ -150,16 +181,15 @@ def measure_stream(pixels: int, side: int = 1024) -> dict[str, object]:
     start = time.perf_counter()
     values = {name: float(value) for name, value in metrics.compute().items()}
     seconds += time.perf_counter() - start
-    inputs = scaled.numel() * 4 / 2**20
     return {
         "pixels": batches * maps.numel(),
         "seconds": seconds,
-        "mib": resident_mib("VmHWM") - before - inputs,
+        "mib": resident_mib("VmHWM") - before,
         "values": values,
     }
 
 
-def in_own_process(*arguments: str) -> dict[str, object]:
+def in_own_process(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *arguments]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -185,12 +215,20 @@ def main() -> None:
     for side in args.sides:
         print(f"{args.images} x {side}^2, {args.threads} thread(s)")
         for method in METHODS:
-            row = in_own_process("--one", method, str(side), *common)
-            print(f"  {method:14} {row['seconds']:8.2f} s {row['mib']:9.0f} MiB  {row['values']}", flush=True)
+            show(method, in_own_process("--one", method, str(side), *common))
+    maps, masks = images(args.images, 256)
+    print("widths of the certified intervals, 256^2")
+    for label, measured in (("ours", interval_widths), ("plain 20 bits", plain_interval_widths)):
+        print(f"  {label:16}", "  ".join(f"{name} {width:.1e}" for name, width in measured(maps, masks).items()))
     if args.stream:
         row = in_own_process("--one-stream", str(int(args.stream)), *common)
         print(f"streamed {row['pixels']:.3g} pixels")
-        print(f"  {'ours':14} {row['seconds']:8.2f} s {row['mib']:9.0f} MiB  {row['values']}")
+        show("ours", row)
+
+
+def show(label: str, row: dict[str, Any]) -> None:
+    values = "  ".join(f"{name} {row['values'][name]:.9f}" for name in sorted(row["values"]))
+    print(f"  {label:16} {row['seconds']:8.2f} s {row['mib']:7.0f} MiB  {values}", flush=True)
 
 
 if __name__ == "__main__":

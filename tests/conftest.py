@@ -13,3 +13,20 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set DMDD_DATA to the folder that holds mvtec_ad/ and mpdd/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory) -> Path:
+    """A data folder that holds a small demo data set."""
+    from dmdd.data.demo import generate_demo
+
+    root = tmp_path_factory.mktemp("data")
+    generate_demo(root, size=128, train=12, test_good=4, per_defect=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def demo_category(demo_root):
+    from dmdd.data.layouts import read_mvtec_ad
+
+    return read_mvtec_ad(root=demo_root / "demo", category="plate", dataset="demo")

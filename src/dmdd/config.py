@@ -32,6 +32,32 @@ def print_error(error: BaseException) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
+def build(node: Any, **arguments: Any) -> Any:
+    """Instantiate a configuration node that names its ``_target_``.
+
+    Args:
+        node: Part of the configuration; arguments that are lists or dicts arrive as such.
+        arguments: Override the node's.
+
+    Returns:
+        What the target returns.
+
+    Raises:
+        UserError: The target raised one (Hydra wraps it), or what the node gives does not fit the target.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError | ValueError):
+            raise UserError(f"{node.get('_target_')}: {error.__cause__}") from error
+        raise
+
+
 def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None = None) -> int:
     """Run a Hydra job; bad input and bad overrides become one line and exit code 2.
 
@@ -64,10 +90,14 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
         sys.argv = [sys.argv[0], *arguments, *search]
         hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job))()
     except (HydraException, OmegaConfBaseException) as error:
-        print_error(UserError(str(error).replace("\n", " ")))
+        print_error(UserError(str(error).partition("Config search path:")[0]))
         return 2
     except UserError as error:
         print_error(error)
+        return 2
+    except SystemExit as leave:  # how a job that met bad input leaves Hydra, see _one_line
+        if leave.code != 2:
+            raise
         return 2
     return 0
 

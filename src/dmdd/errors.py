@@ -7,3 +7,17 @@ class UserError(Exception):
     Entry points print the message on one line of stderr and leave with exit code 2; every other exception is a defect
     of ours and keeps its traceback.
     """
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse a setting that must be a positive whole number and is not.
+
+    Args:
+        name: The setting, as a user writes it.
+        value: What was given.
+
+    Raises:
+        UserError: ``value`` is not a whole number of at least 1.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name}={value}: give a positive whole number")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from dmdd import results, runtime
+from dmdd.config import build
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category
 from dmdd.models.detector import Detector
@@ -22,7 +22,6 @@ from dmdd.pictures import write_pictures
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.segmentation import SegmentationModule
-
 
 # What Lightning says of things we do on purpose.
 EXPECTED_WARNINGS = (
@@ -59,9 +58,9 @@ class Experiment:
         self.run_dir = Path(config.run_dir)
         self.accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
         self.precision = runtime.resolve_precision(config.trainer.precision, self.accelerator)
-        teacher, self.weights = instantiate(config.teacher)
-        student = instantiate(config.student)(channels=teacher.channels)
-        segmentation = instantiate(config.segmentation)(channels=teacher.channels)
+        teacher, self.weights = build(config.teacher)
+        student = build(config.student)(channels=teacher.channels)
+        segmentation = build(config.segmentation)(channels=teacher.channels)
         self.detector = Detector(
             teacher=teacher,
             student=student,
@@ -69,13 +68,23 @@ class Experiment:
             input_size=config.image_size,
             **config.detector,
         ).to(memory_format=torch.channels_last)
+        self.distillation = DistillationModule(teacher=teacher, student=student, **config.distillation)
+        self.segmentation = SegmentationModule(
+            teacher=teacher, student=student, segmentation=segmentation, **config.segmentation_training
+        )
+        self.evaluation = EvaluationModule(
+            self.detector,
+            false_alarm_rate=config.evaluation.false_alarm_rate,
+            has_masks=category.has_masks,
+            study_maps=config.evaluation.study_maps,
+        )
         self.data = PairDataModule(
             category=category,
-            synthesis=instantiate(config.pairs),
-            image_size=config.image_size,
+            synthesis=build(config.pairs),
+            image_size=self.detector.input_size,
             batch_size=config.batch_size,
             seed=config.seed,
-            augmentation=instantiate(config.augmentation),
+            augmentation=build(config.augmentation),
             **config.data,
         )
         self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
@@ -84,7 +93,7 @@ class Experiment:
 
     @staticmethod
     def _instantiate_all(group: DictConfig | None) -> list[Any]:
-        return [instantiate(entry) for entry in (group or {}).values() if entry is not None]
+        return [build(entry) for entry in (group or {}).values() if entry is not None]
 
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = dict(self.config.trainer)
@@ -93,7 +102,7 @@ class Experiment:
             settings["sync_batchnorm"] = several and self.accelerator == "gpu"
         if settings["strategy"] == "auto" and several:
             settings["strategy"] = "ddp"
-        trainer = instantiate(
+        trainer = build(
             settings
             | {
                 "accelerator": self.accelerator,
@@ -125,84 +134,65 @@ class Experiment:
 
     def distill(self) -> float:
         """Train stage 1; returns its seconds."""
-        settings = self.config.distillation
-        module = DistillationModule(teacher=self.detector.teacher, student=self.detector.student, **settings)
-        return self._fit(module, settings.steps)
+        return self._fit(self.distillation, self.distillation.steps)
 
     def segment(self) -> float:
         """Train stage 2 on pairs that stage 1 has not seen; returns its seconds."""
-        settings = self.config.segmentation_training
-        self.data.first_step = self.config.distillation.steps
-        module = SegmentationModule(
-            teacher=self.detector.teacher,
-            student=self.detector.student,
-            segmentation=self.detector.segmentation,
-            **settings,
-        )
-        return self._fit(module, settings.steps)
-
-    def _evaluation(self) -> tuple[Trainer, EvaluationModule]:
-        settings = self.config.evaluation
-        module = EvaluationModule(
-            self.detector,
-            false_alarm_rate=settings.false_alarm_rate,
-            has_masks=self.category.has_masks,
-            study_maps=settings.study_maps,
-        )
-        callbacks = [c for c in self._instantiate_all(self.config.callbacks) if hasattr(c, "on_test_start")]
-        return self._trainer(precision=settings.precision, callbacks=callbacks), module
+        self.data.first_step = self.distillation.steps
+        return self._fit(self.segmentation, self.segmentation.steps)
 
     def calibrate(self) -> dict[str, Any]:
         """Set the detector's thresholds; returns the figures of the synthetic validation."""
         if not self.data.held_out_images:
             return {}
-        trainer, module = self._evaluation()
-        trainer.validate(module, datamodule=self.data, verbose=False)
-        return results.evaluation_entries(module)
+        self._evaluator().validate(self.evaluation, datamodule=self.data, verbose=False)
+        return results.evaluation_entries(self.evaluation)
+
+    def _evaluator(self) -> Trainer:
+        callbacks = self._instantiate_all(self.config.callbacks)
+        return self._trainer(precision=self.config.evaluation.precision, callbacks=callbacks)
 
     def save_model(self) -> None:
         """Write the model folder, before the test: whatever happens there, the training is not lost."""
         if self.is_first:
             self.detector.save(self.run_dir / "model")
 
-    def test(self) -> tuple[EvaluationModule, float]:
-        """Measure the test set, once; returns the finished evaluation and its seconds."""
+    def test(self) -> float:
+        """Measure the test set, once; returns its seconds, the figures are in ``evaluation``."""
         started = time.monotonic()
-        trainer, module = self._evaluation()
-        trainer.test(module, datamodule=self.data, verbose=False)
-        return module, time.monotonic() - started
+        self._evaluator().test(self.evaluation, datamodule=self.data, verbose=False)
+        return time.monotonic() - started
 
-    def write(self, *, validation: dict[str, Any], test: EvaluationModule, seconds: dict[str, float]) -> None:
+    def write(self, *, validation: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write scores, pictures and result, and print the table. The result comes last: it says the run is whole.
 
         Args:
             validation: Figures of the synthetic validation.
-            test: Finished evaluation of the test set.
             seconds: Wall time by step.
         """
-        results.write_scores(self.run_dir / "scores.csv", self.category.test, test.scores, self.category.root)
+        results.write_scores(
+            self.run_dir / "scores.csv", self.category.test, self.evaluation.scores, self.category.root
+        )
         pictures = write_pictures(
             self.run_dir / "images",
             detector=self.detector,
             samples=self.category.test,
-            scores=test.scores,
+            scores=self.evaluation.scores,
             count=self.config.evaluation.pictures,
             device=torch.device("cuda" if self.accelerator == "gpu" else "cpu"),
         )
-        result = self._result(validation, test, seconds)
+        result = self._result(validation, seconds)
         results.write_result(self.run_dir / "result.json", result)
         self._log(result, pictures)
         results.print_summary(result, self.run_dir)
 
-    def _result(
-        self, validation: dict[str, Any], test: EvaluationModule, seconds: dict[str, float]
-    ) -> dict[str, Any]:
+    def _result(self, validation: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
         config = self.config
         return {
             "dataset": self.category.dataset,
             "category": self.category.name,
             "seed": config.seed,
-            "test": results.evaluation_entries(test),
+            "test": results.evaluation_entries(self.evaluation),
             "synthetic_validation": validation,
             "calibration": self.detector.calibration,
             "images": {

@@ -1,7 +1,7 @@
 """Losses of both stages: means over batch and pixels, so that the learning rate does not depend on the batch size."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from dmdd.errors import UserError

@@ -93,7 +93,8 @@ def write_pictures(
         sample, batch = samples[index], dataset.__getitems__([index])
         with torch.no_grad():
             heat = detector(batch.images.to(device)).map[0, 0].cpu()
-        caption = f"{sample.defect}/{sample.path.name}  score {by_index[index]:.3f}  {_verdict(sample, by_index[index], detector)}"
+        score = by_index[index]
+        caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"
         picture = draw_panels(batch.images[0], batch.masks[0, 0], heat, threshold=threshold, caption=caption)
         name = re.sub(r"[^\w.-]+", "_", f"{place:02d}_{sample.defect}_{sample.path.stem}")
         file = folder / f"{name}.png"

@@ -1,7 +1,7 @@
 """The one resize of images: what training, evaluation and prediction see is its output."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 

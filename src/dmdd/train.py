@@ -31,9 +31,13 @@ def train(config: Any) -> None:
     from omegaconf import OmegaConf
 
     from dmdd import launch, runtime
+    from dmdd.errors import UserError, check_positive
 
     OmegaConf.resolve(config)
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise UserError(f"seed={config.seed}: give a whole number from 0 to {2**32 - 1}")
     read_category(config)  # before any process or training starts, since this is where most mistakes are
+    check_positive("batch_size", config.batch_size)
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
     devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
     launch.launch(train_on_this_device, OmegaConf.to_container(config), devices=devices)
@@ -51,15 +55,10 @@ def read_category(config: Any) -> Any:
     Raises:
         UserError: As the layout's reader; without a category the message lists those found.
     """
-    from hydra.utils import instantiate
+    from dmdd.config import build
 
-    from dmdd.data.listing import report
-    from dmdd.data.layouts import list_categories
-
-    if config.category is None:
-        found = ", ".join(list_categories(config.dataset.layout.root)) or "none"
-        report(None, f"category is missing: give category=NAME; found in {config.dataset.layout.root}: {found}")
-    return instantiate(config.dataset.layout, category=str(config.category))
+    category = None if config.category is None else str(config.category)  # category=01 is a name, not a number
+    return build(config.dataset.layout, category=category)
 
 
 def train_on_this_device(container: dict[str, Any]) -> None:
@@ -81,10 +80,10 @@ def train_on_this_device(container: dict[str, Any]) -> None:
     seconds = {"distillation": experiment.distill(), "segmentation": experiment.segment()}
     validation = experiment.calibrate()
     experiment.save_model()
-    test, seconds["evaluation"] = experiment.test()
+    seconds["evaluation"] = experiment.test()
     seconds["total"] = time.monotonic() - started
     if experiment.is_first:
-        experiment.write(validation=validation, test=test, seconds=seconds)
+        experiment.write(validation=validation, seconds=seconds)
 
 
 if __name__ == "__main__":

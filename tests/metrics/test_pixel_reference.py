@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dmdd.metrics import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, PixelIoUMax, estimates, pixel_metrics
+from dmdd.metrics import (
+    AUPRO,
+    PixelAUROC,
+    PixelAveragePrecision,
+    PixelF1Max,
+    PixelIoUMax,
+    estimates,
+    functional,
+    pixel_metrics,
+)
 from reference import aupro as reference
 
 REFERENCES = {
@@ -58,14 +67,24 @@ def test_sets(draw):
 test_sets.__test__ = False
 
 
+FUNCTIONS = {
+    "pixel_auroc": functional.auroc,
+    "pixel_ap": functional.average_precision,
+    "aupro_30": functional.aupro,
+    "aupro_5": lambda steps: functional.aupro(steps, 0.05),
+    "pixel_f1_max": functional.f1_max,
+    "pixel_iou_max": functional.iou_max,
+}
+
+
 def computed(maps, masks, *, exact=False):
-    metrics = pixel_metrics(exact=exact)
-    metrics.update(torch.from_numpy(maps), torch.from_numpy(masks))
-    metrics.compute()
-    return estimates(metrics)
+    metric = PixelAUROC(exact=exact)
+    metric.update(torch.from_numpy(maps), torch.from_numpy(masks))
+    steps = metric.steps()
+    return {name: function(steps) for name, function in FUNCTIONS.items()}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(test_sets())
 def test_interval_contains_the_exact_value(test_set):
     for name, estimate in computed(*test_set).items():
@@ -76,7 +95,7 @@ def test_interval_contains_the_exact_value(test_set):
         assert estimate.upper <= 1, name
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(test_sets())
 def test_exact_mode_equals_the_reference(test_set):
     for name, estimate in computed(*test_set, exact=True).items():
@@ -86,7 +105,7 @@ def test_exact_mode_equals_the_reference(test_set):
         assert estimate.lower <= expected <= estimate.upper, name
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(test_sets(), st.sampled_from(["pixel_f1_max", "pixel_iou_max"]))
 def test_threshold_reaches_the_maximum(test_set, name):
     maps, masks = test_set
@@ -106,6 +125,17 @@ def smooth_test_set(count=12, side=48, seed=0):
             mask[y : y + 7, x : x + 5] = 1
     maps = rng.random(masks.shape, dtype=np.float32) ** 3
     return (maps + 0.4 * masks * rng.random(masks.shape, dtype=np.float32)).astype(np.float32), masks
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_collection_computes_the_functions(exact):
+    maps, masks = smooth_test_set()
+    metrics = pixel_metrics(exact=exact)
+    metrics.update(torch.from_numpy(maps), torch.from_numpy(masks))
+    values = metrics.compute()
+    found = estimates(metrics)
+    np.testing.assert_equal(found, computed(maps, masks, exact=exact))
+    assert {name: estimate.value for name, estimate in found.items()} == {name: values[name].item() for name in found}
 
 
 def test_auroc_and_ap_agree_with_scikit_learn():

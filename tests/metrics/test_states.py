@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dmdd.errors import UserError
 from dmdd.metrics import AUPRO, PixelAUROC, PixelF1Max, estimates, image_metrics, pixel_metrics
+from dmdd.metrics.pixel import PixelMetric
 from dmdd.metrics.regions import anomalous_pixels
 
 PIXEL_KEYS = {"pixel_auroc", "pixel_ap", "aupro_30", "aupro_5", "pixel_f1_max", "pixel_iou_max", "aupro_per_image_200"}
@@ -63,6 +64,24 @@ def test_members_share_one_state(test_set):
     items = dict(metrics.items(copy_state=False))
     states = {items[name].histograms.data_ptr() for name in PIXEL_KEYS - {"aupro_per_image_200"}}
     assert len(states) == 1
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_members_share_the_counting_over_thresholds(test_set, exact, monkeypatch):
+    calls = []
+    original = PixelMetric._steps
+    monkeypatch.setattr(PixelMetric, "_steps", lambda metric: calls.append(metric) or original(metric))
+    metrics = pixel_metrics(exact=exact)
+    maps, masks = test_set
+    for number in (1, 2):
+        metrics.update(maps, masks)
+        metrics.compute()
+        assert len(calls) == number
+    metrics.reset()
+    metrics.update(maps, masks)
+    metrics.update(maps, masks)
+    metrics.compute()
+    assert len(calls) == 3
 
 
 def test_reset_pickle_clone_and_state_dict(test_set):
@@ -156,6 +175,14 @@ def test_impossible_fpr_limit_is_refused(fpr_limit):
         AUPRO(fpr_limit)
 
 
+def test_too_many_regions_are_refused():
+    metric = PixelAUROC()
+    metric.update(torch.rand(1, 4, 4), torch.eye(4)[None])
+    metric.n_regions += 2**22
+    with pytest.raises(UserError, match="4194305 anomalous regions, more than 4194304"):
+        metric.compute()
+
+
 def test_empty_batch_changes_nothing(test_set):
     metrics = pixel_metrics()
     metrics.update(*test_set)
@@ -207,3 +234,13 @@ def test_unusable_image_scores_are_refused(scores, labels, message):
     metrics.update(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 1, 0]))
     with pytest.raises(UserError, match=message):
         metrics.update(torch.tensor(scores), torch.tensor(labels))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("exact", [False, True])
+def test_gpu_gives_the_bits_of_the_cpu(test_set, exact):
+    maps, masks = test_set
+    on_cpu, on_gpu = pixel_metrics(exact=exact), pixel_metrics(exact=exact).to("cuda")
+    on_cpu.update(maps, masks)
+    on_gpu.update(maps.cuda(), masks.cuda())
+    assert values_of(on_gpu) == values_of(on_cpu)

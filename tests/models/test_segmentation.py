@@ -1,7 +1,7 @@
 """The segmentation network: shapes, and the projection that replaces a concatenation."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from dmdd.models.segmentation import SegmentationNetwork
 

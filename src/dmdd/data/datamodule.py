@@ -21,7 +21,7 @@ from dmdd.data.datasets import (
 )
 from dmdd.data.listing import Category, list_images
 from dmdd.data.sampling import PairSampler, held_out
-from dmdd.errors import UserError
+from dmdd.errors import UserError, check_positive
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
@@ -42,6 +42,9 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: Images a device scores at once.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
 
+    Raises:
+        UserError: A batch size is not positive.
+
     Source: METHOD sections 0 and 5.
     """
 
@@ -60,6 +63,8 @@ class PairDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        check_positive("batch_size", batch_size)
+        check_positive("data.evaluation_batch_size", evaluation_batch_size)
         self.category, self.synthesis = category, synthesis
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
@@ -88,7 +93,7 @@ class PairDataModule(LightningDataModule):
         try:
             train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
         except ValueError as error:
-            raise UserError(f"held_out_fraction={self.held_out_fraction}: {error}") from error
+            raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
         self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
         self._held_out = self._dataset(images, foregrounds, textures, rest, None)
 
@@ -163,6 +168,10 @@ class PairDataModule(LightningDataModule):
 
     def _own_part(self, count: int) -> list[int]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if count < world_size:
+            # A device without a batch would leave the others waiting for it at the end. With all images on every
+            # device each still counts as often as any other, so no figure changes.
+            return list(range(count))
         return list(range(rank, count, world_size))
 
     def _loader(self, dataset: Any, *, batch_sampler: Any) -> DataLoader[Any]:
@@ -206,7 +215,7 @@ class PairDataModule(LightningDataModule):
         pairs = self.make_pairs(batch)
         if self.trainer is not None and self.trainer.training:
             return pairs
-        return as_evaluation(pairs)
+        return as_evaluation(pairs, batch.indices)
 
     def make_pairs(self, batch: PlannedBatch) -> PairBatch:
         """Turn normal images and plans into pairs.
@@ -231,19 +240,21 @@ class PairDataModule(LightningDataModule):
         )
 
 
-def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
+def as_evaluation(pairs: PairBatch, indices: Tensor) -> EvaluationBatch:
     """Lay pairs out as images to be scored: first the normal ones, then their twins.
 
     Args:
         pairs: ``B`` pairs.
+        indices: ``(B,)`` int64, position of each normal image.
 
     Returns:
-        ``2 B`` images; a twin without any changed pixel is labelled normal. Indices are not known here and are -1.
+        ``2 B`` images; a twin without any changed pixel is labelled normal.
     """
     images = torch.cat([pairs.normal, pairs.anomalous])
     masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
     labels = masks.flatten(1).any(1).long()
-    return EvaluationBatch((images * 255).round().to(torch.uint8), masks, labels, torch.full_like(labels, -1))
+    both = torch.cat([indices, -1 - indices])
+    return EvaluationBatch((images * 255).round().to(torch.uint8), masks, labels, both)
 
 
 def _as_float(images: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class PlannedBatch(NamedTuple):
         foreground: ``(B, 1, h, w)`` bool.
         textures: ``(B, 3, h, w)`` uint8 RGB, or an empty tensor where no source needs them.
         plan: ``(B, PLAN_LENGTH)`` float64 in [0, 1).
+        indices: ``(B,)`` int64, position of each normal image in its set.
     """
 
     images: Tensor
@@ -35,6 +36,7 @@ class PlannedBatch(NamedTuple):
     foreground: Tensor
     textures: Tensor
     plan: Tensor
+    indices: Tensor
 
 
 class PairBatch(NamedTuple):
@@ -58,7 +60,7 @@ class EvaluationBatch(NamedTuple):
         images: ``(B, 3, h, w)`` uint8 RGB at the input size.
         masks: ``(B, 1, h, w)`` bool; all False for a normal image.
         labels: ``(B,)`` int64, 0 normal, 1 anomalous.
-        indices: ``(B,)`` int64, position in the evaluated set.
+        indices: ``(B,)`` int64, position in the evaluated set; a twin has minus one minus that of its normal image.
     """
 
     images: Tensor
@@ -142,7 +144,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         images, foreground = self.images[own], self.foregrounds[own]
         if self.augmentation is not None:
             images, foreground = self._augment(images, foreground, places)
-        return PlannedBatch(images, self.images[other], foreground, self.textures[texture], plan)
+        return PlannedBatch(images, self.images[other], foreground, self.textures[texture], plan, own)
 
     def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
         seeds = [augmentation_seed(self.seed, step=step, place=place) for step, place, _ in places]
@@ -193,4 +195,4 @@ class FileDataset(Dataset[EvaluationBatch]):
 
 
 def _as_batch(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0)  # a copy: decoded arrays are read-only

@@ -1,4 +1,4 @@
-"""Which image stands at which place of which training batch: a function of (seed, step, place), for any device count."""
+"""Which image stands at which place of which training batch: a function of (seed, step, place) alone."""
 
 from collections.abc import Iterator
 

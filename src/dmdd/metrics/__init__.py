@@ -2,7 +2,6 @@
 
 from dmdd.metrics.base import estimates
 from dmdd.metrics.bootstrap import Interval, PixelBootstrap, bootstrap_image_metrics, percentile_interval
-from dmdd.metrics.collections import image_metrics, pixel_metrics
 from dmdd.metrics.curves import Curve, precision_recall_curve, pro_curve, roc_curve
 from dmdd.metrics.functional import Estimate
 from dmdd.metrics.image import ImageAUROC, ImageAveragePrecision, ImageF1Max
@@ -11,6 +10,7 @@ from dmdd.metrics.per_image import AUPROPerImage200
 from dmdd.metrics.per_type import DefectTypes, TypeRow, recall_by_type
 from dmdd.metrics.pixel import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, PixelIoUMax
 from dmdd.metrics.sampling import ShardSampler
+from dmdd.metrics.suites import image_metrics, pixel_metrics
 
 __all__ = [
     "AUPRO",

@@ -75,8 +75,9 @@ class StepMetric(Metric):
         """Gather the state of all processes, see `torchmetrics.Metric.sync`."""
         # torchmetrics sends an empty list as float32, which the integers of the other processes do not survive
         for name, dtype in self._kept_dtypes.items():
-            if isinstance(getattr(self, name), list):
-                getattr(self, name).append(torch.zeros(0, dtype=dtype, device=self.device))
+            kept = getattr(self, name)
+            if isinstance(kept, list) and not kept:
+                kept.append(torch.zeros(0, dtype=dtype, device=self.device))
         super().sync(*args, **kwargs)
 
     def _keep(self, name: str, dtype: torch.dtype) -> None:

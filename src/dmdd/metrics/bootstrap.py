@@ -196,8 +196,9 @@ class PixelBootstrap(Metric):
         """Gather the state of all processes, see `torchmetrics.Metric.sync`."""
         # as in `StepMetric.sync`: a process without images must not send float32
         for name, width in (("cells", 5), ("images", 2)):
-            if isinstance(getattr(self, name), list):
-                getattr(self, name).append(torch.zeros(0, width, dtype=torch.int64, device=self.device))
+            kept = getattr(self, name)
+            if isinstance(kept, list) and not kept:
+                kept.append(torch.zeros(0, width, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
 

@@ -12,7 +12,7 @@ def exact_steps(
     """Accumulate the counts at every distinct score.
 
     Args:
-        normal: (N,) scores of the normal pixels, finite.
+        normal: (N,) scores of the normal pixels, finite; sorted in place.
         anomalous: (P,) scores of the anomalous pixels, finite.
         region_size: (P,) pixels of the region that each anomalous pixel belongs to.
         n_regions: number of anomalous regions.
@@ -24,7 +24,7 @@ def exact_steps(
 
     Source: ours. Only the normal scores themselves are sorted; nothing is carried along with them.
     """
-    normal = np.sort(normal)
+    normal.sort()
     # By score, then by size: the order in which pixels arrived must not change the last bit of a sum.
     order = np.lexsort((region_size, anomalous))[::-1]
     anomalous, region_size = anomalous[order], region_size[order]
@@ -40,8 +40,9 @@ def exact_steps(
     wrong = _corners(above, at_or_above, normal.size)
     found = _corners(_previous(last + 1), last + 1, anomalous.size)
     covered = _corners(_previous(overlap), overlap, float(anomalous.size > 0))
-    ascending = np.append(normal, np.inf)  # the last is only read for a corner that is dropped
-    threshold = _corners(ascending[normal.size - above], scores, ascending[0])[1:]
+    # the lowest normal score above; where there is none the corner is dropped, whatever it says
+    lowest = normal.take(normal.size - above, mode="clip") if normal.size else scores
+    threshold = _corners(lowest, scores, normal[0] if normal.size else 0)[1:]
     moved = (np.diff(wrong) > 0) | (np.diff(found) > 0)
     kept = np.append(True, moved)
     return Steps(

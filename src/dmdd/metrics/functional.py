@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dmdd.errors import UserError
 from dmdd.metrics.binning import bin_floors
-from dmdd.metrics.histogram import ALL, REGION_WEIGHT
+from dmdd.metrics.histogram import ALL, MAX_REGIONS, REGION_WEIGHT
 
 Floats = NDArray[np.float64]
 # Rounding of the float64 arithmetic itself, far above what was ever seen (1e-15) and far below what a reader can use.
@@ -80,8 +80,13 @@ def histogram_steps(histograms: Tensor, n_regions: int) -> Steps:
     Returns:
         One step for each bin that holds a pixel.
 
+    Raises:
+        UserError: more than `MAX_REGIONS` regions, whose weights could overflow.
+
     Source: ours.
     """
+    if n_regions > MAX_REGIONS:
+        raise UserError(f"{n_regions} anomalous regions, more than {MAX_REGIONS}; are the masks noise?")
     counts = histograms.cpu().numpy()
     bins = np.flatnonzero(counts[ALL])[::-1]
     counts = counts[:, bins]

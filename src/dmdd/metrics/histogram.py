@@ -12,7 +12,8 @@ from dmdd.metrics.regions import anomalous_pixels
 ALL, ANOMALOUS, OVERLAP = 0, 1, 2
 # A region's pixels share this much weight; 2^40 leaves room for 2^23 regions in an int64.
 REGION_WEIGHT = 1 << 40
-# Pixels binned at a time on the CPU, where the temporary arrays (16 bytes a pixel) should stay small.
+MAX_REGIONS = 1 << 22  # half of that, as rounding may add a little
+# Pixels binned at a time on a CPU, where the temporary arrays (4 bytes a pixel) should stay small.
 _CHUNK = 1 << 21
 
 

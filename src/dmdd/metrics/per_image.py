@@ -36,8 +36,9 @@ def overlap_200(scores: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
     low, high = float(scores.min()), float(scores.max())
     if low == high:
         return float("nan")
-    # number of thresholds that a score exceeds: the i with t_i < score
+    # number of thresholds that a score exceeds: the i with t_i < score; the division may round the highest score up
     passed = np.ceil((scores.ravel().astype(np.float64) - low) * N_THRESHOLDS / (high - low)).astype(np.int64)
+    passed = np.minimum(passed, N_THRESHOLDS)
     pixels = anomalous_pixels(mask)
     # a false positive at threshold i is a normal pixel with passed > i
     exceeding = np.bincount(passed, minlength=N_THRESHOLDS + 1)

@@ -41,8 +41,8 @@ class PixelMetric(StepMetric):
             self._keep("anomalous_scores", torch.float32)
             self._keep("region_sizes", torch.int64)
         else:
-            self.add_state("histograms", empty_histograms(), dist_reduce_fx="sum")
-            # add_state spells the broadcast zero out, twice 25 MB for each metric of a collection
+            self.add_state("histograms", torch.zeros(()), dist_reduce_fx="sum")
+            # add_state would spell the broadcast zero out, twice 25 MB for each metric of a collection
             self.histograms = self._defaults["histograms"] = empty_histograms()
         self.add_state("n_regions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 

@@ -1,6 +1,6 @@
 """The few convolution blocks that student and segmentation network are made of."""
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 

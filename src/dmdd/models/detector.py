@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -67,7 +67,10 @@ class Detector(nn.Module):
         score_map: str = "segmentation",
     ) -> None:
         super().__init__()
-        height, width = (int(side) for side in input_size)
+        try:
+            height, width = (int(side) for side in input_size)
+        except (TypeError, ValueError):
+            raise UserError(f"image_size={input_size}: give height and width, as in image_size=[256,256]") from None
         if height < 64 or width < 64 or height % 32 or width % 32:
             raise UserError(f"image_size={height}x{width}: both sides must be multiples of 32, at least 64")
         if not 0 <= score_fraction <= 1:

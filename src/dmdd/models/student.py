@@ -1,5 +1,6 @@
 """The student: a body that produces initial features, and two branches a level, normality and abnormality."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ class Decoder(nn.Module):
     def __init__(self, bottleneck: int, widths: Sequence[int]) -> None:
         super().__init__()
         channels = (bottleneck, *reversed(widths))
-        self.reduce = nn.ModuleList(conv_norm_act(i, o, 1) for i, o in zip(channels, channels[1:], strict=False))
+        self.reduce = nn.ModuleList(conv_norm_act(i, o, 1) for i, o in itertools.pairwise(channels))
         self.refine = nn.ModuleList(ResidualBlock(width, width) for width in reversed(widths))
 
     def forward(self, bottleneck: Tensor) -> list[Tensor]:

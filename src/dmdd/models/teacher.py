@@ -41,22 +41,24 @@ class Teacher(nn.Module):
             raise UserError(
                 f"teacher.backbone={backbone} is not a timm model; close ones: {', '.join(close) or 'none'}"
             )
-        whole = timm.create_model(backbone, pretrained=False, features_only=True)
-        levels = [i for i, stride in enumerate(whole.feature_info.reduction()) if stride in STRIDES]
-        if [whole.feature_info.reduction()[i] for i in levels] != list(STRIDES):
+        whole: Any = timm.create_model(backbone, pretrained=False, features_only=True)
+        reductions = whole.feature_info.reduction()
+        levels = [i for i, stride in enumerate(reductions) if stride in STRIDES]
+        if [reductions[i] for i in levels] != list(STRIDES):
             raise UserError(
                 f"teacher.backbone={backbone} has no stages at strides 4, 8 and 16; choose another backbone"
             )
         # A second construction, so that the stages above stride 16 are not kept or computed.
-        self.network = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=tuple(levels))
+        network: Any = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=tuple(levels))
         if state is not None:
-            load_features(self.network, state, backbone)
-        default = self.network.default_cfg or {}
+            load_features(network, state, backbone)
+        self.network = network
+        default = network.default_cfg or {}
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", _as_channels(default.get("mean") if mean is None else mean), persistent=False)
         self.register_buffer("std", _as_channels(default.get("std") if std is None else std), persistent=False)
-        self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
+        self.channels: tuple[int, ...] = tuple(network.feature_info.channels())
         self.spec: dict[str, Any] = {
             "backbone": backbone,
             "mean": self.mean.flatten().tolist(),

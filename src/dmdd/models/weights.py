@@ -69,7 +69,8 @@ def build_teacher(
 
 def _from_hub(teacher: Teacher, backbone: str, package: str | None) -> str:
     """Load timm's weights into ``teacher`` from the hub's cache or the hub itself, and return their name."""
-    repository = timm.get_pretrained_cfg(backbone).hf_hub_id or ""
+    known = timm.get_pretrained_cfg(backbone)
+    repository = (known.hf_hub_id if known else None) or ""
     repository = repository if "/" in repository else f"timm/{repository}"
     for file in ("model.safetensors", "pytorch_model.bin"):
         cached = huggingface_hub.try_to_load_from_cache(repository, file)

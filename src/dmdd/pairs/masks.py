@@ -242,4 +242,4 @@ def stroke_shape(
     # Thicker than its width nowhere; the square root of the parabola keeps the ends thin but not needle-like.
     taper = (1 - along**2).clamp_(min=0).sqrt_() * (0.8 + 0.6 * waves)
     inside = half_width[:, None, None] * taper - (across - centre).abs_()
-    return torch.where(along.abs() < 1, inside, -1e4)
+    return inside.sub_((along.abs_() >= 1).float().mul_(1e4))

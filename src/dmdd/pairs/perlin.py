@@ -83,7 +83,9 @@ def rotate_field(field: Tensor, angles: Tensor) -> Tensor:
     down = torch.arange(height, device=field.device) - (height - 1) / 2
     across = torch.arange(width, device=field.device) - (width - 1) / 2
     cosine, sine = torch.cos(angles)[:, None], torch.sin(angles)[:, None]
-    grid = torch.empty(*field.shape, 2, device=field.device)
-    torch.sub((cosine * across * (2 / width))[:, None, :], (sine * down * (2 / width))[:, :, None], out=grid[..., 0])
-    torch.add((sine * across * (2 / height))[:, None, :], (cosine * down * (2 / height))[:, :, None], out=grid[..., 1])
+    # One plane per axis: filling interleaved coordinates takes three times as long on a CPU.
+    grid = torch.empty(len(field), 2, height, width, device=field.device)
+    torch.sub((cosine * across * (2 / width))[:, None, :], (sine * down * (2 / width))[:, :, None], out=grid[:, 0])
+    torch.add((sine * across * (2 / height))[:, None, :], (cosine * down * (2 / height))[:, :, None], out=grid[:, 1])
+    grid = grid.permute(0, 2, 3, 1)
     return F.grid_sample(field[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]

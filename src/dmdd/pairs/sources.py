@@ -91,7 +91,7 @@ def procedural_texture(
     along, _ = relative_positions(torch.zeros_like(scales), uniform[:, Column.MOVE_ANGLE] * math.pi, window)
     waves = between(hash_uniform(keys, 23), 6.0, 48.0) * (2 * math.pi / window.side)
     striped = torch.sin(along.mul_(waves[:, None, None]).add_(noise))
-    level = torch.where((kind == 4)[:, None, None], striped, noise.clamp_(-1, 1))
+    level = noise.clamp_(-1, 1).lerp_(striped, (kind == 4).float()[:, None, None])
     first, second = _colours(scene, uniform, keys, contrasts)
     middle, half = (first + second) / 2, (second - first) / 2
     return (level[:, None] * half[:, :, None, None]).add_(middle[:, :, None, None])
@@ -169,4 +169,5 @@ def _cut_runs(mixed: Tensor, window: Window, wide: int) -> Tensor:
 
 def fit_colour(textures: Tensor, scene: Scene) -> Tensor:
     """Take the colour out of (b, 3, h, w) textures that go into grey images."""
-    return torch.where(scene.grey[:, None, None, None], textures.mean(1, keepdim=True), textures)
+    # Not `where`: selecting by a mask takes three times as long on a CPU.
+    return torch.lerp(textures, textures.mean(1, keepdim=True), scene.grey.float()[:, None, None, None])

@@ -113,10 +113,10 @@ def resample(
     """
     rows, columns = window.pixels(0)[:, :, None], window.pixels(1)[:, None, :]
     down, across = rows - anchor[:, :1, None], columns - anchor[:, 1:, None]
-    grid = torch.empty(len(images), *window.size, 2, device=images.device)
+    grid = torch.empty(len(images), 2, *window.size, device=images.device)
     for axis, base in ((0, rows), (1, columns)):
         shift = matrix[:, axis, :1, None] * down + (matrix[:, axis, 1:, None] * across + move[:, axis, None, None])
         # Half a pixel: without corner alignment, -1 and 1 are the outer edges of the outer pixels.
         shift = shift if weight is None else shift.mul_(weight)
-        grid[..., 1 - axis] = shift.add_(base + 0.5).mul_(2 / window.image_size[axis]).sub_(1)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        torch.mul(shift.add_(base + 0.5), 2 / window.image_size[axis], out=grid[:, 1 - axis]).sub_(1)
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)

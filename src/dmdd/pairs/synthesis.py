@@ -1,5 +1,6 @@
 """Anomalous twins of a batch of normal images."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ MASKS = ("perlin", "blob", "stroke", "patch")
 _SMALLEST_FOREGROUND = 1e-3  # share of the image; less is an estimation failure and the whole image is used instead
 _FALLBACK_RADIUS = 0.02  # share of the shorter side: 5 px at 256 px, an area of 0.12 %
 _FALLBACK_CHANGE = 0.25
+_CHUNK_PIXELS = 1000 * 256**2  # per channel, made at once on a CPU: larger temporaries go back to the system at each step
 _MARGIN_PX = 4  # around a mask's reach: soft edges, rounding and the fallback spot's neighbourhood
 
 
@@ -147,7 +149,7 @@ class PairSynthesis:
     soft_edges: bool = True
     patch_grid: int = 8
     min_change: float = 0.03
-    min_pixels: int = 12
+    min_pixels: int = 20
     empty_rate: float = 0.0
 
     def __post_init__(self) -> None:
@@ -284,8 +286,12 @@ class PairSynthesis:
             return
         needed = 2 * (pairs.reach + _MARGIN_PX / pairs.window.side)
         for quarters, _, group in pairs.split((needed * 4).ceil().long().clamp_(1, 4)):
-            side = -(-quarters * group.window.side // 4)
-            yield group if quarters == 4 else replace(group, window=group.window.around(group.scene.anchor, side))
+            if quarters < 4:
+                side = -(-quarters * group.window.side // 4)
+                group = replace(group, window=group.window.around(group.scene.anchor, side))
+            chunk = max(1, _CHUNK_PIXELS // math.prod(group.window.size))
+            for few in torch.arange(len(group.rows)).split(chunk):
+                yield group.take(few) if len(few) < len(group.rows) else group
 
     def _make(self, pixels: _Pixels, pairs: _Pairs) -> tuple[Tensor, Tensor]:
         """Twins (b, 3, h, w) and masks (b, 1, h, w) of pairs that share a window size."""
@@ -298,9 +304,9 @@ class PairSynthesis:
         painted = self._paint(pixels, pairs, shape).clamp_(0, 1)
         mask = self._changed(normal, painted, weight)
         self._rescue(pairs, inside, normal, painted, weight, mask)
-        mask &= (pairs.uniform[:, Column.EMPTY] >= self.empty_rate)[:, None, None]
-        weight *= mask.float()
-        twin = torch.lerp(normal, painted, weight[:, None])
+        if self.empty_rate > 0:
+            mask *= (pairs.uniform[:, Column.EMPTY] >= self.empty_rate).float()[:, None, None]
+        twin = torch.lerp(normal, painted, weight.mul_(mask)[:, None], out=painted)
         return twin.to(pixels.dtype), mask[:, None].to(pixels.dtype)
 
     def _draw_shapes(self, pairs: _Pairs, inside: Tensor | None) -> Tensor:
@@ -316,17 +322,19 @@ class PairSynthesis:
 
     def _weigh(self, pairs: _Pairs, shape: Tensor, inside: Tensor | None) -> Tensor:
         """Turn signed fields into the source's share (b, h, w) in [0, 1]: hard, or fading inwards."""
-        structural = (pairs.source >= len(TEXTURE_SOURCES)).to(shape.device)
+        structural = pairs.source >= len(TEXTURE_SOURCES)
         if self.soft_edges:
             radius = self._radius_px(pairs) * pairs.uniform[:, Column.SOFTNESS] ** 2
-            sharp = (pairs.kind == MASKS.index("stroke")).to(shape.device) | structural
+            sharp = (structural | (pairs.kind == MASKS.index("stroke"))).to(shape.device)
             width = 1 + torch.where(sharp, 0.0, 0.7 * radius)
             weight = (shape + 0.5).mul_(1 / width[:, None, None]).clamp_(0, 1)
         else:
-            weight = (shape > 0).float()
+            weight = torch.gt(shape, 0, out=torch.empty_like(shape))
         if inside is not None:
+            if structural.any():
+                inside = inside | structural.to(shape.device)[:, None, None]
             # Converted first: a product of floats and bools is four times slower on a CPU.
-            weight *= (inside | structural[:, None, None]).float()
+            weight *= inside.float()
         return weight.mul_(self._opacity(pairs)[:, None, None])
 
     def _opacity(self, pairs: _Pairs) -> Tensor:
@@ -411,12 +419,11 @@ class PairSynthesis:
         return structure.resample(pixels.images[pairs.rows], pairs.scene.anchor, *motion, weight, pairs.window)
 
     def _changed(self, normal: Tensor, painted: Tensor, weight: Tensor) -> Tensor:
-        """Keep of the covered pixels those near a visible change: (b, h, w) bool."""
-        covered = weight > 0
+        """Keep of the covered pixels those near a visible change: (b, h, w) float32, 0 or 1."""
         if self.min_change == 0:
-            return covered
+            return weight.sign()
         visible = (painted - normal).abs_().amax(1).mul_(weight) >= self.min_change
-        return _dilate(visible, 2) & covered
+        return _dilate(visible, 2).float().mul_(weight.sign())
 
     def _rescue(
         self, pairs: _Pairs, inside: Tensor | None, normal: Tensor, painted: Tensor, weight: Tensor, mask: Tensor
@@ -424,23 +431,23 @@ class PairSynthesis:
         """Where a mask came out too small, write a small bright or dark spot at the anchor into the last three."""
         height, width = pairs.window.image_size
         small = mask.flatten(1).sum(1) < max(1.0, self.min_pixels * height * width / 256**2)
-        if small.device.type == "cpu":
-            at = torch.nonzero(small)[:, 0]  # on a GPU, asking which would stop the queue
-            if not len(at):
-                return
-        else:
-            at = torch.arange(len(small), device=small.device)
-        anchor, window = pairs.scene.anchor[at], pairs.window.take(at)
-        down, across = window.pixels(0) - anchor[:, :1], window.pixels(1) - anchor[:, 1:]
-        radius = max(1.0, _FALLBACK_RADIUS * window.side)
-        spot = (down**2)[:, :, None] + (across**2)[:, None, :] <= radius**2
+        # Only the spot's surroundings are touched, in every pair: asking a GPU which pairs need it would stop its work.
+        mask *= (~small).float()[:, None, None]
+        radius = max(1, round(_FALLBACK_RADIUS * pairs.window.side))
+        near = torch.arange(-radius, radius + 1, device=small.device)
+        centre = (pairs.scene.anchor - pairs.window.origin).long()
+        rows = (centre[:, :1] + near).clamp_(0, pairs.window.size[0] - 1)
+        columns = (centre[:, 1:] + near).clamp_(0, pairs.window.size[1] - 1)
+        squared = ((rows - centre[:, :1]) ** 2)[:, :, None] + ((columns - centre[:, 1:]) ** 2)[:, None, :]
+        at = torch.arange(len(small), device=small.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+        spot = (squared <= radius**2) & small[:, None, None]
         if inside is not None:
             spot &= inside[at]
-        chosen, before = small[at, None, None], normal[at]
-        away = torch.where(before.mean(1, keepdim=True) < 0.5, _FALLBACK_CHANGE, -_FALLBACK_CHANGE)
-        painted[at] = torch.where(chosen[:, None], before + away, painted[at])
-        weight[at] = torch.where(chosen, spot.float(), weight[at])
-        mask[at] = torch.where(chosen, spot, mask[at])
+        before, colours = normal.permute(0, 2, 3, 1)[at], painted.permute(0, 2, 3, 1)
+        away = torch.where(before.mean(3, keepdim=True) < 0.5, _FALLBACK_CHANGE, -_FALLBACK_CHANGE)
+        colours[at] = torch.where(spot[..., None], (before + away).clamp_(0, 1), colours[at])
+        weight[at] = torch.where(spot, 1.0, weight[at])
+        mask[at] = torch.where(spot, 1.0, mask[at])
 
 
 def _draw(uniform: Tensor, weights: list[float]) -> Tensor:

@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from dmdd.data.datasets import PairBatch
-from dmdd.errors import UserError
+from dmdd.errors import UserError, check_positive
 from dmdd.losses import AIM_FORMS, abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
@@ -27,7 +27,7 @@ class DistillationModule(LightningModule):
         aim_weight: Weight of ``L_AIM``; 0 trains the normality branch alone.
 
     Raises:
-        UserError: ``aim`` is unknown or a weight is negative.
+        UserError: ``aim`` is unknown, a weight is negative, or ``steps`` is not positive.
 
     Source: paper (stage 1); weights of one each METHOD [R].
     """
@@ -49,6 +49,7 @@ class DistillationModule(LightningModule):
             raise UserError(f"distillation.aim={aim}: choose one of {', '.join(AIM_FORMS)}")
         if min(ngm_weight, aim_weight) < 0 or ngm_weight + aim_weight == 0:
             raise UserError("distillation.ngm_weight and aim_weight must be at least 0, and not both 0")
+        check_positive("distillation.steps", steps)
         self.teacher, self.student, self.steps = teacher, student, steps
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.aim, self.ngm_weight, self.aim_weight = aim, ngm_weight, aim_weight

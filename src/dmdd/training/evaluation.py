@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from dmdd.data.datasets import EvaluationBatch
+from dmdd.errors import UserError
 from dmdd.metrics import AUPRO, PixelAUROC, PixelF1Max, image_metrics, pixel_metrics
 from dmdd.models.detector import MAP_NAMES, Detector
 
@@ -28,6 +29,9 @@ class EvaluationModule(LightningModule):
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
 
+    Raises:
+        UserError: ``false_alarm_rate`` is not between 0 and 1.
+
     Source: METHOD section 5.
     """
 
@@ -35,6 +39,8 @@ class EvaluationModule(LightningModule):
         self, detector: Detector, *, false_alarm_rate: float = 0.01, has_masks: bool = True, study_maps: bool = True
     ) -> None:
         super().__init__()
+        if not 0 < false_alarm_rate < 1:
+            raise UserError(f"evaluation.false_alarm_rate={false_alarm_rate}: give a number between 0 and 1")
         self.detector, self.false_alarm_rate, self.has_masks = detector, false_alarm_rate, has_masks
         self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(("segmentation", detector.score_map)))
         self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics()
@@ -106,7 +112,8 @@ class EvaluationModule(LightningModule):
         self._finish()
 
     def _finish(self) -> None:
-        self.scores = sorted(self._gather(self.scores))
+        # By index, since devices with fewer images than there are devices score the same ones.
+        self.scores = sorted({score[0]: score for score in self._gather(self.scores)}.values())
         self.metrics, self.bounds = {}, {}
         used = [self.image_metrics, self.pixel_metrics] if self._pixels_known else [self.image_metrics]
         for collection in used:

@@ -66,9 +66,10 @@ class StageProgress(ProgressBar):
             self._bar.update(self._task, completed=done, losses=losses)
             return
         elapsed = now - self._started
-        left = elapsed / done * (total - done)
-        line = f"{stage} {done}/{total}  {done / max(elapsed, 1e-9):.2f} steps/s  left {int(left) // 60}:{int(left) % 60:02d}"
-        print(f"{line}  {losses}", file=sys.stderr, flush=True)
+        minutes, seconds = divmod(int(elapsed / done * (total - done)), 60)
+        rate = done / max(elapsed, 1e-9)
+        line = f"{stage} {done}/{total}  {rate:.2f} steps/s  left {minutes}:{seconds:02d}  {losses}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
 
     def _stop(self) -> None:
         if self._bar:

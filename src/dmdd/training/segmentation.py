@@ -6,6 +6,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from dmdd.data.datasets import PairBatch
+from dmdd.errors import check_positive
 from dmdd.losses import segmentation_loss
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -18,12 +19,15 @@ class SegmentationModule(LightningModule):
 
     Args:
         teacher: Frozen teacher.
-        student: Trained student; frozen here, without gradients and with fixed batch statistics.
+        student: Trained student; frozen when the stage begins, without gradients and with fixed batch statistics.
         segmentation: What is trained.
         steps: Steps of the stage.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
         focal_gamma: Exponent of the focal loss.
+
+    Raises:
+        UserError: ``steps`` is not positive.
 
     Source: paper (stage 2); loss METHOD [R].
     """
@@ -40,14 +44,25 @@ class SegmentationModule(LightningModule):
         focal_gamma: float = 4.0,
     ) -> None:
         super().__init__()
-        self.teacher, self.student, self.segmentation = teacher, student.requires_grad_(False), segmentation
+        check_positive("segmentation_training.steps", steps)
+        self.teacher, self.segmentation = teacher, segmentation
+        self.student = student
         self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
         self.focal_gamma = focal_gamma
+
+    def setup(self, stage: str) -> None:
+        """Freeze the student, when the stage begins: before, it is trained by stage 1.
+
+        Args:
+            stage: Lightning's stage.
+        """
+        self.student.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "SegmentationModule":
         """Set the mode of the segmentation network; the student stays in evaluation mode.
 
-        Not stepping the student is not freezing it: in training mode its batch statistics would still move.
+        Not stepping the student is not freezing it: in training mode its batch statistics would still move. Lightning
+        does not call this at the start of a fit, so ``setup`` sets the mode too.
         """
         super().train(mode)
         self.student.eval()

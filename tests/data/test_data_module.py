@@ -1,0 +1,178 @@
+"""The data module: the same pair for any loader, nothing trained on that is held out, test images as they are."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from dmdd.data.augmentation import build_augmentation
+from dmdd.data.datamodule import VALIDATION_STEP, PairDataModule, as_evaluation
+from dmdd.data.datasets import FileDataset, PairBatch, load_images
+from dmdd.data.images import read_image, read_mask
+from dmdd.errors import UserError
+from dmdd.pairs import PairSynthesis
+
+MIX = {"procedural": 1, "shift": 1, "blob": 1, "stroke": 1}
+
+
+def make(category, *, max_steps=3, rank=0, world_size=1, stage="fit", **changes):
+    settings = {"synthesis": PairSynthesis(**MIX), "image_size": (64, 64), "batch_size": 4, "seed": 7} | changes
+    module = PairDataModule(category=category, **settings)
+    module.setup(stage)
+    module.trainer = SimpleNamespace(max_steps=max_steps, global_rank=rank, world_size=world_size, training=True)
+    return module
+
+
+def pairs(module):
+    return [module.make_pairs(batch) for batch in module.train_dataloader()]
+
+
+def equal(first: PairBatch, second: PairBatch) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_pairs_do_not_depend_on_workers_or_devices(demo_category):
+    alone = pairs(make(demo_category))
+    workers = pairs(make(demo_category, num_workers=2))
+    assert len(alone) == len(workers) == 3
+    assert all(equal(a, b) for a, b in zip(alone, workers, strict=True))
+    devices = [pairs(make(demo_category, rank=rank, world_size=2)) for rank in range(2)]
+    joined = [
+        PairBatch(*(torch.cat(parts) for parts in zip(*step, strict=True))) for step in zip(*devices, strict=True)
+    ]
+    assert all(equal(a, b) for a, b in zip(alone, joined, strict=True))
+
+
+def test_pairs_from_a_later_step_are_those_of_an_unbroken_run(demo_category):
+    module = make(demo_category, max_steps=1)
+    module.first_step = 2
+    assert equal(pairs(module)[0], pairs(make(demo_category))[2])
+
+
+def test_twin_differs_inside_the_mask_only(demo_category):
+    for batch in pairs(make(demo_category)):
+        outside = (batch.mask == 0).expand_as(batch.normal)
+        assert torch.equal(batch.normal[outside], batch.anomalous[outside])
+        assert batch.mask.flatten(1).any(1).all()
+        assert batch.normal.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_held_out_images_are_never_trained_on(demo_category):
+    module = make(demo_category, max_steps=10, held_out_fraction=0.25)
+    assert (module.training_images, module.held_out_images) == (9, 3)
+    seen = {image.numpy().tobytes() for batch in module.train_dataloader() for image in batch.images}
+    held = {image.numpy().tobytes() for batch in module.val_dataloader() for image in batch.images}
+    assert (len(seen), len(held)) == (9, 3)
+    assert not seen & held
+
+
+def test_validation_pairs_are_fixed_and_not_the_training_pairs(demo_category):
+    module = make(demo_category)
+    first, second = (next(iter(module.val_dataloader())).plan for _ in range(2))
+    assert torch.equal(first, second)
+    assert VALIDATION_STEP > 10**15
+
+
+def test_transfer_makes_pairs_in_training_and_labelled_images_otherwise(demo_category):
+    module = make(demo_category)
+    batch = next(iter(module.train_dataloader()))
+    assert isinstance(module.on_after_batch_transfer(batch, 0), PairBatch)
+    module.trainer.training = False
+    scored = module.on_after_batch_transfer(batch, 0)
+    assert scored.labels.tolist() == [0] * 4 + [1] * 4
+    assert scored.images.dtype == torch.uint8
+    assert torch.equal(scored.images[:4], batch.images)
+
+
+def test_a_twin_without_change_counts_as_normal():
+    image, mask = torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
+    mask[1, 0, 0, 0] = 1
+    batch = as_evaluation(PairBatch(image, image, mask), torch.tensor([4, 0]))
+    assert batch.labels.tolist() == [0, 0, 0, 1]
+    assert batch.indices.tolist() == [4, 0, -5, -1]
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_test_images_come_once_each_whatever_the_devices(demo_category, world_size):
+    indices = []
+    for rank in range(world_size):
+        module = make(demo_category, stage="test", rank=rank, world_size=world_size, evaluation_batch_size=3)
+        indices += [index for batch in module.test_dataloader() for index in batch.indices.tolist()]
+    assert sorted(indices) == list(range(len(demo_category.test)))
+
+
+def test_file_dataset_reads_image_mask_and_label_of_the_same_file(demo_category):
+    dataset = FileDataset(demo_category.test, (128, 128))
+    for index, sample in enumerate(demo_category.test):
+        batch = dataset.__getitems__([index])
+        assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), read_image(sample.path))
+        assert batch.labels.item() == sample.label == int(batch.masks.any())
+        if sample.mask_path is not None:
+            assert np.array_equal(batch.masks[0, 0].numpy(), read_mask(sample.mask_path, size=(128, 128)))
+
+
+def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(demo_category):
+    albumentations = pytest.importorskip("albumentations")
+    flip = build_augmentation(transforms=[albumentations.HorizontalFlip(p=1.0)])
+    plain, flipped = next(iter(make(demo_category).train_dataloader())), None
+    flipped = next(iter(make(demo_category, augmentation=flip).train_dataloader()))
+    assert torch.equal(flipped.images, plain.images.flip(-1))
+    assert torch.equal(flipped.foreground, plain.foreground.flip(-1))
+    sometimes = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
+    runs = [make(demo_category, augmentation=build_augmentation(transforms=sometimes)) for _ in range(2)]
+    first, second = ([batch.images for batch in module.train_dataloader()] for module in runs)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not all(torch.equal(a, b.images) for a, b in zip(first, make(demo_category).train_dataloader(), strict=True))
+
+
+def test_augmentation_that_changes_the_size_is_refused(demo_category):
+    albumentations = pytest.importorskip("albumentations")
+    crop = build_augmentation(transforms=[albumentations.CenterCrop(32, 32)])
+    with pytest.raises(ValueError, match="the augmentation changes the size"):
+        next(iter(make(demo_category, augmentation=crop).train_dataloader()))
+
+
+def test_no_transforms_no_augmentation():
+    assert build_augmentation(transforms=[]) is None
+
+
+def test_textures_that_are_missing(demo_category, tmp_path):
+    with pytest.raises(
+        UserError, match=r"pairs need texture images, none found in .*set textures_dir, or use pairs=mix"
+    ):
+        make(demo_category, synthesis=PairSynthesis(dtd=1, perlin=1), textures_dir=tmp_path)
+
+
+def test_textures_are_chosen_by_the_plan(demo_category):
+    folder = demo_category.test[0].path.parent
+    module = make(demo_category, synthesis=PairSynthesis(dtd=1, perlin=1), textures_dir=folder)
+    batch = next(iter(module.train_dataloader()))
+    assert batch.textures.shape == (4, 3, 64, 64)
+    assert batch.textures.float().std() > 0
+
+
+def test_split_that_leaves_nothing(demo_category):
+    with pytest.raises(UserError, match=r"data.held_out_fraction=1.5: the held-out fraction must be in \[0, 1\)"):
+        make(demo_category, held_out_fraction=1.5)
+
+
+def test_the_seeds_of_two_runs_give_different_pairs(demo_category):
+    assert not equal(pairs(make(demo_category))[0], pairs(make(demo_category, seed=8))[0])
+
+
+def test_load_images_names_the_file_it_cannot_read(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=r"broken\.png"):
+        load_images([tmp_path / "broken.png"], (64, 64))
+
+
+def test_no_device_is_left_without_images(demo_category):
+    for rank in range(2):
+        module = make(demo_category, rank=rank, world_size=2, held_out_fraction=0.01)
+        assert [batch.indices.tolist() for batch in module.val_dataloader()] == [[0]]
+
+
+def test_batch_size_must_be_positive(demo_category):
+    with pytest.raises(UserError, match="batch_size=0: give a positive whole number"):
+        make(demo_category, batch_size=0)

@@ -1,0 +1,87 @@
+"""Order, split and seeds are functions of their counters, whatever the number of devices."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dmdd.data.sampling import PairSampler, augmentation_seed, held_out, permutation
+
+
+def batches(**changes):
+    return list(PairSampler(**{"images": 10, "batch_size": 4, "first_step": 0, "steps": 10, "seed": 3} | changes))
+
+
+def test_every_image_is_seen_equally_often():
+    seen = Counter(index for batch in batches() for _, _, index in batch)
+    assert seen == dict.fromkeys(range(10), 4)
+
+
+def test_each_epoch_is_a_permutation_of_its_own():
+    order = [index for batch in batches() for _, _, index in batch]
+    epochs = [tuple(order[i : i + 10]) for i in range(0, 40, 10)]
+    assert len(set(epochs)) == 4
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_devices_share_out_the_same_global_batches(world_size):
+    parts = [batches(rank=rank, world_size=world_size) for rank in range(world_size)]
+    joined = [[place for part in parts for place in part[step]] for step in range(10)]
+    assert joined == batches()
+
+
+def test_a_later_first_step_continues_where_the_first_would_be():
+    assert batches(first_step=6, steps=4) == batches()[6:]
+
+
+def test_another_seed_gives_another_order():
+    assert batches(seed=4) != batches()
+
+
+def test_permutation_sorts_the_raw_words_of_philox():
+    words = np.random.Philox(key=np.array([3, 1], np.uint64), counter=[0, 5, 0, 0]).random_raw(7)
+    assert permutation(7, seed=3, epoch=5).tolist() == sorted(range(7), key=lambda i: words[i])
+
+
+def test_batch_that_devices_cannot_share():
+    with pytest.raises(ValueError, match="batch_size=4 cannot be shared evenly by 3 devices"):
+        PairSampler(images=10, batch_size=4, first_step=0, steps=1, seed=0, world_size=3)
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="there are no images"):
+        PairSampler(images=0, batch_size=4, first_step=0, steps=1, seed=0)
+
+
+def test_held_out_is_a_seeded_partition():
+    train, rest = held_out(54, fraction=0.1, seed=0)
+    assert len(rest) == 5
+    assert sorted(train + rest) == list(range(54))
+    assert held_out(54, fraction=0.1, seed=0) == (train, rest)
+    assert held_out(54, fraction=0.1, seed=1) != (train, rest)
+
+
+@pytest.mark.parametrize(("count", "fraction", "size"), [(5, 0.0, 0), (5, 0.01, 1), (2, 0.9, 1), (320, 0.1, 32)])
+def test_held_out_leaves_images_on_both_sides(count, fraction, size):
+    train, rest = held_out(count, fraction=fraction, seed=0)
+    assert (len(train), len(rest)) == (count - size, size)
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(1.0, 5), (-0.1, 5)])
+def test_held_out_fraction_out_of_range(fraction, count):
+    with pytest.raises(ValueError, match=r"held-out fraction must be in \[0, 1\)"):
+        held_out(count, fraction=fraction, seed=0)
+
+
+def test_one_image_cannot_be_split():
+    with pytest.raises(ValueError, match="needs at least two"):
+        held_out(1, fraction=0.5, seed=0)
+
+
+def test_augmentation_seeds_differ_by_step_place_and_run():
+    seeds = {
+        augmentation_seed(seed, step=step, place=place) for seed in (0, 1) for step in range(5) for place in range(5)
+    }
+    assert len(seeds) == 50
+    assert all(0 <= seed < 2**32 for seed in seeds)

@@ -1,0 +1,165 @@
+"""The detector: maps in range, one preprocessing, saving and loading without a pickle."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from dmdd.errors import UserError
+from dmdd.models.detector import MAP_NAMES, Detector, distance_map, gaussian_blur
+from dmdd.models.segmentation import SegmentationNetwork
+from dmdd.models.student import Student
+from dmdd.models.teacher import Teacher
+from dmdd.resize import resize_images, resize_masks
+
+
+def make(**changes) -> Detector:
+    torch.manual_seed(0)
+    teacher = Teacher(backbone="resnet10t")
+    settings = {
+        "teacher": teacher,
+        "student": Student(channels=teacher.channels, widths=(8, 12, 16)),
+        "segmentation": SegmentationNetwork(channels=teacher.channels, width=8),
+        "input_size": (64, 96),
+        "sigma_px": 2.0,
+    }
+    return Detector(**(settings | changes)).eval()
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return make()
+
+
+IMAGES = torch.randint(0, 256, (3, 3, 80, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_map_and_score_have_shapes_and_ranges(detector):
+    with torch.no_grad():
+        maps, score = detector(IMAGES)
+    assert maps.shape == (3, 1, 64, 96)
+    assert score.shape == (3,)
+    assert maps.dtype == score.dtype == torch.float32
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+    assert score.min() >= 0
+    assert score.max() <= 1
+
+
+def test_all_maps_are_in_range_and_both_is_their_mean(detector):
+    with torch.no_grad():
+        maps = detector.maps(IMAGES)
+    assert tuple(maps) == MAP_NAMES
+    assert all(m.min() >= 0 and m.max() <= 1 for m in maps.values())
+    assert torch.allclose(maps["both"], (maps["normality"] + maps["abnormality"]) / 2, atol=1e-6)
+
+
+def test_uint8_and_float_images_give_the_same(detector):
+    with torch.no_grad():
+        assert torch.equal(detector(IMAGES).map, detector(IMAGES.float() / 255).map)
+
+
+def test_an_image_resized_beforehand_gives_the_same_to_the_bit(detector):
+    with torch.no_grad():
+        assert torch.equal(detector(IMAGES).map, detector(resize_images(IMAGES, (64, 96))).map)
+
+
+def test_an_image_scores_the_same_alone_and_in_a_batch(detector):
+    with torch.no_grad():
+        whole, alone = detector(IMAGES).score, torch.cat([detector(image[None]).score for image in IMAGES])
+    assert torch.allclose(whole, alone, atol=1e-5)
+
+
+def test_score_is_the_mean_of_the_largest_pixels():
+    maps = torch.arange(100.0).reshape(1, 1, 10, 10) / 100
+    assert make(score_fraction=0.03).image_score(maps).item() == pytest.approx((0.99 + 0.98 + 0.97) / 3)
+    assert make(score_fraction=0.0).image_score(maps).item() == pytest.approx(0.99)
+
+
+def test_score_can_be_read_from_another_map():
+    detector = make(score_map="normality", score_fraction=0.0)
+    with torch.no_grad():
+        assert torch.equal(detector(IMAGES).score, detector.maps(IMAGES)["normality"].flatten(1).amax(1))
+
+
+def test_distance_map_of_known_features():
+    east, west = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.tensor([-1.0, 0.0]).view(1, 2, 1, 1)
+    levels = [east.expand(1, 2, 4, 4), east.expand(1, 2, 2, 2)]
+    same, opposite = distance_map(levels, levels, (8, 8)), distance_map(levels, [levels[0], -levels[1]], (8, 8))
+    assert torch.allclose(same, torch.zeros(1, 1, 8, 8), atol=1e-6)
+    assert torch.allclose(opposite, torch.full((1, 1, 8, 8), 0.5), atol=1e-6)
+    assert torch.allclose(distance_map([west], [east], (2, 2)), torch.ones(1, 1, 2, 2), atol=1e-6)
+
+
+def test_gaussian_blur_equals_scipys():
+    maps = torch.rand(2, 1, 40, 50, generator=torch.Generator().manual_seed(0))
+    ours = gaussian_blur(maps, 3.0)
+    for mine, given in zip(ours[:, 0], maps[:, 0], strict=True):
+        expected = gaussian_filter(given.numpy().astype(np.float64), 3.0, mode="mirror", truncate=4.0)
+        assert np.abs(mine.numpy() - expected).max() < 1e-6
+    assert gaussian_blur(maps, 0.0) is maps
+
+
+def test_resize_rounds_to_whole_grey_values():
+    assert resize_images(IMAGES, (64, 96)).dtype == torch.uint8
+    assert resize_images(IMAGES, (80, 100)) is IMAGES
+    halved = resize_images(torch.tensor([[10, 20], [30, 40]], dtype=torch.uint8).expand(1, 3, 2, 2), (1, 1))
+    assert halved.flatten().tolist() == [25, 25, 25]
+
+
+def test_resized_masks_stay_masks():
+    mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    mask[..., :2] = True
+    assert resize_masks(mask, (2, 2))[0, 0].tolist() == [[True, False], [True, False]]
+
+
+def test_saved_and_loaded_detector_is_the_same(tmp_path):
+    detector = make(score_map="both", score_fraction=0.01)
+    detector.calibration = {"image_threshold": 0.25, "pixel_threshold": 0.5}
+    detector.save(tmp_path / "model")
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["detector.json", "weights.safetensors"]
+    loaded = Detector.load(tmp_path / "model")
+    assert loaded.spec == detector.spec
+    with torch.no_grad():
+        for first, second in zip(detector(IMAGES), loaded(IMAGES), strict=True):
+            assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_size": (60, 64)}, r"image_size=60x64: both sides must be multiples of 32, at least 64"),
+        ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
+        ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
+        ({"score_map": "best"}, r"score_map=best: choose one of segmentation, normality, abnormality, both"),
+    ],
+)
+def test_arguments_out_of_range(changes, message):
+    with pytest.raises(UserError, match=message):
+        make(**changes)
+
+
+def test_damaged_models_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match=r"no detector.json in .*; give the model folder of a finished run"):
+        Detector.load(tmp_path)
+    folder = tmp_path / "model"
+    detector = make()
+    detector.save(folder)
+    spec_file, weights_file = folder / "detector.json", folder / "weights.safetensors"
+    spec, weights = json.loads(spec_file.read_text()), weights_file.read_bytes()
+    for text, message in [
+        ("{", r"is damaged"),
+        ("[]", r"does not describe a detector: it is not a JSON object"),
+        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads version 1"),
+        (json.dumps({k: v for k, v in spec.items() if k != "student"}), r"does not describe a detector: 'student'"),
+        (json.dumps(spec | {"student": {"body": "reverse", "widths": [8, 12, 20]}}), r"does not fit detector.json"),
+    ]:
+        spec_file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            Detector.load(folder)
+    spec_file.write_text(json.dumps(spec))
+    weights_file.write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        Detector.load(folder)

@@ -1,0 +1,123 @@
+"""Imports flow one way, configurations compose, and what must start quickly does."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from dmdd.config import build, config_dir
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "src/dmdd"
+CONF = REPOSITORY / "conf"
+
+# What each part may not know.
+FORBIDDEN = {
+    "pairs": ("lightning", "hydra", "omegaconf", "dmdd.training", "dmdd.data", "dmdd.models", "dmdd.experiment"),
+    "models": ("lightning", "hydra", "omegaconf", "dmdd.training", "dmdd.data", "dmdd.experiment"),
+    "metrics": ("lightning", "hydra", "omegaconf", "dmdd.training", "dmdd.data", "dmdd.models", "dmdd.experiment"),
+    "losses.py": ("lightning", "hydra", "omegaconf", "dmdd.training", "dmdd.data", "dmdd.models"),
+    "resize.py": ("lightning", "hydra", "omegaconf", "dmdd."),
+    "data": ("hydra", "omegaconf", "dmdd.training", "dmdd.models", "dmdd.experiment", "dmdd.train"),
+    "training": ("hydra", "omegaconf", "dmdd.experiment", "dmdd.train", "dmdd.config"),
+}
+
+
+def imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("part", FORBIDDEN)
+def test_imports_flow_one_way(part):
+    place = PACKAGE / part
+    files = [place] if place.suffix else sorted(place.glob("*.py"))
+    assert files
+    for file in files:
+        for name in imports(file):
+            for forbidden in FORBIDDEN[part]:
+                known = name == forbidden or name.startswith(forbidden.rstrip(".") + ".")
+                assert not known, f"{file.relative_to(REPOSITORY)} imports {name}"
+
+
+def test_import_dmdd_and_help_stay_light():
+    code = "import sys, dmdd; assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import sys; from dmdd.__main__ import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+GROUP_SIZES = {
+    "augmentation": 3,
+    "callbacks": 1,
+    "dataset": 7,
+    "logger": 2,
+    "pairs": 5,
+    "recipe": 4,
+    "segmentation": 1,
+    "student": 2,
+    "teacher": 4,
+    "trainer": 1,
+}
+
+
+def composed(*overrides: str) -> OmegaConf:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["category=x", "run_dir=x", "name=x", "data_dir=x", *overrides])
+    OmegaConf.resolve(config)
+    return config
+
+
+def test_every_group_is_counted_here():
+    found = {folder.name: len(list(folder.glob("*.yaml"))) for folder in CONF.iterdir() if folder.is_dir()}
+    assert found == GROUP_SIZES
+    assert [file.name for file in CONF.glob("*.yaml")] == ["train.yaml"]
+    assert config_dir() == CONF
+
+
+OPTIONS = sorted((file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_opens_with_a_comment(group, option):
+    config = composed(f"{group}={option}")
+    assert (CONF / group / f"{option}.yaml").read_text().startswith("#")
+    assert set(config) == set(composed())
+
+
+@pytest.mark.parametrize("option", sorted(file.stem for file in (CONF / "pairs").glob("*.yaml")))
+def test_every_pairs_option_builds(option):
+    assert callable(build(composed(f"pairs={option}").pairs))
+
+
+@pytest.mark.parametrize("option", sorted(file.stem for file in (CONF / "augmentation").glob("*.yaml")))
+def test_every_augmentation_builds(option):
+    augmentation = build(composed(f"augmentation={option}").augmentation)
+    assert (augmentation is None) is (option == "none")
+
+
+@pytest.mark.parametrize("option", sorted(file.stem for file in (CONF / "student").glob("*.yaml")))
+def test_every_student_and_segmentation_builds(option):
+    config = composed(f"student={option}", "recipe=smoke")
+    assert build(config.student)(channels=(4, 6, 8)).spec["body"] == option
+    assert build(config.segmentation)(channels=(4, 6, 8)).spec["width"] == 16
+
+
+@pytest.mark.parametrize("option", sorted(file.stem for file in (CONF / "teacher").glob("*.yaml")))
+def test_every_teacher_builds_with_random_weights(option):
+    teacher, source = build(composed(f"teacher={option}", "teacher.random_weights=true").teacher)
+    assert len(teacher.channels) == 3
+    assert source.name == "random (no pretraining)"
+
+
+def test_callbacks_build():
+    assert [type(build(entry)).__name__ for entry in composed().callbacks.values()] == ["StageProgress"]

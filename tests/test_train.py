@@ -1,0 +1,170 @@
+"""The main job as a user runs it: on one device and on two, and with input that cannot be used."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dmdd.models.detector import Detector
+from dmdd.pictures import CAPTION_PX
+
+SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
+
+
+def dmdd(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    variables = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+    command = [sys.executable, "-m", "dmdd.train", *arguments]
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, demo_root) -> Path:
+    """A finished smoke run."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    done = dmdd(*SMOKE, f"data_dir={demo_root}", "name=one", "evaluation.pictures=8", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert "test set, percent" in done.stdout
+    assert "distillation 6/6" in done.stderr
+    return cwd / "runs/demo/plate/one"
+
+
+def test_everything_of_the_run_lies_in_its_folder(run):
+    assert sorted(file.name for file in run.iterdir()) == [
+        "config.yaml",
+        "images",
+        "metrics.csv",
+        "model",
+        "result.json",
+        "scores.csv",
+    ]
+    assert [p.name for p in run.parents[3].iterdir()] == ["runs"]
+
+
+def test_result_records_what_the_protocol_asks_for(run):
+    result = json.loads((run / "result.json").read_text())
+    assert {"protocol", "seed", "commit", "versions", "device", "wall_time_s", "teacher", "command"} <= set(result)
+    assert set(result["wall_time_s"]) == {"distillation", "segmentation", "evaluation", "total"}
+    assert result["teacher"]["weights"] == "random (no pretraining)"
+    assert len(result["teacher"]["sha256"]) == 64
+    assert result["images"] == {"trained_on": 11, "held_out": 1, "tested": 12}
+    assert set(result["test"]["maps"]) == {"segmentation", "normality", "abnormality", "both"}
+    for name in ("pixel_auroc", "aupro_30", "image_auroc"):
+        assert 0 <= result["test"]["metrics"][name] <= 1
+    assert torch.__version__.startswith(result["versions"]["torch"])
+
+
+def test_scores_agree_with_the_saved_model_and_the_metric(run, demo_category):
+    with (run / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [
+        s.path.relative_to(demo_category.root).as_posix() for s in demo_category.test
+    ]
+    detector = Detector.load(run / "model")
+    for row, sample in zip(rows, demo_category.test, strict=True):
+        with Image.open(sample.path) as picture:
+            image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            assert detector(image).score.item() == pytest.approx(float(row["score"]), abs=1e-6)
+    normal = [float(row["score"]) for row in rows if row["label"] == "0"]
+    anomalous = [float(row["score"]) for row in rows if row["label"] == "1"]
+    auroc = np.mean([(a > n) + 0.5 * (a == n) for a in anomalous for n in normal])
+    assert json.loads((run / "result.json").read_text())["test"]["metrics"]["image_auroc"] == pytest.approx(auroc)
+
+
+def test_model_folder_holds_no_pickle_and_nothing_of_hydra(run):
+    assert sorted(file.name for file in (run / "model").iterdir()) == ["detector.json", "weights.safetensors"]
+    assert "_target_" not in (run / "model/detector.json").read_text()
+
+
+def test_pictures_cover_every_defect_type(run):
+    files = sorted((run / "images").iterdir())
+    assert len(files) == 8
+    for name in ("good", "scratch", "dent", "stain", "missing_piece"):
+        assert any(name in file.name for file in files), name
+    for file in files:
+        with Image.open(file) as picture:
+            assert picture.size == (4 * 128, 128 + CAPTION_PX)
+
+
+def test_log_has_the_losses_of_both_stages(run):
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for column in ("distillation/ngm", "distillation/aim", "segmentation/loss", "distillation/learning_rate"):
+        assert any(row[column] for row in rows), column
+
+
+def test_two_devices_run_through_and_score_every_image(tmp_path, demo_root, demo_category):
+    arguments = ["trainer.devices=2", "trainer.accelerator=cpu", "name=two", "evaluation.pictures=0"]
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one CPU core")
+    done = dmdd(*SMOKE, f"data_dir={demo_root}", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/demo/plate/two"
+    with (folder / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(demo_category.test)
+    assert json.loads((folder / "result.json").read_text())["devices"] == 2
+    assert [p.name for p in (tmp_path / "runs/demo/plate").iterdir()] == ["two"]
+    assert done.stdout.count("test set, percent") == 1
+
+
+def test_offline_wandb_run_holds_both_stages_and_the_result(tmp_path, demo_root):
+    arguments = ["logger=wandb", "name=w", "evaluation.pictures=2"]
+    done = dmdd(*SMOKE, f"data_dir={demo_root}", *arguments, cwd=tmp_path, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/demo/plate/w"
+    logs = list((folder / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(logs) == 1
+    content = logs[0].read_bytes()
+    for key in (b"distillation/loss", b"segmentation/loss", b"test/pixel_auroc", b"test/pictures"):
+        assert key in content, key
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+
+
+BAD_INPUT = [
+    (["category=plat"], r"unknown category 'plat'.*plate"),
+    ([], r"category is missing.*plate"),
+    (["category=plate", "data_dir=nowhere"], r"no data folder .*nowhere"),
+    (["category=plate", "trainer.devices=4096"], r"trainer.devices=4096, but this machine has \d+ CPU core"),
+    (["category=plate", "trainer.devices=0"], r"trainer.devices=0: give a number from 1"),
+    (["category=plate", "trainer.accelerator=gpu"], r"no CUDA GPU is visible"),
+    (["category=plate", "batch_size=0"], r"batch_size=0: give a positive whole number"),
+    (["category=plate", "seed=-1"], r"seed=-1: give a whole number from 0"),
+    (["category=plate", "distillation.steps=0"], r"distillation.steps=0: give a positive whole number"),
+    (["category=plate", "learning_rte=1"], r"learning_rte"),
+    (["category=plate", "recipe=fast"], r"recipe/fast.*cpu.*paper.*smoke"),
+    (["category=plate", "student.body=unet"], r"student.body=unet: choose one of"),
+    (["category=plate", "distillation.aim=l3"], r"distillation.aim=l3: choose one of margin, l1"),
+    (["category=plate", "image_size=[100,100]"], r"image_size=100x100: both sides must be multiples of 32"),
+    (["category=plate", "image_size=100"], r"image_size=100: give height and width"),
+    (["category=plate", "pairs.procedural=-1"], r"PairSynthesis.*must be >= 0"),
+    (["category=plate", "teacher.weights=none.pth"], r"teacher.weights: no file at"),
+    (["category=plate", "trainer.nonsense=1"], r"nonsense"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), BAD_INPUT, ids=lambda value: "_".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, demo_root, arguments, message, monkeypatch, capsys):
+    from dmdd.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    base = [argument for argument in SMOKE if not argument.startswith("category")]
+    given = {argument.partition("=")[0] for argument in arguments}
+    base = [b for b in [*base, f"data_dir={demo_root}"] if b.partition("=")[0] not in given]
+    if "teacher.weights" in given:
+        base.remove("teacher.random_weights=true")
+    assert main([*base, *arguments]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(message, errors[0]), errors[0]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,213 @@
+"""What each stage may change, and that it learns."""
+
+import copy
+
+import pytest
+import torch
+from lightning import Trainer, seed_everything
+
+from dmdd.data.datamodule import PairDataModule
+from dmdd.errors import UserError
+from dmdd.models.segmentation import SegmentationNetwork
+from dmdd.models.student import Student
+from dmdd.models.teacher import Teacher
+from dmdd.pairs import PairSynthesis
+from dmdd.training.distillation import DistillationModule
+from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.segmentation import SegmentationModule
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The '\\w+_dataloader' does not have many workers",
+    "ignore:You passed in a `val_dataloader` but have no `validation_step`",
+    "ignore:Found \\d+ module\\(s\\) in eval mode",
+    "ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+)
+
+
+def quiet_trainer(steps: int = -1) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0 if steps > 0 else 1.0,
+        log_every_n_steps=1,
+    )
+
+
+@pytest.fixture
+def data(demo_category) -> PairDataModule:
+    return PairDataModule(
+        category=demo_category,
+        synthesis=PairSynthesis(procedural=1, blob=1),
+        image_size=(64, 64),
+        batch_size=4,
+        seed=0,
+    )
+
+
+@pytest.fixture
+def networks() -> tuple[Teacher, Student, SegmentationNetwork]:
+    seed_everything(0, verbose=False)
+    teacher = Teacher(backbone="resnet10t")
+    student = Student(channels=teacher.channels, widths=(8, 12, 16))
+    return teacher, student, SegmentationNetwork(channels=teacher.channels, width=8)
+
+
+def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(module.state_dict())
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_stage_1_changes_the_student_and_never_the_teacher(data, networks):
+    teacher, student, _ = networks
+    before, before_student = state(teacher), state(student)
+    quiet_trainer(3).fit(DistillationModule(teacher=teacher, student=student, steps=3), datamodule=data)
+    assert same(state(teacher), before)
+    after = state(student)
+    changed = [name for name in after if not torch.equal(after[name], before_student[name])]
+    assert len(changed) == len(after)  # every weight, bias, norm and batch statistic of both branches
+
+
+def test_stage_2_leaves_stage_1_bit_identical(data, networks):
+    teacher, student, segmentation = networks
+    quiet_trainer(2).fit(DistillationModule(teacher=teacher, student=student, steps=2), datamodule=data)
+    before_teacher, before_student, before = state(teacher), state(student), state(segmentation)
+    module = SegmentationModule(teacher=teacher, student=student, segmentation=segmentation, steps=3)
+    quiet_trainer(3).fit(module, datamodule=data)
+    assert same(state(teacher), before_teacher)
+    assert same(state(student), before_student)
+    assert not any(module.training for module in student.modules())
+    after = state(segmentation)
+    assert all(not torch.equal(after[name], before[name]) for name in after)
+
+
+def test_a_weight_of_zero_trains_the_other_branch_alone(data, networks):
+    teacher, student, _ = networks
+    before = state(student)
+    module = DistillationModule(teacher=teacher, student=student, steps=2, aim_weight=0.0, weight_decay=0.0)
+    quiet_trainer(2).fit(module, datamodule=data)
+    after = state(student)
+    for name, _ in student.named_parameters():
+        moved = not torch.equal(after[name], before[name])
+        assert moved is (".abnormality." not in name), name
+
+
+def test_the_same_seed_gives_the_same_weights(data, networks):
+    teacher, student, _ = networks
+    results = []
+    for _ in range(2):
+        copied = copy.deepcopy(student)
+        quiet_trainer(2).fit(DistillationModule(teacher=teacher, student=copied, steps=2), datamodule=data)
+        results.append(state(copied))
+    assert same(*results)
+
+
+@pytest.mark.parametrize("aim", ["margin", "l1"])
+def test_both_losses_fall(data, networks, aim):
+    teacher, student, _ = networks
+    losses = []
+
+    class Recorder(DistillationModule):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            losses.append((float(self.trainer.callback_metrics["distillation/ngm"]), loss.item()))
+            return loss
+
+    quiet_trainer(40).fit(Recorder(teacher=teacher, student=student, steps=40, aim=aim), datamodule=data)
+    early, late = torch.tensor(losses[:5]).mean(0), torch.tensor(losses[-5:]).mean(0)
+    assert (late < 0.8 * early).all()
+
+
+def test_segmentation_loss_falls(data, networks):
+    teacher, student, segmentation = networks
+    quiet_trainer(30).fit(DistillationModule(teacher=teacher, student=student, steps=30), datamodule=data)
+    # Large bright blobs: easy enough for random teacher features and a few steps.
+    data.synthesis = PairSynthesis(procedural=1, blob=1, radius_min=0.2, radius_max=0.3, contrast_min=0.5)
+    losses = []
+
+    class Recorder(SegmentationModule):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            losses.append(loss.item())
+            return loss
+
+    module = Recorder(teacher=teacher, student=student, segmentation=segmentation, steps=80)
+    quiet_trainer(80).fit(module, datamodule=data)
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aim": "l2"}, r"distillation.aim=l2: choose one of margin, l1"),
+        ({"aim_weight": -1.0}, r"ngm_weight and aim_weight must be at least 0, and not both 0"),
+        ({"aim_weight": 0.0, "ngm_weight": 0.0}, r"ngm_weight and aim_weight must be at least 0, and not both 0"),
+    ],
+)
+def test_settings_out_of_range(networks, changes, message):
+    teacher, student, _ = networks
+    with pytest.raises(UserError, match=message):
+        DistillationModule(teacher=teacher, student=student, steps=1, **changes)
+
+
+class KnownDetector(torch.nn.Module):
+    """Scores an image by its mean brightness, everywhere the same."""
+
+    score_map = "segmentation"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calibration = {}
+
+    def maps(self, images, *, only):
+        level = images.float().mean((1, 2, 3), keepdim=True) / 255
+        return {name: level.expand(-1, 1, *images.shape[-2:]).contiguous() for name in only}
+
+    def image_score(self, maps):
+        return maps.flatten(1).amax(1)
+
+
+def test_calibration_takes_the_kth_largest_normal_score(data):
+    detector = KnownDetector()
+    data.held_out_fraction = 0.75  # 9 of 12
+    module = EvaluationModule(detector, false_alarm_rate=0.2, study_maps=False)
+    quiet_trainer().validate(module, datamodule=data, verbose=False)
+    normal = sorted(float(image.float().mean()) / 255 for batch in data.val_dataloader() for image in batch.images)
+    calibration = detector.calibration
+    assert calibration["normal_images"] == 9
+    assert calibration["image_threshold"] == pytest.approx(normal[-2], abs=1e-6)  # int(0.2 * 10) = 2
+    assert calibration["image_false_alarm_rate"] == pytest.approx(0.2)
+    assert 0 <= calibration["pixel_threshold"] <= 1
+
+
+def test_calibration_says_when_the_wanted_rate_cannot_be_had(data):
+    detector = KnownDetector()
+    data.held_out_fraction = 0.25  # 3 of 12
+    quiet_trainer().validate(EvaluationModule(detector, false_alarm_rate=0.01), datamodule=data, verbose=False)
+    assert detector.calibration["image_false_alarm_rate"] == pytest.approx(1 / 4)
+
+
+def test_test_scores_every_image_and_leaves_pixel_metrics_out_without_masks(data, demo_category):
+    module = EvaluationModule(KnownDetector(), has_masks=False)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert [index for index, _, _ in module.scores] == list(range(len(demo_category.test)))
+    assert [label for _, label, _ in module.scores] == [sample.label for sample in demo_category.test]
+    assert set(module.metrics) == {"image_auroc", "image_ap", "image_f1_max"}
+    assert set(module.study["normality"]) == {"image_auroc"}
+
+
+def test_metrics_of_a_known_detector(data, demo_category):
+    module = EvaluationModule(KnownDetector())
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    scores = {label: [score for _, given, score in module.scores if given == label] for label in (0, 1)}
+    wins = sum((a > n) + 0.5 * (a == n) for a in scores[1] for n in scores[0])
+    assert module.metrics["image_auroc"] == pytest.approx(wins / (len(scores[0]) * len(scores[1])))
+    lower, upper = module.bounds["pixel_auroc"]
+    assert lower <= module.metrics["pixel_auroc"] <= upper
+    assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)
