@@ -136,7 +136,11 @@ class Detector(nn.Module):
         Returns:
             ``(B, 3, h, w)`` float32 in [0, 1].
         """
-        return resize_images(images, self.input_size).float() / 255
+        return self.resize(images).float() / 255
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Resize ``(B, 3, H, W)`` images to the input size, as uint8; what has been through it may go in again."""
+        return resize_images(images, self.input_size)
 
     def image_score(self, maps: Tensor) -> Tensor:
         """Reduce maps ``(B, 1, h, w)`` to image scores ``(B,)``: the mean of the largest pixels."""

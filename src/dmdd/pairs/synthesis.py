@@ -1,6 +1,5 @@
 """Anomalous twins of a batch of normal images."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,6 @@ MASKS = ("perlin", "blob", "stroke", "patch")
 _SMALLEST_FOREGROUND = 1e-3  # share of the image; less is an estimation failure and the whole image is used instead
 _FALLBACK_RADIUS = 0.02  # share of the shorter side: 5 px at 256 px, an area of 0.12 %
 _FALLBACK_CHANGE = 0.25
-_CHUNK_PIXELS = 1000 * 256**2  # per channel, made at once on a CPU: larger temporaries go back to the system at each step
 _MARGIN_PX = 4  # around a mask's reach: soft edges, rounding and the fallback spot's neighbourhood
 
 
@@ -286,12 +284,8 @@ class PairSynthesis:
             return
         needed = 2 * (pairs.reach + _MARGIN_PX / pairs.window.side)
         for quarters, _, group in pairs.split((needed * 4).ceil().long().clamp_(1, 4)):
-            if quarters < 4:
-                side = -(-quarters * group.window.side // 4)
-                group = replace(group, window=group.window.around(group.scene.anchor, side))
-            chunk = max(1, _CHUNK_PIXELS // math.prod(group.window.size))
-            for few in torch.arange(len(group.rows)).split(chunk):
-                yield group.take(few) if len(few) < len(group.rows) else group
+            side = -(-quarters * group.window.side // 4)
+            yield group if quarters == 4 else replace(group, window=group.window.around(group.scene.anchor, side))
 
     def _make(self, pixels: _Pixels, pairs: _Pairs) -> tuple[Tensor, Tensor]:
         """Twins (b, 3, h, w) and masks (b, 1, h, w) of pairs that share a window size."""
