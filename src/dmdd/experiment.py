@@ -68,16 +68,6 @@ class Experiment:
             input_size=config.image_size,
             **config.detector,
         ).to(memory_format=torch.channels_last)
-        self.distillation = DistillationModule(teacher=teacher, student=student, **config.distillation)
-        self.segmentation = SegmentationModule(
-            teacher=teacher, student=student, segmentation=segmentation, **config.segmentation_training
-        )
-        self.evaluation = EvaluationModule(
-            self.detector,
-            false_alarm_rate=config.evaluation.false_alarm_rate,
-            has_masks=category.has_masks,
-            study_maps=config.evaluation.study_maps,
-        )
         self.data = PairDataModule(
             category=category,
             synthesis=build(config.pairs),
@@ -88,6 +78,21 @@ class Experiment:
             **config.data,
         )
         self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        self.distillation = DistillationModule(
+            teacher=teacher,
+            student=student,
+            cached_images=0 if self.data.augmentation else self.data.training_images,
+            **config.distillation,
+        )
+        self.segmentation = SegmentationModule(
+            teacher=teacher, student=student, segmentation=segmentation, **config.segmentation_training
+        )
+        self.evaluation = EvaluationModule(
+            self.detector,
+            false_alarm_rate=config.evaluation.false_alarm_rate,
+            has_masks=category.has_masks,
+            study_maps=config.evaluation.study_maps,
+        )
         self.loggers: list[Logger] = self._instantiate_all(config.logger)
         self.is_first = True
 

@@ -72,9 +72,9 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     if accelerator == "gpu":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # The instructions by which oneDNN computes bfloat16 products; without them it emulates, slower than float32.
-        flags = _cpu_flags()
-        fast = "amx_bf16" in flags or "avx512_bf16" in flags
+        # AVX512-BF16 alone is not enough: a training step of recipe=cpu took 0.54 s in bfloat16 and 0.36 s in float32
+        # on a processor that has it without AMX.
+        fast = "amx_bf16" in _cpu_flags()
     return "bf16-mixed" if fast else "32-true"
 
 

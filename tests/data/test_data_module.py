@@ -88,7 +88,7 @@ def test_transfer_makes_pairs_in_training_and_labelled_images_otherwise(demo_cat
 def test_a_twin_without_change_counts_as_normal():
     image, mask = torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
     mask[1, 0, 0, 0] = 1
-    batch = as_evaluation(PairBatch(image, image, mask), torch.tensor([4, 0]))
+    batch = as_evaluation(PairBatch(image, image, mask, torch.tensor([4, 0])))
     assert batch.labels.tolist() == [0, 0, 0, 1]
     assert batch.indices.tolist() == [4, 0, -5, -1]
 

@@ -185,7 +185,7 @@ class PairDataModule(LightningDataModule):
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch to the device, but leave its plan where it is.
+        """Move a batch to the device, but leave its plan and indices where they are.
 
         The plan decides on the host which code makes which pair; read back from a GPU it would stop the queue.
 
@@ -198,7 +198,7 @@ class PairDataModule(LightningDataModule):
             The same kind of batch.
         """
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return moved._replace(plan=batch.plan) if isinstance(batch, PlannedBatch) else moved
+        return moved._replace(plan=batch.plan, indices=batch.indices) if isinstance(batch, PlannedBatch) else moved
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the twins, on whatever device the batch has reached.
@@ -215,7 +215,7 @@ class PairDataModule(LightningDataModule):
         pairs = self.make_pairs(batch)
         if self.trainer is not None and self.trainer.training:
             return pairs
-        return as_evaluation(pairs, batch.indices)
+        return as_evaluation(pairs)
 
     def make_pairs(self, batch: PlannedBatch) -> PairBatch:
         """Turn normal images and plans into pairs.
@@ -236,16 +236,18 @@ class PairDataModule(LightningDataModule):
         )
         layout = torch.channels_last
         return PairBatch(
-            normal.contiguous(memory_format=layout), anomalous.contiguous(memory_format=layout), mask.float()
+            normal=normal.contiguous(memory_format=layout),
+            anomalous=anomalous.contiguous(memory_format=layout),
+            mask=mask.float(),
+            indices=batch.indices,
         )
 
 
-def as_evaluation(pairs: PairBatch, indices: Tensor) -> EvaluationBatch:
+def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
     """Lay pairs out as images to be scored: first the normal ones, then their twins.
 
     Args:
         pairs: ``B`` pairs.
-        indices: ``(B,)`` int64, position of each normal image.
 
     Returns:
         ``2 B`` images; a twin without any changed pixel is labelled normal.
@@ -253,7 +255,7 @@ def as_evaluation(pairs: PairBatch, indices: Tensor) -> EvaluationBatch:
     images = torch.cat([pairs.normal, pairs.anomalous])
     masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
     labels = masks.flatten(1).any(1).long()
-    both = torch.cat([indices, -1 - indices])
+    both = torch.cat([pairs.indices, -1 - pairs.indices])
     return EvaluationBatch((images * 255).round().to(torch.uint8), masks, labels, both)
 
 

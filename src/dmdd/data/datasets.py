@@ -46,11 +46,13 @@ class PairBatch(NamedTuple):
         normal: ``(B, 3, h, w)`` float32 in [0, 1].
         anomalous: ``(B, 3, h, w)`` float32 in [0, 1].
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
+        indices: ``(B,)`` int64 on the CPU, position of each normal image in its set.
     """
 
     normal: Tensor
     anomalous: Tensor
     mask: Tensor
+    indices: Tensor
 
 
 class EvaluationBatch(NamedTuple):

@@ -1,6 +1,5 @@
 """Stage 1: the student learns from the teacher on pairs of a normal and an anomalous image."""
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -10,6 +9,7 @@ from dmdd.errors import UserError, check_positive
 from dmdd.losses import AIM_FORMS, abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.training.feature_cache import FeatureCache
 from dmdd.training.optimization import adamw_one_cycle
 
 
@@ -25,6 +25,9 @@ class DistillationModule(LightningModule):
         aim: Form of the AIM loss, ``margin`` or ``l1``.
         ngm_weight: Weight of ``L_NGM``; 0 trains the abnormality branch alone.
         aim_weight: Weight of ``L_AIM``; 0 trains the normality branch alone.
+        cached_images: Number of training images if each is the same whenever it comes, so that the teacher's features
+            of them can be remembered; 0 if they are augmented.
+        cache_limit_gb: Remember nothing if it took more than this, in 10^9 bytes on the training device.
 
     Raises:
         UserError: ``aim`` is unknown, a weight is negative, or ``steps`` is not positive.
@@ -43,6 +46,8 @@ class DistillationModule(LightningModule):
         aim: str = "margin",
         ngm_weight: float = 1.0,
         aim_weight: float = 1.0,
+        cached_images: int = 0,
+        cache_limit_gb: float = 4.0,
     ) -> None:
         super().__init__()
         if aim not in AIM_FORMS:
@@ -53,6 +58,7 @@ class DistillationModule(LightningModule):
         self.teacher, self.student, self.steps = teacher, student, steps
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.aim, self.ngm_weight, self.aim_weight = aim, ngm_weight, aim_weight
+        self.cache = FeatureCache(images=cached_images, limit_gb=cache_limit_gb)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch of pairs.
@@ -65,9 +71,7 @@ class DistillationModule(LightningModule):
             Scalar loss.
         """
         count = len(batch.normal)
-        # Both images of a pair go through the teacher in one batch: half the kernel launches, same arithmetic.
-        features = self.teacher(torch.cat([batch.normal, batch.anomalous]))
-        normal, anomalous = [f[:count] for f in features], [f[count:] for f in features]
+        normal, anomalous = self.cache(self.teacher, batch.normal, batch.indices, batch.anomalous)
         normality, abnormality = self.student(batch.anomalous, anomalous)
         ngm = normality_guidance_loss(normality, normal)
         aim = abnormality_mimicking_loss(abnormality, anomalous, batch.mask, form=self.aim)

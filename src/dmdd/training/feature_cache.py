@@ -1,0 +1,62 @@
+"""The teacher's features of the normal images, computed once: neither teacher nor image changes during a run."""
+
+import torch
+from torch import Tensor
+
+from dmdd.models.teacher import Teacher
+
+
+class FeatureCache:
+    """Remember the teacher's features of images by their index.
+
+    Args:
+        images: How many images there are; 0 remembers nothing (the images change from step to step).
+        limit_gb: Remember nothing if all features together take more than this, in 10^9 bytes.
+
+    The features are kept as the teacher gave them, on its device and in its precision, so a remembered feature equals
+    a computed one to the bit as long as the teacher's arithmetic does not depend on the batch.
+
+    Source: ours; it halves the teacher's work in stage 1.
+    """
+
+    def __init__(self, *, images: int, limit_gb: float) -> None:
+        self.images, self.limit_gb = images, limit_gb
+        self._known = torch.zeros(images, dtype=torch.bool)
+        self._levels: list[Tensor] = []
+
+    def __call__(
+        self, teacher: Teacher, images: Tensor, indices: Tensor, more: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Give the features of some images from memory, and those of more images freshly.
+
+        Args:
+            teacher: The frozen teacher.
+            images: ``(B, 3, H, W)`` in [0, 1], normal images.
+            indices: ``(B,)`` int64, on the CPU, the index of each.
+            more: ``(M, 3, H, W)`` in [0, 1], images that are new in every step.
+
+        Returns:
+            The features of ``images`` and of ``more``, each a list of ``(B, C_l, h_l, w_l)``.
+        """
+        count = len(images)
+        if self.images and bool(self._known[indices].all()):
+            return [level[indices.to(level.device)] for level in self._levels], teacher(more)
+        # All through the teacher in one batch: half the launches, same arithmetic.
+        features = teacher(torch.cat([images, more]))
+        own, rest = [f[:count] for f in features], [f[count:] for f in features]
+        self._remember(own, indices)
+        return own, rest
+
+    def _remember(self, features: list[Tensor], indices: Tensor) -> None:
+        if not self.images:
+            return
+        if not self._levels:
+            size = sum(f[0].numel() * f.element_size() for f in features) * self.images
+            if size > self.limit_gb * 1e9:
+                self.images = 0
+                return
+            layout = torch.channels_last
+            self._levels = [f.new_empty((self.images, *f.shape[1:])).to(memory_format=layout) for f in features]
+        for level, feature in zip(self._levels, features, strict=True):
+            level[indices.to(level.device)] = feature
+        self._known[indices] = True

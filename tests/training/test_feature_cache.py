@@ -1,0 +1,52 @@
+"""Remembered features equal computed ones, and nothing is remembered that should not be."""
+
+import pytest
+import torch
+
+from dmdd.models.teacher import Teacher
+from dmdd.training.feature_cache import FeatureCache
+
+IMAGES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+MORE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+class CountingTeacher(Teacher):
+    seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return super().forward(images)
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    return CountingTeacher(backbone="resnet10t")
+
+
+def test_second_time_comes_from_memory_and_is_the_same(teacher):
+    cache, indices = FeatureCache(images=5, limit_gb=1), torch.tensor([3, 0])
+    first = cache(teacher, IMAGES[indices], indices, MORE)
+    assert teacher.seen == 4
+    second = cache(teacher, IMAGES[indices], indices, MORE)
+    assert teacher.seen == 6  # MORE only
+    for before, after in zip(first, second, strict=True):
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+
+
+def test_a_partly_known_batch_is_computed(teacher):
+    cache = FeatureCache(images=5, limit_gb=1)
+    cache(teacher, IMAGES[:2], torch.tensor([0, 1]), MORE)
+    own, rest = cache(teacher, IMAGES[1:3], torch.tensor([1, 2]), MORE)
+    expected = teacher(IMAGES[1:3])
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(own, expected, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(rest, teacher(MORE), strict=True))
+
+
+@pytest.mark.parametrize("settings", [{"images": 0, "limit_gb": 1}, {"images": 5, "limit_gb": 1e-6}])
+def test_nothing_is_remembered_when_images_change_or_memory_is_short(teacher, settings):
+    cache, indices = FeatureCache(**settings), torch.tensor([0])
+    for _ in range(2):
+        cache(teacher, IMAGES[:1], indices, MORE)
+    assert teacher.seen == 6
