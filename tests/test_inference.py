@@ -49,7 +49,7 @@ def test_detection_is_at_the_images_own_size_and_follows_the_thresholds(inspecto
     detection = inspector(PIXELS)
     assert detection.map.shape == detection.mask.shape == (70, 50)
     assert detection.map.dtype == np.float32
-    assert detection.label == (detection.score > 0.03)
+    assert detection.label == (detection.score >= 0.03)
     assert np.array_equal(detection.mask, detection.map >= 0.02)
 
 

@@ -58,6 +58,43 @@ def build(node: Any, **arguments: Any) -> Any:
         raise
 
 
+def compose_config(config_name: str, overrides: list[str]) -> Any:
+    """Compose and resolve a configuration without running a Hydra job.
+
+    Args:
+        config_name: Primary configuration file in ``conf/``.
+        overrides: As on the command line.
+
+    Returns:
+        The configuration; ``run_dir`` is empty, since there is no run.
+
+    Raises:
+        UserError: An override is wrong.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose(config_name, [*_experiments(), "run_dir=''", "name=''", *overrides])
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_part(error)) from None
+    return config
+
+
+def _experiments() -> list[str]:
+    """Let Hydra find the checkout's ``experiments/``, as in ``+experiments=ablation/ngm_only``."""
+    return [f"hydra.searchpath=[file://{CHECKOUT}]"] if (CHECKOUT / "experiments").is_dir() else []
+
+
+def _first_part(error: Exception) -> str:
+    """Leave out of Hydra's message where it has searched."""
+    return str(error).partition("Config search path:")[0]
+
+
 def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None = None) -> int:
     """Run a Hydra job; bad input and bad overrides become one line and exit code 2.
 
@@ -79,7 +116,7 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         folder = config_dir()
-        search = [f"hydra.searchpath=[file://{CHECKOUT}]"] if (CHECKOUT / "experiments").is_dir() else []
+        search = _experiments()
         overrides = [a for a in arguments if not a.startswith("-")]
         if not _asks_hydra(arguments) and "-m" not in arguments and "--multirun" not in arguments:
             # Composed once before Hydra does, because Hydra prints a wrong override as several lines and makes the
@@ -90,7 +127,7 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
         sys.argv = [sys.argv[0], *arguments, *search]
         hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job))()
     except (HydraException, OmegaConfBaseException) as error:
-        print_error(UserError(str(error).partition("Config search path:")[0]))
+        print_error(UserError(_first_part(error)))
         return 2
     except UserError as error:
         print_error(error)

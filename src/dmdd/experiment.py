@@ -89,9 +89,11 @@ class Experiment:
         )
         self.evaluation = EvaluationModule(
             self.detector,
+            defects=[sample.defect for sample in category.test],
             false_alarm_rate=config.evaluation.false_alarm_rate,
             has_masks=category.has_masks,
             study_maps=config.evaluation.study_maps,
+            resamples=config.evaluation.resamples,
         )
         self.loggers: list[Logger] = self._instantiate_all(config.logger)
         self.is_first = True

@@ -25,7 +25,7 @@ class Detection:
     Args:
         map: ``(H, W)`` float32 in [0, 1] at the image's own size; large where a pixel looks anomalous.
         score: In [0, 1]; large for an anomalous image.
-        label: Whether the score is above the image threshold; None if the model has none.
+        label: Whether the score reaches the image threshold; None if the model has none.
         mask: ``(H, W)`` bool, where the map reaches the pixel threshold; None if the model has none.
     """
 
@@ -93,7 +93,7 @@ class Inspector:
         return Detection(
             map=full,
             score=score,
-            label=None if image_threshold is None else score > image_threshold,
+            label=None if image_threshold is None else score >= image_threshold,
             mask=None if pixel_threshold is None else full >= pixel_threshold,
         )
 

@@ -108,7 +108,7 @@ def _verdict(sample: Sample, score: float, detector: Detector) -> str:
     threshold = detector.calibration.get("image_threshold")
     if threshold is None:
         return ""
-    found = score > threshold
+    found = score >= threshold
     if found == bool(sample.label):
         return "right"
     return "false alarm" if found else "missed"

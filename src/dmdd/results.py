@@ -59,10 +59,18 @@ def evaluation_entries(evaluation: EvaluationModule) -> dict[str, Any]:
         evaluation: After ``trainer.test`` or ``trainer.validate``.
 
     Returns:
-        ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``maps`` the figures of every map.
+        ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``intervals_95`` their intervals over the
+        choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type; what is unknown
+        is absent.
     """
-    bounds = {name: list(interval) for name, interval in evaluation.bounds.items()}
-    return {"metrics": evaluation.metrics, "bounds": bounds, "maps": evaluation.study}
+    entries = {
+        "metrics": evaluation.metrics,
+        "bounds": {name: list(interval) for name, interval in evaluation.bounds.items()},
+        "intervals_95": {name: list(interval) for name, interval in evaluation.intervals.items()},
+        "maps": evaluation.study,
+        "types": evaluation.types,
+    }
+    return {name: entry for name, entry in entries.items() if entry}
 
 
 def write_result(file: Path, entries: dict[str, Any]) -> None:
@@ -93,9 +101,11 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     rows = [("detector", result["test"]["metrics"])]
     rows += [(f"{name} map", figures) for name, figures in result["test"]["maps"].items()]
     for label, figures in rows:
-        table.add_row(label, *(f"{100 * figures[key]:.2f}" if key in figures else "-" for key, _ in names))
+        table.add_row(label, *(_percent(figures, key) for key, _ in names))
     console = Console()
     console.print(table)
+    if types := result["test"].get("types"):
+        console.print(_type_table(types))
     seconds = result["wall_time_s"]
     console.print(
         f"distillation {seconds['distillation'] / 60:.1f} min, segmentation {seconds['segmentation'] / 60:.1f} min, "
@@ -105,3 +115,19 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     console.print(f"result    {run_dir / 'result.json'}", soft_wrap=True)
     console.print(f"pictures  {run_dir / 'images'}", soft_wrap=True)
     console.print(f"model     {run_dir / 'model'}", soft_wrap=True)
+
+
+def _type_table(types: dict[str, dict[str, float]]) -> Table:
+    """Lay out the figures of each defect type; for good images, what is found is false."""
+    table = Table(title="by type, at the calibrated thresholds, percent")
+    columns = [("images_found", "images found"), ("pixels_found", "pixels found"), ("aupro_30", "AUPRO@0.3")]
+    table.add_column("type")
+    for title in ("images", *(title for _, title in columns)):
+        table.add_column(title, justify="right")
+    for name, figures in types.items():
+        table.add_row(name, str(int(figures["images"])), *(_percent(figures, key) for key, _ in columns))
+    return table
+
+
+def _percent(figures: dict[str, float], key: str) -> str:
+    return f"{100 * figures[key]:.2f}" if key in figures else "-"

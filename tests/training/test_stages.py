@@ -182,6 +182,7 @@ def test_calibration_takes_the_kth_largest_normal_score(data):
     calibration = detector.calibration
     assert calibration["normal_images"] == 9
     assert calibration["image_threshold"] == pytest.approx(normal[-2], abs=1e-6)  # int(0.2 * 10) = 2
+    assert sum(score >= calibration["image_threshold"] for index, _, score in module.scores if index >= 0) == 1
     assert calibration["image_false_alarm_rate"] == pytest.approx(0.2)
     assert 0 <= calibration["pixel_threshold"] <= 1
 
@@ -203,11 +204,27 @@ def test_test_scores_every_image_and_leaves_pixel_metrics_out_without_masks(data
 
 
 def test_metrics_of_a_known_detector(data, demo_category):
-    module = EvaluationModule(KnownDetector())
+    defects = [sample.defect for sample in demo_category.test]
+    module = EvaluationModule(KnownDetector(), defects=defects)
     quiet_trainer().test(module, datamodule=data, verbose=False)
     scores = {label: [score for _, given, score in module.scores if given == label] for label in (0, 1)}
     wins = sum((a > n) + 0.5 * (a == n) for a in scores[1] for n in scores[0])
     assert module.metrics["image_auroc"] == pytest.approx(wins / (len(scores[0]) * len(scores[1])))
+    assert set(module.types) == {"good", "scratch", "dent", "stain", "missing_piece"}
+    threshold = 0.3
+    assert "images_found" not in module.types["dent"]  # no thresholds yet
+    detector = KnownDetector()
+    detector.calibration = {"image_threshold": threshold, "pixel_threshold": threshold}
+    module = EvaluationModule(detector, defects=defects, resamples=50)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    for name, row in module.types.items():
+        own = [score for index, _, score in module.scores if defects[index] == name]
+        assert row["images"] == len(own)
+        assert row["images_found"] == pytest.approx(sum(score >= threshold for score in own) / len(own))
+    for name, (low, high) in module.intervals.items():
+        assert 0 <= low <= high <= 1, name
+    low, high = module.intervals["image_auroc"]
+    assert low <= module.metrics["image_auroc"] <= high
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)

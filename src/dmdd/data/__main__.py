@@ -1,4 +1,4 @@
-"""`python -m dmdd.data`: check a data folder, write the demo data set, fetch a published one."""
+"""`python -m dmdd.data`: check a data folder, write the demo data set, fetch a published one, look at pairs."""
 
 import argparse
 import os
@@ -22,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Source: ours.
     """
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["preview"]:  # takes every setting of a training, so Hydra reads its arguments
+        from dmdd.preview import main as preview
+
+        return preview(arguments[1:])
     options = _parser().parse_args([_as_flag(argument) for argument in arguments])
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -38,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_demo(commands)
     _add_prepare(commands)
+    commands.add_parser(
+        "preview", help="write a contact sheet of pairs: preview category=screw pairs=mix", add_help=False
+    )
     return parser
 
 

@@ -20,7 +20,7 @@ from dmdd.data.datasets import (
     load_images,
 )
 from dmdd.data.listing import Category, list_images
-from dmdd.data.sampling import PairSampler, held_out
+from dmdd.data.sampling import PairSampler, Place, held_out
 from dmdd.errors import UserError, check_positive
 from dmdd.pairs import PairSynthesis
 
@@ -135,6 +135,17 @@ class PairDataModule(LightningDataModule):
         if dataset is None:
             raise RuntimeError("call setup() first")
         return dataset
+
+    def training_batch(self, places: list[Place]) -> PlannedBatch:
+        """Gather one batch of training images and plans, without a loader.
+
+        Args:
+            places: What a ``PairSampler`` yields.
+
+        Returns:
+            The batch on the CPU.
+        """
+        return self._ready(self._train).__getitems__(places)
 
     def train_dataloader(self) -> DataLoader[PlannedBatch]:
         """Serve ``trainer.max_steps`` batches, beginning at ``first_step``."""

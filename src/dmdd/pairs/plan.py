@@ -50,7 +50,8 @@ def draw_plan(seed: int, step: int, indices: Sequence[int]) -> Tensor:
     Args:
         seed: Key of the generator, in [0, 2^64).
         step: Training step, or any other counter of the pass over the data, in [0, 2^64).
-        indices: For each pair, the position of the normal image in its data set, in [0, 2^64).
+        indices: For each pair, a number that tells it from the others of its step, in [0, 2^64); in training its
+            place in the global batch.
 
     Returns:
         (B, PLAN_LENGTH) float64 on the CPU, uniform in [0, 1); the columns are named by `Column`.

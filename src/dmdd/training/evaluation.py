@@ -1,8 +1,10 @@
 """Evaluation: calibrate on held-out pairs, then measure the test set once."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
@@ -10,7 +12,18 @@ from torchmetrics import MetricCollection
 
 from dmdd.data.datasets import EvaluationBatch
 from dmdd.errors import UserError
-from dmdd.metrics import AUPRO, PixelAUROC, PixelF1Max, image_metrics, pixel_metrics
+from dmdd.metrics import (
+    AUPRO,
+    DefectTypes,
+    PixelAUROC,
+    PixelBootstrap,
+    bootstrap_image_metrics,
+    estimates,
+    image_metrics,
+    percentile_interval,
+    pixel_metrics,
+    recall_by_type,
+)
 from dmdd.models.detector import MAP_NAMES, Detector
 
 ImageScore = tuple[int, int, float]  # index, label, score
@@ -20,14 +33,17 @@ class EvaluationModule(LightningModule):
     """Measure a detector: ``trainer.validate`` calibrates its thresholds, ``trainer.test`` measures the test set.
 
     After ``test``, ``metrics`` holds the figures of the detector's own map and score, ``bounds`` the certified interval
-    of those that have one, ``study`` pixel AUROC, AUPRO and image AUROC of every map by its name, and ``scores`` index,
-    label and score of each image. After ``validate`` the same figures are of the synthetic validation.
+    of those that have one, ``intervals`` their 95 % intervals over the choice of test images, ``study`` pixel AUROC,
+    AUPRO and image AUROC of every map by its name, ``types`` figures by defect type, and ``scores`` index, label and
+    score of each image. After ``validate`` the figures but those by type are of the synthetic validation.
 
     Args:
         detector: What is measured; calibration fills its ``calibration``.
-        false_alarm_rate: Wanted share of normal images above the image threshold, in (0, 1).
+        defects: Type of each test image, by index; "good" for a normal one.
+        false_alarm_rate: Wanted share of normal images at or above the image threshold, in (0, 1).
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
+        resamples: Test sets drawn for the intervals; 0 for none.
 
     Raises:
         UserError: ``false_alarm_rate`` is not between 0 and 1.
@@ -36,7 +52,14 @@ class EvaluationModule(LightningModule):
     """
 
     def __init__(
-        self, detector: Detector, *, false_alarm_rate: float = 0.01, has_masks: bool = True, study_maps: bool = True
+        self,
+        detector: Detector,
+        *,
+        defects: Sequence[str] = (),
+        false_alarm_rate: float = 0.01,
+        has_masks: bool = True,
+        study_maps: bool = True,
+        resamples: int = 0,
     ) -> None:
         super().__init__()
         if not 0 < false_alarm_rate < 1:
@@ -47,7 +70,12 @@ class EvaluationModule(LightningModule):
         # Plain collections and not submodules of one another: each keeps a state of its own.
         self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != "segmentation"})
         self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
+        self.defects, self.resamples = tuple(defects), resamples
+        self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
+        self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
         self.metrics: dict[str, float] = {}
+        self.intervals: dict[str, tuple[float, float]] = {}
+        self.types: dict[str, dict[str, float]] = {}
         self.bounds: dict[str, tuple[float, float]] = {}
         self.study: dict[str, dict[str, float]] = {}
         self.scores: list[ImageScore] = []
@@ -69,9 +97,14 @@ class EvaluationModule(LightningModule):
             batch: Test images.
             batch_idx: Not used.
         """
-        self._step(batch)
+        maps = self._step(batch)
+        if self._pixels_known and self.type_metrics is not None:
+            types = [self.defects[index] for index in batch.indices.tolist()]
+            self.type_metrics.update(maps, batch.masks, types)
+        if self._pixels_known and self.resamples:
+            self.bootstrap.update(maps, batch.masks, batch.indices.tolist())
 
-    def _step(self, batch: EvaluationBatch) -> None:
+    def _step(self, batch: EvaluationBatch) -> Tensor:
         maps = self.detector.maps(batch.images, only=self.map_names)
         scores = {name: self.detector.image_score(values) for name, values in maps.items()}
         own = scores[self.detector.score_map]
@@ -83,6 +116,7 @@ class EvaluationModule(LightningModule):
             for name, metrics in self.study_pixels.items():
                 metrics.update(maps[name], batch.masks)  # type: ignore[operator]
         self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
+        return maps["segmentation"]
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier images."""
@@ -91,6 +125,13 @@ class EvaluationModule(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
         self._reset(pixels_known=self.has_masks)
+        self.bootstrap.reset()
+        if self.defects and self.has_masks:
+            names = sorted(set(self.defects) - {"good"})
+            threshold = self.detector.calibration.get("pixel_threshold")
+            self.type_metrics = DefectTypes(names, threshold=math.inf if threshold is None else threshold).to(
+                self.device
+            )
 
     def _reset(self, *, pixels_known: bool) -> None:
         self._pixels_known = pixels_known
@@ -108,8 +149,39 @@ class EvaluationModule(LightningModule):
         self.detector.calibration = self._calibrate()
 
     def on_test_epoch_end(self) -> None:
-        """Compute the figures."""
+        """Compute the figures, their intervals and those by type."""
         self._finish()
+        self.types = self._by_type() if self.defects else {}
+        self.intervals = self._resample() if self.resamples else {}
+
+    def _by_type(self) -> dict[str, dict[str, float]]:
+        """Share of images and pixels found at the calibrated thresholds, and AUPRO, by type; absent where unknown."""
+        names = [self.defects[index] for index, _, _ in self.scores]
+        rows: dict[str, dict[str, float]] = {name: {"images": names.count(name)} for name in sorted(set(names))}
+        calibration = self.detector.calibration
+        if (threshold := calibration.get("image_threshold")) is not None:
+            found = recall_by_type(torch.tensor([score for _, _, score in self.scores]), names, threshold)
+            for name, share in found.items():
+                rows[name]["images_found"] = share
+        if self.type_metrics is not None:
+            with self.type_metrics.sync_context():
+                table = self.type_metrics.table()
+            for name, row in table.items():
+                values = {"aupro_30": row.aupro.value}
+                if calibration.get("pixel_threshold") is not None:
+                    values["pixels_found"] = row.pixel_recall
+                rows[name] |= {key: float(value) for key, value in values.items() if not math.isnan(value)}
+        return rows
+
+    def _resample(self) -> dict[str, tuple[float, float]]:
+        """Draw test sets from the images and give the middle 95 % of each metric."""
+        scores = torch.tensor([score for _, _, score in self.scores])
+        labels = torch.tensor([label for _, label, _ in self.scores])
+        samples: dict[str, Any] = dict(bootstrap_image_metrics(scores, labels, n_resamples=self.resamples))
+        if self._pixels_known:
+            samples |= {name: values.numpy() for name, values in self.bootstrap.compute().items()}
+        known = {name: percentile_interval(values) for name, values in samples.items() if not np.isnan(values).any()}
+        return {name: (interval.lower, interval.upper) for name, interval in known.items()}
 
     def _finish(self) -> None:
         # By index, since devices with fewer images than there are devices score the same ones.
@@ -117,12 +189,13 @@ class EvaluationModule(LightningModule):
         self.metrics, self.bounds = {}, {}
         used = [self.image_metrics, self.pixel_metrics] if self._pixels_known else [self.image_metrics]
         for collection in used:
-            for name, value in collection.compute().items():
-                if not math.isnan(float(value)):
-                    self.metrics[name] = float(value)
-                    estimate = getattr(collection[name], "estimate", None)
-                    if estimate is not None and name.startswith(("pixel", "aupro")):
-                        self.bounds[name] = (float(estimate.lower), float(estimate.upper))
+            values, found = collection.compute(), estimates(collection)
+            for name, value in values.items():
+                if math.isnan(float(value)):
+                    continue
+                self.metrics[name] = float(value)
+                if name in found and found[name].lower < found[name].upper:
+                    self.bounds[name] = (found[name].lower, found[name].upper)
         self.study = {name: self._study(name) for name in self.map_names}
 
     def _study(self, name: str) -> dict[str, float]:
@@ -151,12 +224,13 @@ class EvaluationModule(LightningModule):
         if not normal:
             return {}
         k = max(1, int(self.false_alarm_rate * (len(normal) + 1)))
-        f1 = self.pixel_metrics["pixel_f1_max"]
-        threshold = f1.estimate.threshold if isinstance(f1, PixelF1Max) else math.nan
+        pixel = estimates(self.pixel_metrics)["pixel_f1_max"].threshold
+        # The smallest float32 above the k-th largest score, since at the threshold already means anomalous.
+        image = float(np.nextafter(np.float32(normal[k - 1]), np.float32(np.inf)))
         return {
-            "image_threshold": normal[k - 1],
+            "image_threshold": image,
             "image_false_alarm_rate": k / (len(normal) + 1),
-            "pixel_threshold": None if math.isnan(threshold) else float(threshold),
+            "pixel_threshold": None if math.isnan(pixel) else float(pixel),
             "pixel_f1_on_synthetic": self.metrics.get("pixel_f1_max"),
             "normal_images": len(normal),
             "source": "held-out normal training images and their synthetic twins",
