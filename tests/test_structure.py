@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dmdd.config import build, config_dir
+from dmdd.config import build, compose_config, config_dir
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src/dmdd"
@@ -122,3 +122,18 @@ def test_every_teacher_builds_with_random_weights(option):
 
 def test_callbacks_build():
     assert [type(build(entry)).__name__ for entry in composed().callbacks.values()] == ["StageProgress"]
+
+
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*/*.yaml"))
+
+
+def test_every_experiment_composes_and_states_its_command():
+    assert len(EXPERIMENTS) == 5
+    for file in EXPERIMENTS:
+        override = f"+experiments/{file.parent.name}={file.stem}"
+        config = compose_config("train", ["category=x", "recipe=cpu", override])
+        plain = compose_config("train", ["category=x", "recipe=cpu"])
+        text = file.read_text()
+        assert config != plain, file
+        assert "# Question:" in text
+        assert f"python -m dmdd.train category=screw teacher=efficientnet_lite0 recipe=cpu {override}\n" in text

@@ -128,6 +128,22 @@ def test_offline_wandb_run_holds_both_stages_and_the_result(tmp_path, demo_root)
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
 
 
+def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(tmp_path, demo_root):
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one CPU core")
+    smoke = [argument for argument in SMOKE if not argument.startswith("category")]
+    arguments = ["-m", "category=nosuch,plate", "seed=0,1", "trainer.devices=2", "trainer.accelerator=cpu", "name=s"]
+    done = dmdd(*smoke, f"data_dir={demo_root}", "evaluation.pictures=0", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: unknown category 'nosuch'") == 2
+    assert "error: 2 runs of the sweep did not finish" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "runs/demo").iterdir()) == ["plate"]
+    folders = sorted((tmp_path / "runs/demo/plate").iterdir())
+    assert [folder.name for folder in folders] == ["s_seed0", "s_seed1"]
+    assert [json.loads((folder / "result.json").read_text())["seed"] for folder in folders] == [0, 1]
+    assert done.stdout.count("test set, percent") == 2
+
+
 BAD_INPUT = [
     (["category=plat"], r"unknown category 'plat'.*plate"),
     ([], r"category is missing.*plate"),
@@ -147,6 +163,7 @@ BAD_INPUT = [
     (["category=plate", "pairs.procedural=-1"], r"PairSynthesis.*must be >= 0"),
     (["category=plate", "teacher.weights=none.pth"], r"teacher.weights: no file at"),
     (["category=plate", "trainer.nonsense=1"], r"nonsense"),
+    (["plate"], r"'plate' is not a setting; write NAME=VALUE, as in category=plate"),
 ]
 
 

@@ -117,15 +117,23 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
     try:
         folder = config_dir()
         search = _experiments()
-        overrides = [a for a in arguments if not a.startswith("-")]
-        if not _asks_hydra(arguments) and "-m" not in arguments and "--multirun" not in arguments:
+        # Overrides go together after the flags: Hydra's parser takes them in one piece only.
+        overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
+        flags = [a for a in arguments if a not in overrides]
+        for before, argument in zip(["", *arguments], arguments, strict=False):
+            if argument in flags and not argument.startswith("-") and not before.startswith("-"):
+                raise UserError(f"'{argument}' is not a setting; write NAME=VALUE, as in category={argument}")
+        if not flags:
             # Composed once before Hydra does, because Hydra prints a wrong override as several lines and makes the
             # run folder first.
             with initialize_config_dir(str(folder), version_base="1.3"):
                 compose(config_name, overrides=[*search, *overrides])
         GlobalHydra.instance().clear()
-        sys.argv = [sys.argv[0], *arguments, *search]
-        hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job))()
+        sys.argv = [sys.argv[0], *flags, *overrides, *search]
+        failures: list[str] = []
+        hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job, failures))()
+        if failures:
+            raise UserError(f"{len(failures)} runs of the sweep did not finish: {'; '.join(failures)}")
     except (HydraException, OmegaConfBaseException) as error:
         print_error(UserError(_first_part(error)))
         return 2
@@ -139,23 +147,22 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
     return 0
 
 
-def _asks_hydra(arguments: list[str]) -> bool:
-    return any(
-        a in ("--help", "-h", "--hydra-help", "--version", "--info", "-i", "--shell-completion") for a in arguments
-    )
-
-
-def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let a ``UserError`` leave Hydra, which would print it its own way, as an exit."""
+def _one_line(job: Callable[[Any], Any], failures: list[str]) -> Callable[[Any], Any]:
+    """Let a ``UserError`` leave Hydra, which would print it its own way, as an exit; in a sweep go on with the rest."""
 
     def wrapped(config: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
 
+        hydra_config = HydraConfig.get()
         try:
             return job(config)
         except UserError as error:
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            _remove_if_empty(Path(hydra_config.runtime.output_dir))
             print_error(error)
+            if hydra_config.mode == RunMode.MULTIRUN:
+                failures.append(" ".join(hydra_config.overrides.task))
+                return None
             raise SystemExit(2) from None
 
     return wrapped

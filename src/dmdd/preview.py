@@ -21,9 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     if any(argument in ("-h", "--help") for argument in given):
-        print(
-            f"usage: python -m dmdd.data preview [output=FILE.png] [count=N] [columns=N] [SETTING=VALUE ...]\n\n{__doc__}"
-        )
+        print("usage: python -m dmdd.data preview [output=FILE.png] [count=N] [columns=N] [SETTING=VALUE ...]")
         return 0
     own, overrides = dict(OWN_SETTINGS), []
     for argument in given:
