@@ -2,8 +2,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Networks and images are tiny here: on busy machines a second thread waits more than it works.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,8 @@ def composed(*overrides: str) -> OmegaConf:
 def test_every_group_is_counted_here():
     found = {folder.name: len(list(folder.glob("*.yaml"))) for folder in CONF.iterdir() if folder.is_dir()}
     assert found == GROUP_SIZES
-    assert [file.name for file in CONF.glob("*.yaml")] == ["train.yaml"]
+    assert sorted(file.name for file in CONF.glob("*.yaml")) == ["evaluate.yaml", "train.yaml"]
+    assert compose_config("evaluate", ["category=x", "model=y"]).model == "y"
     assert config_dir() == CONF
 
 

@@ -20,7 +20,7 @@ SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_w
 
 
 def dmdd(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    variables = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
     command = [sys.executable, "-m", "dmdd.train", *arguments]
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
 
@@ -39,6 +39,8 @@ def run(tmp_path_factory, demo_root) -> Path:
 def test_everything_of_the_run_lies_in_its_folder(run):
     assert sorted(file.name for file in run.iterdir()) == [
         "config.yaml",
+        "curves.json",
+        "curves.png",
         "images",
         "metrics.csv",
         "model",
@@ -94,11 +96,57 @@ def test_pictures_cover_every_defect_type(run):
             assert picture.size == (4 * 128, 128 + CAPTION_PX)
 
 
+def test_curves_begin_and_end_where_they_must(run):
+    curves = json.loads((run / "curves.json").read_text())
+    assert set(curves) == {"image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro"}
+    for name in ("image_roc", "pixel_roc", "pro"):
+        x, y = curves[name]["x"], curves[name]["y"]
+        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+        assert x == sorted(x)
+        assert y == sorted(y)
+    area = np.trapezoid(curves["image_roc"]["y"], curves["image_roc"]["x"])
+    assert area == pytest.approx(
+        json.loads((run / "result.json").read_text())["test"]["metrics"]["image_auroc"], abs=1e-4
+    )
+    with Image.open(run / "curves.png") as picture:
+        assert picture.size[0] > 4 * picture.size[1]
+
+
 def test_log_has_the_losses_of_both_stages(run):
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     for column in ("distillation/ngm", "distillation/aim", "segmentation/loss", "distillation/learning_rate"):
         assert any(row[column] for row in rows), column
+
+
+def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_path, demo_root, monkeypatch):
+    from dmdd.evaluate import main
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["dataset=demo", "category=plate", f"data_dir={demo_root}", f"model={run / 'model'}", "pictures=1"]
+    assert main([*arguments, f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    old, new = (json.loads((folder / "result.json").read_text()) for folder in (run, tmp_path / "out"))
+    assert new["test"] == old["test"]
+    assert new["calibration"] == old["calibration"]
+    assert (tmp_path / "out/scores.csv").read_text() == (run / "scores.csv").read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "model is missing: give model=FOLDER"),
+        (["model=nowhere"], "no detector.json in .*nowhere; give the model folder of a finished run"),
+        (["model=nowhere", "batch_size=0"], "batch_size=0: give a positive whole number"),
+    ],
+)
+def test_evaluate_with_bad_input(tmp_path, demo_root, monkeypatch, capsys, arguments, message):
+    from dmdd.evaluate import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["dataset=demo", "category=plate", f"data_dir={demo_root}", *arguments]) == 2
+    assert re.search(f"error: .*{message}", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_devices_run_through_and_score_every_image(tmp_path, demo_root, demo_category):

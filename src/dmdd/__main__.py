@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = {
     "train": ("dmdd.train", "train DMDD on one category: dmdd train category=screw"),
+    "evaluate": ("dmdd.evaluate", "measure a saved model: dmdd evaluate model=runs/.../model category=screw"),
     "data": ("dmdd.data.__main__", "check a data set, fetch one, or draw the demo: dmdd data check --help"),
 }
 

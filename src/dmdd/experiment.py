@@ -18,7 +18,7 @@ from dmdd.config import build
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category
 from dmdd.models.detector import Detector
-from dmdd.pictures import write_pictures
+from dmdd.pictures import write_curves, write_pictures
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.segmentation import SegmentationModule
@@ -40,6 +40,33 @@ def quiet_lightning() -> None:
         logging.getLogger(name).propagate = False
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+def write_evaluation(
+    folder: Path, *, evaluation: EvaluationModule, category: Category, pictures: int, accelerator: str
+) -> list[Path]:
+    """Write what an evaluation leaves beside its result: scores, curves and pictures.
+
+    Args:
+        folder: Where to.
+        evaluation: After ``trainer.test``.
+        category: What was tested.
+        pictures: How many at most.
+        accelerator: ``gpu`` or ``cpu``, where the pictures' maps are computed.
+
+    Returns:
+        The picture files.
+    """
+    results.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root)
+    write_curves(folder, evaluation.curves)
+    return write_pictures(
+        folder / "images",
+        detector=evaluation.detector,
+        samples=category.test,
+        scores=evaluation.scores,
+        count=pictures,
+        device=torch.device("cuda" if accelerator == "gpu" else "cpu"),
+    )
 
 
 class Experiment:
@@ -75,6 +102,7 @@ class Experiment:
             batch_size=config.batch_size,
             seed=config.seed,
             augmentation=build(config.augmentation),
+            native_masks=config.evaluation.native_masks,
             **config.data,
         )
         self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
@@ -177,16 +205,12 @@ class Experiment:
             validation: Figures of the synthetic validation.
             seconds: Wall time by step.
         """
-        results.write_scores(
-            self.run_dir / "scores.csv", self.category.test, self.evaluation.scores, self.category.root
-        )
-        pictures = write_pictures(
-            self.run_dir / "images",
-            detector=self.detector,
-            samples=self.category.test,
-            scores=self.evaluation.scores,
-            count=self.config.evaluation.pictures,
-            device=torch.device("cuda" if self.accelerator == "gpu" else "cpu"),
+        pictures = write_evaluation(
+            self.run_dir,
+            evaluation=self.evaluation,
+            category=self.category,
+            pictures=self.config.evaluation.pictures,
+            accelerator=self.accelerator,
         )
         result = self._result(validation, seconds)
         results.write_result(self.run_dir / "result.json", result)
@@ -212,7 +236,7 @@ class Experiment:
                 "weights": self.weights.name,
                 "sha256": self.weights.sha256,
             },
-            "protocol": results.PROTOCOL,
+            "protocol": results.protocol(native_masks=config.evaluation.native_masks),
             "wall_time_s": {name: round(value, 2) for name, value in seconds.items()},
             "device": runtime.describe_device(self.accelerator),
             "devices": config.trainer.devices,

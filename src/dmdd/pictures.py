@@ -1,5 +1,6 @@
 """Pictures of a run: input, mask, map and overlay side by side, for a sample that shows the worst too."""
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Sample
+from dmdd.metrics import Curve
 from dmdd.models.detector import Detector
+from dmdd.results import write_atomically
 from dmdd.training.evaluation import ImageScore
 
 CAPTION_PX = 22
@@ -91,11 +95,12 @@ def write_pictures(
     files = []
     for place, index in enumerate(chosen):
         sample, batch = samples[index], dataset.__getitems__([index])
+        mask = batch.masks[0][0]
         with torch.no_grad():
             heat = detector(batch.images.to(device)).map[0, 0].cpu()
         score = by_index[index]
         caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"
-        picture = draw_panels(batch.images[0], batch.masks[0, 0], heat, threshold=threshold, caption=caption)
+        picture = draw_panels(batch.images[0], mask, heat, threshold=threshold, caption=caption)
         name = re.sub(r"[^\w.-]+", "_", f"{place:02d}_{sample.defect}_{sample.path.stem}")
         file = folder / f"{name}.png"
         # cv2.imwrite cannot write to every path on every system; encoding first can.
@@ -142,3 +147,32 @@ def draw_panels(image: Tensor, mask: Tensor, heat: Tensor, *, threshold: float, 
     text = caption.encode("ascii", "replace").decode()
     cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     return np.concatenate([strip, panels])
+
+
+CURVE_AXES = {
+    "image_roc": ("image ROC", "false-positive rate", "true-positive rate", 1.0),
+    "image_pr": ("image precision-recall", "recall", "precision", 1.0),
+    "pixel_roc": ("pixel ROC", "false-positive rate", "true-positive rate", 1.0),
+    "pixel_pr": ("pixel precision-recall", "recall", "precision", 1.0),
+    "pro": ("per-region overlap, to FPR 0.3", "false-positive rate", "mean overlap", 0.3),
+}
+
+
+def write_curves(folder: Path, curves: dict[str, Curve]) -> None:
+    """Write the test curves as data and as a figure: ``curves.json`` and ``curves.png``.
+
+    Args:
+        folder: Where to.
+        curves: By name, see ``CURVE_AXES``.
+    """
+    if not curves:
+        return
+    points = {name: {"x": curve.x.round(6).tolist(), "y": curve.y.round(6).tolist()} for name, curve in curves.items()}
+    write_atomically(folder / "curves.json", json.dumps(points) + "\n")
+    figure = Figure(figsize=(3.4 * len(curves), 3.6), layout="constrained")
+    for axes, (name, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        title, x_label, y_label, x_limit = CURVE_AXES[name]
+        axes.plot(curve.x, curve.y, linewidth=1.5)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, x_limit), ylim=(0, 1.01))
+        axes.grid(alpha=0.3)
+    figure.savefig(folder / "curves.png", dpi=110)

@@ -12,12 +12,27 @@ from rich.table import Table
 from dmdd.data.listing import Sample
 from dmdd.training.evaluation import EvaluationModule, ImageScore
 
-PROTOCOL = {
-    "selection": "none on test data: fixed step budgets, the last weights are measured, once",
-    "thresholds": "held-out normal training images and their synthetic twins",
-    "masks_and_maps": "compared at the input size",
-    "aupro": "pooled over all images, 8-connected regions, linear interpolation at the FPR limit, divided by it",
-}
+
+def protocol(*, native_masks: bool) -> dict[str, str]:
+    """Say how the figures came about, as ``result.json`` records it.
+
+    Args:
+        native_masks: Whether maps were compared with masks of the images' own sizes.
+
+    Returns:
+        Sentences by topic.
+
+    Source: METHOD section 5.
+    """
+    size = (
+        "compared at the masks' own size, maps upsampled bilinearly" if native_masks else "compared at the input size"
+    )
+    return {
+        "selection": "none on test data: fixed step budgets, the last weights are measured, once",
+        "thresholds": "held-out normal training images and their synthetic twins",
+        "masks_and_maps": size,
+        "aupro": "pooled over all images, 8-connected regions, linear interpolation at the FPR limit, divided by it",
+    }
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -106,15 +121,11 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     console.print(table)
     if types := result["test"].get("types"):
         console.print(_type_table(types))
-    seconds = result["wall_time_s"]
-    console.print(
-        f"distillation {seconds['distillation'] / 60:.1f} min, segmentation {seconds['segmentation'] / 60:.1f} min, "
-        f"everything {seconds['total'] / 60:.1f} min on {result['device']}",
-        soft_wrap=True,
-    )
-    console.print(f"result    {run_dir / 'result.json'}", soft_wrap=True)
-    console.print(f"pictures  {run_dir / 'images'}", soft_wrap=True)
-    console.print(f"model     {run_dir / 'model'}", soft_wrap=True)
+    minutes = [f"{name} {seconds / 60:.1f} min" for name, seconds in result["wall_time_s"].items()]
+    console.print(f"{', '.join(minutes)} on {result['device']}", soft_wrap=True)
+    for title, name in (("result", "result.json"), ("pictures", "images"), ("model", "model")):
+        if (run_dir / name).exists():
+            console.print(f"{title:<9} {run_dir / name}", soft_wrap=True)
 
 
 def _type_table(types: dict[str, dict[str, float]]) -> Table:

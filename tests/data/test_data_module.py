@@ -176,3 +176,13 @@ def test_no_device_is_left_without_images(demo_category):
 def test_batch_size_must_be_positive(demo_category):
     with pytest.raises(UserError, match="batch_size=0: give a positive whole number"):
         make(demo_category, batch_size=0)
+
+
+def test_native_masks_keep_the_size_of_the_file(demo_category):
+    dataset = FileDataset(demo_category.test, (64, 64), native_masks=True)
+    batch = dataset.__getitems__(list(range(len(demo_category.test))))
+    assert batch.images.shape[-2:] == (64, 64)
+    for mask, sample in zip(batch.masks, demo_category.test, strict=True):
+        assert mask.shape == (1, 128, 128)
+        if sample.mask_path is not None:
+            assert np.array_equal(mask[0].numpy(), read_mask(sample.mask_path, size=(128, 128)))

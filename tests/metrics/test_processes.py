@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from dmdd.errors import UserError
-from dmdd.metrics import DefectTypes, PixelBootstrap, ShardSampler, image_metrics, pixel_metrics
+from dmdd.metrics import DefectTypes, PixelBootstrap, image_metrics, pixel_metrics
 
 N_IMAGES = 5
 TYPES = ["good", "dent", "scratch", "good", "dent"]
@@ -43,7 +42,7 @@ def evaluate(indices):
 def worker(rank, store, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    uneven = evaluate(ShardSampler(range(N_IMAGES), rank=rank, world_size=2))
+    uneven = evaluate(range(rank, N_IMAGES, 2))
     torch.save(uneven, f"{folder}/uneven{rank}")
     # torchmetrics warns of a process that saw nothing; it is what is tested here
     with pytest.warns(UserWarning, match="before the ``update`` method") if rank else torch.no_grad():
@@ -58,16 +57,3 @@ def test_two_processes_give_the_bits_of_one(tmp_path):
     torch.multiprocessing.spawn(worker, (tmp_path / "store", tmp_path), nprocs=2)
     for name in ("uneven0", "uneven1", "one_idle0", "one_idle1"):
         assert torch.load(tmp_path / name) == expected, name
-
-
-@pytest.mark.parametrize(("length", "world_size"), [(5, 2), (2, 3), (0, 2), (7, 1)])
-def test_shards_hold_every_image_once(length, world_size):
-    shards = [ShardSampler(range(length), rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert sorted(index for shard in shards for index in shard) == list(range(length))
-    assert [len(list(shard)) for shard in shards] == [len(shard) for shard in shards]
-
-
-@pytest.mark.parametrize("rank", [-1, 2])
-def test_rank_outside_the_world_is_refused(rank):
-    with pytest.raises(UserError, match=r"rank must lie in \[0, 2\)"):
-        ShardSampler(range(5), rank=rank, world_size=2)

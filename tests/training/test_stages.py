@@ -2,11 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from lightning import Trainer, seed_everything
 
 from dmdd.data.datamodule import PairDataModule
+from dmdd.data.images import read_mask
 from dmdd.errors import UserError
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -228,3 +230,22 @@ def test_metrics_of_a_known_detector(data, demo_category):
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)
+
+
+def test_native_masks_are_compared_at_their_own_size(data, demo_category):
+    defects = [sample.defect for sample in demo_category.test]
+    data.native_masks = True
+    module = EvaluationModule(KnownDetector(), defects=defects, resamples=20)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    # Every map is constant, so only the share of anomalous pixels in each native image matters: by hand from the files.
+    rows = []
+    for (index, _, score), sample in zip(module.scores, demo_category.test, strict=True):
+        size = (128, 128)
+        mask = np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size=size)
+        rows.append((score, int(mask.sum()), int((~mask).sum()), index))
+    wins = sum(a * n * ((s > t) + 0.5 * (s == t)) for s, a, _, _ in rows for t, _, n, _ in rows)
+    total = sum(a for _, a, _, _ in rows) * sum(n for _, _, n, _ in rows)
+    lower, upper = module.bounds.get("pixel_auroc", (module.metrics["pixel_auroc"],) * 2)
+    assert lower - 1e-9 <= wins / total <= upper + 1e-9
+    assert set(module.intervals) >= {"pixel_auroc", "aupro_30", "image_auroc"}
+    assert set(module.types) == set(defects)

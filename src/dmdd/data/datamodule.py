@@ -40,6 +40,7 @@ class PairDataModule(LightningDataModule):
         textures_dir: Folder of texture images; read only if a source of ``synthesis`` uses textures.
         augmentation: albumentations composition for the normal image, or None.
         evaluation_batch_size: Images a device scores at once.
+        native_masks: Leave the test masks at the images' own sizes.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
 
     Raises:
@@ -60,6 +61,7 @@ class PairDataModule(LightningDataModule):
         textures_dir: str | Path | None = None,
         augmentation: Augmentation | None = None,
         evaluation_batch_size: int = 16,
+        native_masks: bool = False,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -68,6 +70,7 @@ class PairDataModule(LightningDataModule):
         self.category, self.synthesis = category, synthesis
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
+        self.native_masks = native_masks
         self.seed, self.held_out_fraction = seed, held_out_fraction
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
@@ -173,7 +176,7 @@ class PairDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""
-        dataset = FileDataset(self.category.test, self.image_size)
+        dataset = FileDataset(self.category.test, self.image_size, native_masks=self.native_masks)
         own, size = self._own_part(len(dataset)), self.evaluation_batch_size
         return self._loader(dataset, batch_sampler=[own[i : i + size] for i in range(0, len(own), size)])
 
@@ -190,7 +193,7 @@ class PairDataModule(LightningDataModule):
             dataset,
             batch_sampler=batch_sampler,
             num_workers=self.num_workers,
-            collate_fn=_already_a_batch,
+            collate_fn=as_is,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=False,
         )
@@ -274,5 +277,6 @@ def _as_float(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def _already_a_batch(batch: Any) -> Any:
+def as_is(batch: Any) -> Any:
+    """Collate nothing: the data sets here gather whole batches themselves."""
     return batch

@@ -60,13 +60,14 @@ class EvaluationBatch(NamedTuple):
 
     Args:
         images: ``(B, 3, h, w)`` uint8 RGB at the input size.
-        masks: ``(B, 1, h, w)`` bool; all False for a normal image.
+        masks: ``(B, 1, h, w)`` bool at the input size, or B masks ``(1, H, W)`` of the images' own sizes; all False for
+            a normal image.
         labels: ``(B,)`` int64, 0 normal, 1 anomalous.
         indices: ``(B,)`` int64, position in the evaluated set; a twin has minus one minus that of its normal image.
     """
 
     images: Tensor
-    masks: Tensor
+    masks: Tensor | list[Tensor]
     labels: Tensor
     indices: Tensor
 
@@ -171,10 +172,11 @@ class FileDataset(Dataset[EvaluationBatch]):
     Args:
         samples: What to read.
         size: Height and width in pixels.
+        native_masks: Leave the masks at the images' own sizes.
     """
 
-    def __init__(self, samples: Sequence[Sample], size: tuple[int, int]) -> None:
-        self.samples, self.size = samples, size
+    def __init__(self, samples: Sequence[Sample], size: tuple[int, int], *, native_masks: bool = False) -> None:
+        self.samples, self.size, self.native_masks = samples, size, native_masks
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -191,9 +193,12 @@ class FileDataset(Dataset[EvaluationBatch]):
             if sample.mask_path is not None:
                 mask = read_mask(sample.mask_path, size=(height, width))
             images.append(resize_images(_as_batch(image), self.size))
-            masks.append(resize_masks(torch.from_numpy(mask)[None, None], self.size))
+            masks.append(torch.from_numpy(mask)[None])
         labels = torch.tensor([self.samples[index].label for index in indices])
-        return EvaluationBatch(torch.cat(images), torch.cat(masks), labels, torch.tensor(indices))
+        if self.native_masks:
+            return EvaluationBatch(torch.cat(images), masks, labels, torch.tensor(indices))
+        resized = torch.cat([resize_masks(mask[None], self.size) for mask in masks])
+        return EvaluationBatch(torch.cat(images), resized, labels, torch.tensor(indices))
 
 
 def _as_batch(image: np.ndarray) -> Tensor:

@@ -9,7 +9,6 @@ from dmdd.metrics.native import native_maps, update_native
 from dmdd.metrics.per_image import AUPROPerImage200
 from dmdd.metrics.per_type import DefectTypes, TypeRow, recall_by_type
 from dmdd.metrics.pixel import AUPRO, PixelAUROC, PixelAveragePrecision, PixelF1Max, PixelIoUMax
-from dmdd.metrics.sampling import ShardSampler
 from dmdd.metrics.suites import image_metrics, pixel_metrics
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "PixelBootstrap",
     "PixelF1Max",
     "PixelIoUMax",
-    "ShardSampler",
     "TypeRow",
     "bootstrap_image_metrics",
     "estimates",

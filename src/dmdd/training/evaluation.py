@@ -1,7 +1,7 @@
 """Evaluation: calibrate on held-out pairs, then measure the test set once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,20 @@ from dmdd.data.datasets import EvaluationBatch
 from dmdd.errors import UserError
 from dmdd.metrics import (
     AUPRO,
+    Curve,
     DefectTypes,
     PixelAUROC,
     PixelBootstrap,
     bootstrap_image_metrics,
     estimates,
     image_metrics,
+    native_maps,
     percentile_interval,
     pixel_metrics,
+    precision_recall_curve,
+    pro_curve,
     recall_by_type,
+    roc_curve,
 )
 from dmdd.models.detector import MAP_NAMES, Detector
 
@@ -34,8 +39,9 @@ class EvaluationModule(LightningModule):
 
     After ``test``, ``metrics`` holds the figures of the detector's own map and score, ``bounds`` the certified interval
     of those that have one, ``intervals`` their 95 % intervals over the choice of test images, ``study`` pixel AUROC,
-    AUPRO and image AUROC of every map by its name, ``types`` figures by defect type, and ``scores`` index, label and
-    score of each image. After ``validate`` the figures but those by type are of the synthetic validation.
+    AUPRO and image AUROC of every map by its name, ``types`` figures by defect type, ``curves`` ROC,
+    precision-recall and per-region-overlap curves, and ``scores`` index, label and score of each image. After
+    ``validate`` metrics, bounds, study and scores are of the synthetic validation.
 
     Args:
         detector: What is measured; calibration fills its ``calibration``.
@@ -76,6 +82,7 @@ class EvaluationModule(LightningModule):
         self.metrics: dict[str, float] = {}
         self.intervals: dict[str, tuple[float, float]] = {}
         self.types: dict[str, dict[str, float]] = {}
+        self.curves: dict[str, Curve] = {}
         self.bounds: dict[str, tuple[float, float]] = {}
         self.study: dict[str, dict[str, float]] = {}
         self.scores: list[ImageScore] = []
@@ -100,9 +107,9 @@ class EvaluationModule(LightningModule):
         maps = self._step(batch)
         if self._pixels_known and self.type_metrics is not None:
             types = [self.defects[index] for index in batch.indices.tolist()]
-            self.type_metrics.update(maps, batch.masks, types)
+            _compare(self.type_metrics.update, maps, batch.masks, types)
         if self._pixels_known and self.resamples:
-            self.bootstrap.update(maps, batch.masks, batch.indices.tolist())
+            _compare(self.bootstrap.update, maps, batch.masks, batch.indices.tolist())
 
     def _step(self, batch: EvaluationBatch) -> Tensor:
         maps = self.detector.maps(batch.images, only=self.map_names)
@@ -112,9 +119,9 @@ class EvaluationModule(LightningModule):
         for name in self.map_names:
             self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
         if self._pixels_known:
-            self.pixel_metrics.update(maps["segmentation"], batch.masks)
+            _compare(self.pixel_metrics.update, maps["segmentation"], batch.masks)
             for name, metrics in self.study_pixels.items():
-                metrics.update(maps[name], batch.masks)  # type: ignore[operator]
+                _compare(metrics.update, maps[name], batch.masks)  # type: ignore[arg-type]
         self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
         return maps["segmentation"]
 
@@ -149,10 +156,27 @@ class EvaluationModule(LightningModule):
         self.detector.calibration = self._calibrate()
 
     def on_test_epoch_end(self) -> None:
-        """Compute the figures, their intervals and those by type."""
+        """Compute the figures, their intervals, those by type, and the curves."""
         self._finish()
         self.types = self._by_type() if self.defects else {}
         self.intervals = self._resample() if self.resamples else {}
+        self.curves = self._draw_curves()
+
+    def _draw_curves(self) -> dict[str, Curve]:
+        image: Any = self.image_metrics["image_auroc"]
+        with image.sync_context():
+            steps = image.steps()
+        curves = {"image_roc": roc_curve(steps), "image_pr": precision_recall_curve(steps)}
+        if self._pixels_known:
+            pixel: Any = self.pixel_metrics["pixel_auroc"]
+            with pixel.sync_context():
+                steps = pixel.steps()
+            curves |= {
+                "pixel_roc": roc_curve(steps),
+                "pixel_pr": precision_recall_curve(steps),
+                "pro": pro_curve(steps),
+            }
+        return {name: curve for name, curve in curves.items() if len(curve.x)}
 
     def _by_type(self) -> dict[str, dict[str, float]]:
         """Share of images and pixels found at the calibrated thresholds, and AUPRO, by type; absent where unknown."""
@@ -235,6 +259,15 @@ class EvaluationModule(LightningModule):
             "normal_images": len(normal),
             "source": "held-out normal training images and their synthetic twins",
         }
+
+
+def _compare(update: Callable[..., None], maps: Tensor, masks: Tensor | list[Tensor], *more: Sequence[Any]) -> None:
+    """Give a metric a batch at once, or image by image where the masks have sizes of their own."""
+    if isinstance(masks, Tensor):
+        update(maps, masks, *more)
+        return
+    for place, (own, mask) in enumerate(native_maps(maps, masks)):
+        update(own, mask, *(values[place : place + 1] for values in more))
 
 
 def _study_metrics() -> MetricCollection:

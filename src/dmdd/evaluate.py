@@ -1,0 +1,98 @@
+"""Measure a saved model on a test set: ``python -m dmdd.evaluate model=runs/.../model category=screw``."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dmdd.config import run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the entry point.
+
+    Args:
+        arguments: Hydra overrides; ``sys.argv[1:]`` if None.
+
+    Returns:
+        Exit code.
+    """
+    return run(evaluate, "evaluate", arguments)
+
+
+def evaluate(config: Any) -> None:
+    """Evaluate as configured, on one device.
+
+    Args:
+        config: ``conf/evaluate.yaml`` composed.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
+    """
+    from lightning import Trainer
+    from omegaconf import OmegaConf
+    from torch.utils.data import DataLoader
+
+    from dmdd import results, runtime
+    from dmdd.config import build
+    from dmdd.data.datamodule import as_is
+    from dmdd.data.datasets import FileDataset
+    from dmdd.errors import UserError, check_positive
+    from dmdd.experiment import quiet_lightning, write_evaluation
+    from dmdd.models.detector import Detector
+    from dmdd.train import read_category
+    from dmdd.training.evaluation import EvaluationModule
+
+    started = time.monotonic()
+    OmegaConf.resolve(config)
+    if config.model is None:
+        raise UserError("model is missing: give model=FOLDER, the model folder of a run")
+    check_positive("batch_size", config.batch_size)
+    category = read_category(config)
+    detector = Detector.load(config.model)
+    accelerator = runtime.resolve_accelerator(config.accelerator)
+    runtime.check_devices(1, accelerator, config.batch_size)
+    quiet_lightning()
+    module = EvaluationModule(
+        detector,
+        defects=[sample.defect for sample in category.test],
+        has_masks=category.has_masks,
+        study_maps=config.study_maps,
+        resamples=config.resamples,
+    )
+    dataset = FileDataset(category.test, detector.input_size, native_masks=config.native_masks)
+    indices = list(range(len(dataset)))
+    batches = [indices[i : i + config.batch_size] for i in range(0, len(indices), config.batch_size)]
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.num_workers, collate_fn=as_is)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision=config.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[build(entry) for entry in config.callbacks.values() if entry is not None],
+    )
+    trainer.test(module, dataloaders=loader, verbose=False)
+    run_dir = Path(config.run_dir)
+    write_evaluation(run_dir, evaluation=module, category=category, pictures=config.pictures, accelerator=accelerator)
+    result = {
+        "dataset": category.dataset,
+        "category": category.name,
+        "model": str(Path(config.model).resolve()),
+        "test": results.evaluation_entries(module),
+        "calibration": detector.calibration,
+        "protocol": results.protocol(native_masks=config.native_masks),
+        "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
+        "device": runtime.describe_device(accelerator),
+        "precision": {"evaluation": config.precision},
+        "commit": runtime.git_commit(),
+        "versions": runtime.describe_versions(),
+        "command": ["python", "-m", "dmdd.evaluate", *sys.argv[1:]],
+    }
+    results.write_result(run_dir / "result.json", result)
+    results.print_summary(result, run_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
