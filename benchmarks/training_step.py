@@ -122,9 +122,8 @@ def main() -> None:
         real.run("step", lambda: step(real, real.run("pairs", pairs)))
         cached.run("step", lambda: step(cached, kept))
     whole, without = real.median_ms("step"), cached.median_ms("step")
-    print(
-        f"{runtime.describe_device(accelerator)}, {'bfloat16' if mixed else 'float32'}, {torch.get_num_threads()} threads"
-    )
+    precision = "bfloat16" if mixed else "float32"
+    print(f"{runtime.describe_device(accelerator)}, {precision}, {torch.get_num_threads()} threads")
     print(f"teacher {options.teacher}, recipe {options.recipe}, pairs {options.pairs}, batch {config.batch_size}")
     for name in ("pairs", "teacher", "student", "loss", "backward", "optimizer"):
         print(f"{name:<10} {real.median_ms(name):8.1f} ms {100 * real.median_ms(name) / whole:6.1f} %")

@@ -116,7 +116,7 @@ def test_resized_masks_stay_masks():
 
 
 def test_saved_and_loaded_detector_is_the_same(tmp_path):
-    detector = make(score_map="both", score_fraction=0.01)
+    detector = make(score_map="both", score_fraction=0.01).to(memory_format=torch.channels_last)
     detector.calibration = {"image_threshold": 0.25, "pixel_threshold": 0.5}
     detector.save(tmp_path / "model")
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["detector.json", "weights.safetensors"]

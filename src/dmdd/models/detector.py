@@ -194,7 +194,7 @@ class Detector(nn.Module):
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{SPEC_FILE} does not describe a detector: {error}") from error
         # The layout it was trained and measured in: the faster one, and another would round differently.
-        return detector.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return detector.eval().to(memory_format=torch.channels_last)
 
     def save(self, folder: str | Path) -> None:
         """Write ``weights.safetensors`` and ``detector.json`` into ``folder``, each by an atomic rename.
