@@ -229,7 +229,7 @@ class Experiment:
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
-                "tested": len(self.category.test),
+                "tested": len(self.evaluation.scores),
             },
             "teacher": {
                 "backbone": self.detector.teacher.spec["backbone"],
