@@ -45,6 +45,19 @@ def test_every_kind_of_the_same_image_gives_the_same(inspector, tmp_path):
     assert all(np.array_equal(detection.map, detections[0].map) for detection in detections)
 
 
+def test_an_opened_image_is_read_like_its_file(inspector, tmp_path):
+    deep = tmp_path / "deep.png"
+    Image.fromarray((np.arange(70 * 50, dtype=np.uint16) * 18).reshape(70, 50)).save(deep)
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    Image.fromarray(PIXELS).save(turned, exif=exif)
+    for file, size in ((deep, (70, 50)), (turned, (50, 70))):
+        with Image.open(file) as opened:
+            assert np.array_equal(as_tensor(opened).numpy(), as_tensor(file).numpy())
+        assert as_tensor(file).shape[1:] == size
+
+
 def test_detection_is_at_the_images_own_size_and_follows_the_thresholds(inspector):
     detection = inspector(PIXELS)
     assert detection.map.shape == detection.mask.shape == (70, 50)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,9 +188,40 @@ def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(
     assert "error: 2 runs of the sweep did not finish" in done.stderr
     assert sorted(p.name for p in (tmp_path / "runs/demo").iterdir()) == ["plate"]
     folders = sorted((tmp_path / "runs/demo/plate").iterdir())
-    assert [folder.name for folder in folders] == ["s_seed0", "s_seed1"]
+    assert [folder.name for folder in folders] == ["s_2_seed0", "s_3_seed1"]
     assert [json.loads((folder / "result.json").read_text())["seed"] for folder in folders] == [0, 1]
     assert done.stdout.count("test set, percent") == 2
+
+
+def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_category):
+    folder = tmp_path / "data/part/good"
+    folder.mkdir(parents=True)
+    for sample in demo_category.train[:6]:
+        shutil.copy(sample.path, folder)
+    arguments = [
+        "dataset=folder",
+        "category=part",
+        "dataset.layout.bad=null",
+        f"data_dir={tmp_path / 'data'}",
+        "name=n",
+    ]
+    done = dmdd(*SMOKE[2:], *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs/folder/part/n/result.json").read_text())
+    assert result["test"]["metrics"] == {}
+    assert result["images"]["tested"] >= 1
+
+
+def test_a_damaged_test_image_is_told_before_training(tmp_path, demo_root, monkeypatch, capsys):
+    from dmdd.train import main
+
+    shutil.copytree(demo_root / "demo", tmp_path / "data/demo")
+    victim = sorted((tmp_path / "data/demo/plate/test/dent").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMOKE, f"data_dir={tmp_path / 'data'}"]) == 2
+    assert victim.name in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
 BAD_INPUT = [
@@ -211,6 +243,8 @@ BAD_INPUT = [
     (["category=plate", "pairs.procedural=-1"], r"PairSynthesis.*must be >= 0"),
     (["category=plate", "teacher.weights=none.pth"], r"teacher.weights: no file at"),
     (["category=plate", "trainer.nonsense=1"], r"nonsense"),
+    (["category=plate", "evaluation.precision=fp32"], r"fp32"),
+    (["category=größe"], r"a value with special letters or signs needs quotes"),
     (["plate"], r"'plate' is not a setting; write NAME=VALUE, as in category=plate"),
 ]
 

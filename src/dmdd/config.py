@@ -48,6 +48,8 @@ def build(node: Any, **arguments: Any) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    # albumentations asks a server for its newest version at import; a training machine may have no network.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         return instantiate(node, **arguments, _convert_="all")
     except InstantiationException as error:
@@ -87,12 +89,18 @@ def compose_config(config_name: str, overrides: list[str]) -> Any:
 
 def _experiments() -> list[str]:
     """Let Hydra find the checkout's ``experiments/``, as in ``+experiments=ablation/ngm_only``."""
-    return [f"hydra.searchpath=[file://{CHECKOUT}]"] if (CHECKOUT / "experiments").is_dir() else []
+    if not (CHECKOUT / "experiments").is_dir():
+        return []
+    quoted = str(CHECKOUT).replace("'", "\\'")  # any letter may stand in a path, few outside quotes in an override
+    return [f"hydra.searchpath=['file://{quoted}']"]
 
 
 def _first_part(error: Exception) -> str:
-    """Leave out of Hydra's message where it has searched."""
-    return str(error).partition("Config search path:")[0]
+    """Leave out of Hydra's message where it has searched, and say how to quote what its parser does not take."""
+    message = str(error).partition("Config search path:")[0]
+    if "token recognition error" in message or "no viable alternative" in message:
+        message += " (a value with special letters or signs needs quotes: 'NAME=\"VALUE\"')"
+    return message
 
 
 def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """One run: parts built from the configuration, two stages of training, calibration, test, and what is written."""
 
 import logging
-import sys
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -40,6 +40,19 @@ def quiet_lightning() -> None:
         logging.getLogger(name).propagate = False
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+def synchronise_batch_norm(detector: Detector) -> None:
+    """Let the trained networks' batch norms share their statistics between GPUs; the frozen teacher stays as it is.
+
+    Lightning's ``sync_batchnorm`` converts every batch norm: it drops the activations that timm fuses into some, and
+    converts them back in training mode, which would move the teacher's statistics.
+
+    Args:
+        detector: Changed in place.
+    """
+    for network in (detector.student, detector.segmentation):
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def write_evaluation(
@@ -106,6 +119,9 @@ class Experiment:
             **config.data,
         )
         self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        several = config.trainer.devices > 1 and self.accelerator == "gpu"
+        if several and config.trainer.sync_batchnorm in ("auto", True):
+            synchronise_batch_norm(self.detector)
         self.distillation = DistillationModule(
             teacher=teacher,
             student=student,
@@ -125,6 +141,7 @@ class Experiment:
         )
         self.loggers: list[Logger] = self._instantiate_all(config.logger)
         self.is_first = True
+        self._evaluator()  # a precision it does not know is told now, not after both stages
 
     @staticmethod
     def _instantiate_all(group: DictConfig | None) -> list[Any]:
@@ -133,14 +150,13 @@ class Experiment:
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = dict(self.config.trainer)
         several = settings["devices"] > 1
-        if settings.get("sync_batchnorm") == "auto":
-            settings["sync_batchnorm"] = several and self.accelerator == "gpu"
         if settings["strategy"] == "auto" and several:
             settings["strategy"] = "ddp"
         trainer = build(
             settings
             | {
                 "accelerator": self.accelerator,
+                "sync_batchnorm": False,  # Lightning would convert the frozen teacher too, see synchronise_batch_norm
                 "precision": precision or self.precision,
                 "max_steps": steps,
                 "log_every_n_steps": max(1, min(settings["log_every_n_steps"], steps)),
@@ -160,7 +176,10 @@ class Experiment:
     def _fit(self, module: LightningModule, steps: int) -> float:
         started = time.monotonic()
         trainer = self._trainer(steps=steps, callbacks=self._instantiate_all(self.config.callbacks))
-        if self.is_first and not (self.run_dir / "config.yaml").exists():
+        if self.is_first and module is self.distillation:
+            # A folder that is used again must not show an old result beside a new model.
+            (self.run_dir / "result.json").unlink(missing_ok=True)
+            shutil.rmtree(self.run_dir / "images", ignore_errors=True)
             results.write_atomically(self.run_dir / "config.yaml", OmegaConf.to_yaml(self.config))
         trainer.fit(module, datamodule=self.data)
         if trainer.interrupted:
@@ -188,7 +207,7 @@ class Experiment:
         return self._trainer(precision=self.config.evaluation.precision, callbacks=callbacks)
 
     def save_model(self) -> None:
-        """Write the model folder, before the test: whatever happens there, the training is not lost."""
+        """Write the model folder; before and after calibration, so that whatever happens there costs no training."""
         if self.is_first:
             self.detector.save(self.run_dir / "model")
 
@@ -243,7 +262,7 @@ class Experiment:
             "precision": {"training": self.precision, "evaluation": config.evaluation.precision},
             "commit": runtime.git_commit(),
             "versions": runtime.describe_versions(),
-            "command": ["python", "-m", "dmdd.train", *sys.argv[1:]],
+            "command": ["python", "-m", "dmdd.train", *config.overrides],
         }
 
     def _log(self, result: dict[str, Any], pictures: list[Path]) -> None:

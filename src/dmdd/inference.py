@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmdd.data.images import read_image
+from dmdd.data.images import convert_image, read_image
 from dmdd.errors import UserError
 from dmdd.models.detector import Detector
 
@@ -112,8 +113,8 @@ def as_tensor(image: Image) -> Tensor:
     """
     if isinstance(image, str | PathLike):
         image = read_image(Path(image))
-    elif hasattr(image, "convert"):  # PIL, without importing it
-        image = np.asarray(image.convert("RGB"))
+    elif isinstance(image, PIL.Image.Image):
+        image = convert_image(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
             raise UserError(

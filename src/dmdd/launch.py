@@ -42,6 +42,8 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
     try:
         start_processes(_child, (work, arguments, devices, port, messages), nprocs=devices, start_method="spawn")
     except ProcessRaisedException as error:
+        if not messages.empty():  # the others fail at the next exchange with the one that met it
+            raise UserError(messages.get()) from None
         raise RuntimeError(f"the process of device {error.error_index} failed:\n{error}") from None
     except ProcessExitedException as error:
         if not messages.empty():

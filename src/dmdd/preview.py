@@ -66,18 +66,21 @@ def write_sheet(config: Any, file: Path, *, count: int, columns: int) -> None:
         category=read_category(config),
         synthesis=build(config.pairs),
         image_size=config.image_size,
-        batch_size=count,
+        batch_size=config.batch_size,
         seed=config.seed,
         augmentation=build(config.augmentation),
         **config.data,
     )
     data.setup("fit")
-    sampler = PairSampler(images=data.training_images, batch_size=count, first_step=0, steps=1, seed=config.seed)
-    pairs = data.make_pairs(data.training_batch(next(iter(sampler))))
+    steps, size = -(-count // config.batch_size), config.batch_size
+    sampler = PairSampler(images=data.training_images, batch_size=size, first_step=0, steps=steps, seed=config.seed)
     tiles = []
-    for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, pairs.mask, strict=True):
-        tile = np.concatenate([t.permute(1, 2, 0).numpy() for t in (normal, anomalous, mask.expand(3, -1, -1))])
-        tiles.append((tile * 255).round().astype(np.uint8))
+    for places in sampler:
+        pairs = data.make_pairs(data.training_batch(places))
+        for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, pairs.mask, strict=True):
+            tile = np.concatenate([t.permute(1, 2, 0).numpy() for t in (normal, anomalous, mask.expand(3, -1, -1))])
+            tiles.append((tile * 255).round().astype(np.uint8))
+    tiles = tiles[:count]
     tiles += [np.zeros_like(tiles[0])] * (-count % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)

@@ -85,7 +85,7 @@ def evaluation_entries(evaluation: EvaluationModule) -> dict[str, Any]:
         "maps": evaluation.study,
         "types": evaluation.types,
     }
-    return {name: entry for name, entry in entries.items() if entry}
+    return {name: entry for name, entry in entries.items() if entry or name == "metrics"}
 
 
 def write_result(file: Path, entries: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     for _, title in names:
         table.add_column(title, justify="right")
     rows = [("detector", result["test"]["metrics"])]
-    rows += [(f"{name} map", figures) for name, figures in result["test"]["maps"].items()]
+    rows += [(f"{name} map", figures) for name, figures in result["test"].get("maps", {}).items()]
     for label, figures in rows:
         table.add_row(label, *(_percent(figures, key) for key, _ in names))
     console = Console()

@@ -28,19 +28,24 @@ def train(config: Any) -> None:
     Raises:
         UserError: Something given cannot be used.
     """
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from dmdd import launch, runtime
+    from dmdd.data.datasets import check_files
     from dmdd.errors import UserError, check_positive
 
     OmegaConf.resolve(config)
     if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: give a whole number from 0 to {2**32 - 1}")
-    read_category(config)  # before any process or training starts, since this is where most mistakes are
+    # Before any process or training starts, since this is where most mistakes are.
+    check_files(read_category(config).test)
     check_positive("batch_size", config.batch_size)
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
     devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
-    launch.launch(train_on_this_device, OmegaConf.to_container(config), devices=devices)
+    container: Any = OmegaConf.to_container(config)
+    container["overrides"] = list(HydraConfig.get().overrides.task)
+    launch.launch(train_on_this_device, container, devices=devices)
 
 
 def read_category(config: Any) -> Any:
@@ -78,6 +83,7 @@ def train_on_this_device(container: dict[str, Any]) -> None:
     seed_everything(config.seed, verbose=False)
     experiment = Experiment(config, read_category(config))
     seconds = {"distillation": experiment.distill(), "segmentation": experiment.segment()}
+    experiment.save_model()
     validation = experiment.calibrate()
     experiment.save_model()
     seconds["evaluation"] = experiment.test()

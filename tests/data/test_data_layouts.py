@@ -384,7 +384,9 @@ def test_folder_with_empty_bad(tmp_path):
     folder = trees.folder_category(tmp_path, masks=False)
     shutil.rmtree(folder / "bad")
     (folder / "bad").mkdir()
-    with refused(f"no images in {folder / 'bad'}: put anomalous images there, or set bad=null to test without"):
+    with refused(
+        f"no images in {folder / 'bad'}: put anomalous images there, or set dataset.layout.bad=null to test without"
+    ):
         read_folder(root=tmp_path, category="bracket")
 
 

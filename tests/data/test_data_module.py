@@ -139,7 +139,7 @@ def test_no_transforms_no_augmentation():
 
 def test_textures_that_are_missing(demo_category, tmp_path):
     with pytest.raises(
-        UserError, match=r"pairs need texture images, none found in .*set textures_dir, or use pairs=mix"
+        UserError, match=r"pairs need texture images, none found in .*set data.textures_dir, or use pairs=mix"
     ):
         make(demo_category, synthesis=PairSynthesis(dtd=1, perlin=1), textures_dir=tmp_path)
 

@@ -1,10 +1,15 @@
 """The teacher is frozen, has the right levels, and its weights come from where they should."""
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
 from dmdd.errors import UserError
+from dmdd.experiment import synchronise_batch_norm
+from dmdd.models.detector import Detector
+from dmdd.models.segmentation import SegmentationNetwork
+from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.models.weights import build_teacher
 
@@ -66,6 +71,30 @@ def test_lite_package_weights_fit_and_are_pretrained():
     # Batch statistics of a random network are 0 and 1; ImageNet's are not.
     running = teacher.network.get_buffer("bn1.running_var")
     assert not torch.allclose(running, torch.ones_like(running))
+
+
+def test_weights_of_a_family_whose_extractor_has_other_names(tmp_path):
+    torch.manual_seed(0)
+    whole = timm.create_model("test_convnext")
+    torch.save(whole.state_dict(), tmp_path / "whole.pth")
+    teacher, _ = build_teacher(backbone="test_convnext", weights=str(tmp_path / "whole.pth"))
+    assert torch.equal(teacher.network.state_dict()["stem_0.weight"], whole.state_dict()["stem.0.weight"])
+
+
+def test_synchronised_batch_norm_leaves_the_teacher_alone():
+    torch.manual_seed(0)
+    teacher = Teacher(backbone="tf_efficientnet_lite0")
+    student = Student(channels=teacher.channels, widths=(8, 12, 16))
+    segmentation = SegmentationNetwork(channels=teacher.channels, width=8)
+    detector = Detector(teacher=teacher, student=student, segmentation=segmentation, input_size=(64, 64)).eval()
+    types = [type(module) for module in teacher.modules()]
+    with torch.no_grad():
+        before = detector(IMAGES).map
+        synchronise_batch_norm(detector)
+        assert torch.equal(detector(IMAGES).map, before)
+    assert [type(module) for module in teacher.modules()] == types
+    norms = [m for m in detector.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
+    assert len(norms) == sum("running_mean" in n for n in [*student.state_dict(), *segmentation.state_dict()])
 
 
 def test_unknown_backbone():

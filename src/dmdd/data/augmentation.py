@@ -1,6 +1,5 @@
 """Augmentation of the normal image, before its twin is made."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +17,6 @@ def build_augmentation(*, transforms: Sequence[Any]) -> Any:
     """
     if not transforms:
         return None
-    # albumentations asks a server for its newest version at import; a training machine may have no network.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
     return albumentations.Compose(list(transforms))

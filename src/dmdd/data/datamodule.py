@@ -103,9 +103,12 @@ class PairDataModule(LightningDataModule):
     def _dataset(
         self, images: Tensor, foregrounds: Tensor, textures: Tensor, rows: list[int], augmentation: Augmentation | None
     ) -> PlannedDataset:
+        images, foregrounds = images[rows], foregrounds[rows]
+        if self.num_workers:  # one copy for all workers
+            images, foregrounds = images.share_memory_(), foregrounds.share_memory_()
         return PlannedDataset(
-            images=images[rows].share_memory_(),
-            foregrounds=foregrounds[rows].share_memory_(),
+            images=images,
+            foregrounds=foregrounds,
             textures=textures,
             seed=self.seed,
             augmentation=augmentation,
@@ -119,7 +122,7 @@ class PairDataModule(LightningDataModule):
         if not paths:
             raise UserError(
                 f"pairs need texture images, none found in {folder.resolve()}: "
-                "set textures_dir, or use pairs=mix, which needs none"
+                "set data.textures_dir, or use pairs=mix, which needs none"
             )
         return load_images(paths, self.image_size)
 

@@ -80,7 +80,7 @@ def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         size: Height and width in pixels.
 
     Returns:
-        ``(N, 3, *size)`` uint8 RGB in shared memory, so that workers use one copy.
+        ``(N, 3, *size)`` uint8 RGB.
 
     Raises:
         UserError: A file cannot be read; the message has its path.
@@ -90,7 +90,26 @@ def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         return resize_images(_as_batch(read_image(path)), size)[0]
 
     with ThreadPoolExecutor() as pool:
-        return torch.stack(list(pool.map(load, paths))).share_memory_()
+        return torch.stack(list(pool.map(load, paths)))
+
+
+def check_files(samples: Sequence[Sample]) -> None:
+    """Read images and masks once and keep nothing: a damaged test file is told before training, not hours later.
+
+    Args:
+        samples: What will be read.
+
+    Raises:
+        UserError: A file cannot be read, or a mask has another size than its image; the message has its path.
+    """
+
+    def check(sample: Sample) -> None:
+        size = read_image(sample.path).shape[:2]
+        if sample.mask_path is not None:
+            read_mask(sample.mask_path, size=(size[0], size[1]))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(check, samples))
 
 
 def find_foregrounds(images: Tensor) -> Tensor:
@@ -100,14 +119,14 @@ def find_foregrounds(images: Tensor) -> Tensor:
         images: ``(N, 3, h, w)`` uint8 RGB.
 
     Returns:
-        ``(N, 1, h, w)`` bool in shared memory.
+        ``(N, 1, h, w)`` bool.
     """
 
     def estimate(image: Tensor) -> Tensor:
         return torch.from_numpy(estimate_foreground(image.permute(1, 2, 0).contiguous().numpy()))
 
     with ThreadPoolExecutor() as pool:
-        return torch.stack(list(pool.map(estimate, images))).unsqueeze(1).share_memory_()
+        return torch.stack(list(pool.map(estimate, images))).unsqueeze(1)
 
 
 class PlannedDataset(Dataset[PlannedBatch]):

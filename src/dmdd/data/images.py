@@ -36,7 +36,27 @@ def read_image(path: Path | str) -> np.ndarray:
 
     Source: ours.
     """
-    pixels, _ = _decode(Path(path))
+    return _as_rgb8(_decode(Path(path))[0])
+
+
+def convert_image(image: Image.Image) -> np.ndarray:
+    """Convert an opened Pillow image by the rules of `read_image`.
+
+    Args:
+        image: Of any mode that `read_image` takes.
+
+    Returns:
+        uint8 array `(H, W, 3)`, RGB, 0..255.
+
+    Raises:
+        UserError: Its pixels are 32-bit and have no fixed range.
+
+    Source: ours.
+    """
+    return _as_rgb8(_to_array(ImageOps.exif_transpose(image), path=Path(getattr(image, "filename", "") or "in memory")))
+
+
+def _as_rgb8(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if pixels.ndim == 2:

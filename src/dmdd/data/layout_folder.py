@@ -108,7 +108,10 @@ def _read_bad(*, folder: Path, bad: str, masks: str | None, problems: list[str] 
     bad_root = _existing(folder / bad, option="bad")
     images = list_images(bad_root, nested=True)
     if not images:
-        report(problems, f"no images in {bad_root}: put anomalous images there, or set bad=null to test without")
+        report(
+            problems,
+            f"no images in {bad_root}: put anomalous images there, or set dataset.layout.bad=null to test without",
+        )
     pairs: dict[Path, Path] = {}
     mask_root = _mask_root(folder, masks=masks)
     if mask_root is not None:
@@ -137,7 +140,7 @@ def _mask_root(folder: Path, *, masks: str | None) -> Path | None:
 
 def _existing(folder: Path, *, option: str) -> Path:
     if not folder.is_dir():
-        raise UserError(f"no folder {folder.absolute()}: make it, or name another with {option}=")
+        raise UserError(f"no folder {folder.absolute()}: make it, or name another with dataset.layout.{option}=")
     return folder
 
 
@@ -147,6 +150,8 @@ def _hold_out(paths: list[Path], *, below: Path, fraction: float, seed: int) -> 
         return set()
     ranks = {path: _rank(name_key(path, below=below), seed=seed) for path in paths}
     chosen = {path for path, rank in ranks.items() if rank < fraction}
+    if len(chosen) == len(paths) > 1:
+        chosen.remove(max(paths, key=lambda path: ranks[path]))
     return chosen or {min(paths, key=lambda path: ranks[path])}
 
 

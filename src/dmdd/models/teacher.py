@@ -1,5 +1,6 @@
 """The teacher: a frozen ImageNet-pretrained backbone whose stages at strides 4, 8 and 16 are the features."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,7 +92,10 @@ def _as_channels(values: Sequence[float] | None) -> Tensor:
 def load_features(network: nn.Module, state: dict[str, Tensor], backbone: str) -> None:
     """Copy ``state`` into the feature extractor; a classifier's surplus (its last stage, its head) is ignored."""
     wanted = network.state_dict()
-    found = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
+    # timm's extractor flattens some families' stages: what a checkpoint calls stages.0.x it calls stages_0.x.
+    plain = {name: name if name in state else re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name) for name in wanted}
+    fitting = [n for n in wanted if plain[n] in state and state[plain[n]].shape == wanted[n].shape]
+    found = {name: state[plain[name]] for name in fitting}
     # A checkpoint written before batch counters existed is complete without them: they are not used in eval mode.
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     if missing:

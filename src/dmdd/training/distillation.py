@@ -60,6 +60,14 @@ class DistillationModule(LightningModule):
         self.aim, self.ngm_weight, self.aim_weight = aim, ngm_weight, aim_weight
         self.cache = FeatureCache(images=cached_images, limit_gb=cache_limit_gb)
 
+    def setup(self, stage: str) -> None:
+        """Make sure of the teacher's mode when the stage begins.
+
+        Args:
+            stage: Lightning's stage.
+        """
+        self.teacher.eval()
+
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch of pairs.
 

@@ -56,6 +56,7 @@ class SegmentationModule(LightningModule):
         Args:
             stage: Lightning's stage.
         """
+        self.teacher.eval()
         self.student.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "SegmentationModule":
