@@ -98,7 +98,7 @@ def _experiments() -> list[str]:
 def _first_part(error: Exception) -> str:
     """Leave out of Hydra's message where it has searched, and say how to quote what its parser does not take."""
     message = str(error).partition("Config search path:")[0]
-    if "token recognition error" in message or "no viable alternative" in message:
+    if any(sign in message for sign in ("token recognition", "no viable alternative", "LexerNoViableAlt")):
         message += " (a value with special letters or signs needs quotes: 'NAME=\"VALUE\"')"
     return message
 
