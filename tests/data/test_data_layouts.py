@@ -376,7 +376,7 @@ def test_folder_with_too_few_normal_images(tmp_path):
 def test_folder_named_but_absent(tmp_path):
     folder = trees.folder_category(tmp_path)
     for option in ("bad", "masks", "test_good"):
-        with refused(f"no folder {folder / 'nowhere'}: make it, or name another with {option}="):
+        with refused(f"no folder {folder / 'nowhere'}: make it, or name another with dataset.layout.{option}="):
             read_folder(root=tmp_path, category="bracket", **{option: "nowhere"})
 
 
