@@ -80,7 +80,8 @@ def compose_config(config_name: str, overrides: list[str]) -> Any:
 
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(config_name, [*_experiments(), "run_dir=''", "name=''", *overrides])
+            # ++ since not every configuration has them; those of runs would ask Hydra for the run's folder.
+            config = compose(config_name, [*_experiments(), "++run_dir=''", "++name=''", *overrides])
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_part(error)) from None
@@ -153,6 +154,35 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
             raise
         return 2
     return 0
+
+
+def run_command(job: Callable[[Any], int | None], config_name: str, arguments: list[str] | None = None) -> int:
+    """Run a command that is configured like a Hydra job but makes no run folder and does not sweep.
+
+    Args:
+        job: Gets the composed and resolved configuration; what it returns is the exit code, None means 0.
+        config_name: Primary configuration file in ``conf/``; its text is what ``--help`` prints.
+        arguments: Command line after the command, all ``NAME=VALUE``; ``sys.argv[1:]`` if None.
+
+    Returns:
+        Exit code: the job's; 2 after bad input; 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        file = config_dir() / f"{config_name}.yaml"
+        if {"-h", "--help"} & set(arguments):
+            print(file.read_text(encoding="utf-8"), end="")
+            return 0
+        for argument in arguments:
+            if argument.startswith("-") or ("=" not in argument and not argument.startswith("~")):
+                raise UserError(f"'{argument}' is not a setting; write NAME=VALUE, --help lists the names")
+        return job(compose_config(config_name, arguments)) or 0
+    except UserError as error:
+        print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        print_error(UserError("interrupted"))
+        return 130
 
 
 def _one_line(job: Callable[[Any], Any], failures: list[str]) -> Callable[[Any], Any]:
