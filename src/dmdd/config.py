@@ -2,11 +2,12 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dmdd.errors import UserError
+from dmdd.errors import Interrupted, UserError
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parents[1]
@@ -113,7 +114,8 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
         arguments: Command line after the command; ``sys.argv[1:]`` if None.
 
     Returns:
-        Exit code: 0, or 2 after bad input.
+        Exit code: 0; 2 after bad input, also of members of a sweep, 1 where one met a defect of ours; 128 plus the
+        signal's number after SIGTERM or SIGINT.
     """
     import hydra
     from hydra import compose, initialize_config_dir
@@ -139,20 +141,20 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
                 compose(config_name, overrides=[*search, *overrides])
         GlobalHydra.instance().clear()
         sys.argv = [sys.argv[0], *flags, *overrides, *search]
-        failures: list[str] = []
-        hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job, failures))()
-        if failures:
-            raise UserError(f"{len(failures)} runs of the sweep did not finish: {'; '.join(failures)}")
+        hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job))()
     except (HydraException, OmegaConfBaseException) as error:
         print_error(UserError(_first_part(error)))
         return 2
     except UserError as error:
         print_error(error)
-        return 2
-    except SystemExit as leave:  # how a job that met bad input leaves Hydra, see _one_line
-        if leave.code != 2:
+        return getattr(error, "exit_code", 2)
+    except KeyboardInterrupt:
+        print_error(UserError("interrupted"))
+        return 130
+    except SystemExit as leave:  # how a job that met bad input or a signal leaves Hydra, see _one_line
+        if not isinstance(leave.code, int) or leave.code < 2:
             raise
-        return 2
+        return leave.code
     return 0
 
 
@@ -185,7 +187,7 @@ def run_command(job: Callable[[Any], int | None], config_name: str, arguments: l
         return 130
 
 
-def _one_line(job: Callable[[Any], Any], failures: list[str]) -> Callable[[Any], Any]:
+def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Let a ``UserError`` leave Hydra, which would print it its own way, as an exit; in a sweep go on with the rest."""
 
     def wrapped(config: Any) -> Any:
@@ -193,21 +195,34 @@ def _one_line(job: Callable[[Any], Any], failures: list[str]) -> Callable[[Any],
         from hydra.types import RunMode
 
         hydra_config = HydraConfig.get()
+        sweeping = hydra_config.mode == RunMode.MULTIRUN
+        if sweeping:
+            from dmdd.sweep import announce
+
+            shown = (config.dataset.name, config.category, *([f"seed {config.seed}"] if "seed" in config else []))
+            announce(hydra_config.job.num, " ".join(map(str, shown)))
         try:
             return job(config)
         except UserError as error:
-            _remove_if_empty(Path(hydra_config.runtime.output_dir))
+            remove_if_empty(Path(hydra_config.runtime.output_dir))
             print_error(error)
-            if hydra_config.mode == RunMode.MULTIRUN:
-                failures.append(" ".join(hydra_config.overrides.task))
-                return None
-            raise SystemExit(2) from None
+            if isinstance(error, Interrupted) or not sweeping:
+                raise SystemExit(getattr(error, "exit_code", 2)) from None
+            raise
+        except Exception:
+            if sweeping:  # the launcher keeps only the exception; the rest goes on
+                traceback.print_exc()
+            raise
 
     return wrapped
 
 
-def _remove_if_empty(folder: Path) -> None:
-    """Remove the run folder Hydra has made, and its parents below the working folder, as far as they are empty."""
+def remove_if_empty(folder: Path) -> None:
+    """Remove the run folder Hydra has made, and its parents below the working folder, as far as they are empty.
+
+    Args:
+        folder: The run folder.
+    """
     here = Path.cwd()
     while folder != here and here in folder.parents and folder.is_dir() and not os.listdir(folder):
         folder.rmdir()

@@ -9,6 +9,19 @@ class UserError(Exception):
     """
 
 
+class Interrupted(UserError):
+    """The process was told to stop, and has saved what it needs to go on.
+
+    Args:
+        message: Where it stopped.
+        number: The signal.
+    """
+
+    def __init__(self, message: str, number: int = 15) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 def check_positive(name: str, value: object) -> None:
     """Refuse a setting that must be a positive whole number and is not.
 

@@ -1,6 +1,10 @@
 """One run: parts built from the configuration, two stages of training, calibration, test, and what is written."""
 
+import csv
+import hashlib
 import logging
+import os
+import platform
 import shutil
 import time
 import warnings
@@ -10,17 +14,22 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from dmdd import results, runtime
 from dmdd.config import build
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category
+from dmdd.errors import Interrupted
+from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
 from dmdd.pictures import write_curves, write_pictures
+from dmdd.resume import STATE_DIR
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.interruption import StateSaver
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -28,6 +37,7 @@ EXPECTED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the teacher, and in stage 2 the student
     r"Experiment logs directory .* exists and is not empty",  # the run folder is ours, stage 2 continues stage 1's log
     r"You passed in a `val_dataloader` but have no `validation_step`",  # pairs for calibration, after training
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on at the step
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '\w+_dataloader' does not have many workers",  # images are in memory
 )
@@ -40,19 +50,6 @@ def quiet_lightning() -> None:
         logging.getLogger(name).propagate = False
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-
-
-def synchronise_batch_norm(detector: Detector) -> None:
-    """Let the trained networks' batch norms share their statistics between GPUs; the frozen teacher stays as it is.
-
-    Lightning's ``sync_batchnorm`` converts every batch norm: it drops the activations that timm fuses into some, and
-    converts them back in training mode, which would move the teacher's statistics.
-
-    Args:
-        detector: Changed in place.
-    """
-    for network in (detector.student, detector.segmentation):
-        torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def write_evaluation(
@@ -119,9 +116,9 @@ class Experiment:
             **config.data,
         )
         self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
-        several = config.trainer.devices > 1 and self.accelerator == "gpu"
-        if several and config.trainer.sync_batchnorm in ("auto", True):
-            synchronise_batch_norm(self.detector)
+        if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
+            for network in (student, segmentation):
+                synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
         self.distillation = DistillationModule(
             teacher=teacher,
             student=student,
@@ -139,7 +136,10 @@ class Experiment:
             study_maps=config.evaluation.study_maps,
             resamples=config.evaluation.resamples,
         )
-        self.loggers: list[Logger] = self._instantiate_all(config.logger)
+        self.seconds: dict[str, float] = {}
+        self._started, self._earlier_s = time.monotonic(), 0.0
+        self._log_restored = False
+        self.loggers = self._loggers()
         self.is_first = True
         self._evaluator()  # a precision it does not know is told now, not after both stages
 
@@ -147,11 +147,27 @@ class Experiment:
     def _instantiate_all(group: DictConfig | None) -> list[Any]:
         return [build(entry) for entry in (group or {}).values() if entry is not None]
 
+    def _loggers(self) -> list[Logger]:
+        loggers = []
+        for entry in (self.config.logger or {}).values():
+            if entry is None:
+                continue
+            known = {}
+            if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("id") is None:
+                # The same for every part of a run, so that a resumed run goes on in the dashboard too.
+                place = f"{platform.node()}:{self.run_dir.resolve()}"
+                known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
+                known |= {"resume": "allow"} if self.config.resume else {}
+            loggers.append(build(entry, **known))
+        return loggers
+
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = dict(self.config.trainer)
         several = settings["devices"] > 1
         if settings["strategy"] == "auto" and several:
             settings["strategy"] = "ddp"
+        if os.environ.get("DMDD_SPAWNED"):  # else Lightning sees a scheduler's variables and waits for its processes
+            settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
         trainer = build(
             settings
             | {
@@ -173,33 +189,67 @@ class Experiment:
         self.is_first = trainer.is_global_zero
         return trainer
 
-    def _fit(self, module: LightningModule, steps: int) -> float:
-        started = time.monotonic()
-        trainer = self._trainer(steps=steps, callbacks=self._instantiate_all(self.config.callbacks))
-        if self.is_first and module is self.distillation:
+    def _fit(self, name: str, module: LightningModule, steps: int) -> None:
+        """Train one stage, or the rest of it, or load what it came to."""
+        saver = StateSaver(
+            self.run_dir / STATE_DIR / f"{name}.ckpt", every_n_steps=self.config.save_state_every_n_steps
+        )
+        state = saver.read() if self.config.resume else None
+        done = 0 if state is None else int(state["global_step"])
+        self._earlier_s += saver.earlier_s
+        if state is not None and done == steps:
+            saver.restore(module, state)
+        else:
+            trainer = self._trainer(steps=steps, callbacks=[*self._instantiate_all(self.config.callbacks), saver])
+            if self.is_first:
+                self._begin(name, done)
+            trainer.fit(module, datamodule=self.data, ckpt_path=saver.file if state else None, weights_only=True)
+        self.seconds[name] = saver.seconds
+
+    def _begin(self, stage: str, done: int) -> None:
+        """Prepare the run folder, in the first process."""
+        config_file = self.run_dir / "config.yaml"
+        if not (self.config.resume and config_file.is_file()):
             # A folder that is used again must not show an old result beside a new model.
             (self.run_dir / "result.json").unlink(missing_ok=True)
-            shutil.rmtree(self.run_dir / "images", ignore_errors=True)
-            results.write_atomically(self.run_dir / "config.yaml", OmegaConf.to_yaml(self.config))
-        trainer.fit(module, datamodule=self.data)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        return time.monotonic() - started
+            for folder in ("images", STATE_DIR) if stage == "distillation" else ():
+                shutil.rmtree(self.run_dir / folder, ignore_errors=True)
+            results.write_atomically(config_file, OmegaConf.to_yaml(self.config))
+        elif not self._log_restored:
+            self._restore_log(stage, done)
+        self._log_restored = True
+        (self.run_dir / STATE_DIR).mkdir(exist_ok=True)
 
-    def distill(self) -> float:
-        """Train stage 1; returns its seconds."""
-        return self._fit(self.distillation, self.distillation.steps)
+    def _restore_log(self, stage: str, done: int) -> None:
+        """Keep what was logged before the interruption, less steps that are done again; the logger would clear it."""
+        for logger in self.loggers:
+            file = Path(logger.log_dir or "") / "metrics.csv"
+            if not isinstance(logger, CSVLogger) or not file.is_file():
+                continue
+            with file.open(newline="", encoding="utf-8") as text:
+                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(text)]
+            again = f"{stage}/learning_rate"
+            kept = [
+                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < done)
+            ]
+            writer: Any = logger.experiment
+            writer.metrics = kept
+            logger.save()
 
-    def segment(self) -> float:
-        """Train stage 2 on pairs that stage 1 has not seen; returns its seconds."""
+    def distill(self) -> None:
+        """Train stage 1."""
+        self._fit("distillation", self.distillation, self.distillation.steps)
+
+    def segment(self) -> None:
+        """Train stage 2 on pairs that stage 1 has not seen."""
         self.data.first_step = self.distillation.steps
-        return self._fit(self.segmentation, self.segmentation.steps)
+        self._fit("segmentation", self.segmentation, self.segmentation.steps)
 
     def calibrate(self) -> dict[str, Any]:
         """Set the detector's thresholds; returns the figures of the synthetic validation."""
         if not self.data.held_out_images:
             return {}
-        self._evaluator().validate(self.evaluation, datamodule=self.data, verbose=False)
+        self._measure("validate")
         return results.evaluation_entries(self.evaluation)
 
     def _evaluator(self) -> Trainer:
@@ -211,18 +261,25 @@ class Experiment:
         if self.is_first:
             self.detector.save(self.run_dir / "model")
 
-    def test(self) -> float:
-        """Measure the test set, once; returns its seconds, the figures are in ``evaluation``."""
+    def test(self) -> None:
+        """Measure the test set, once; the figures are in ``evaluation``."""
         started = time.monotonic()
-        self._evaluator().test(self.evaluation, datamodule=self.data, verbose=False)
-        return time.monotonic() - started
+        self._measure("test")
+        self.seconds["evaluation"] = time.monotonic() - started
 
-    def write(self, *, validation: dict[str, Any], seconds: dict[str, float]) -> None:
+    def _measure(self, what: str) -> None:
+        try:
+            getattr(self._evaluator(), what)(self.evaluation, datamodule=self.data, verbose=False)
+        except SystemExit:  # how Lightning leaves at SIGTERM and SIGINT
+            raise Interrupted(
+                "stopped while measuring, training is done; the same command with resume=true measures again"
+            ) from None
+
+    def write(self, *, validation: dict[str, Any]) -> None:
         """Write scores, pictures and result, and print the table. The result comes last: it says the run is whole.
 
         Args:
             validation: Figures of the synthetic validation.
-            seconds: Wall time by step.
         """
         pictures = write_evaluation(
             self.run_dir,
@@ -231,12 +288,14 @@ class Experiment:
             pictures=self.config.evaluation.pictures,
             accelerator=self.accelerator,
         )
-        result = self._result(validation, seconds)
+        self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
+        result = self._result(validation)
         results.write_result(self.run_dir / "result.json", result)
+        shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         self._log(result, pictures)
         results.print_summary(result, self.run_dir)
 
-    def _result(self, validation: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    def _result(self, validation: dict[str, Any]) -> dict[str, Any]:
         config = self.config
         return {
             "dataset": self.category.dataset,
@@ -256,9 +315,10 @@ class Experiment:
                 "sha256": self.weights.sha256,
             },
             "protocol": results.protocol(native_masks=config.evaluation.native_masks),
-            "wall_time_s": {name: round(value, 2) for name, value in seconds.items()},
+            "wall_time_s": {name: round(value, 2) for name, value in self.seconds.items()},
             "device": runtime.describe_device(self.accelerator),
             "devices": config.trainer.devices,
+            "resumed": self._earlier_s > 0,
             "precision": {"training": self.precision, "evaluation": config.evaluation.precision},
             "commit": runtime.git_commit(),
             "versions": runtime.describe_versions(),

@@ -5,20 +5,26 @@ again. Here the children get the finished configuration instead and never see Hy
 """
 
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
-from dmdd.errors import UserError
+from dmdd.errors import Interrupted, UserError
 
 Work = Callable[..., None]
+STOPPED = 143  # exit code of a child that was told to stop
 
 
 def launch(work: Work, *arguments: Any, devices: int) -> None:
     """Run ``work(*arguments)`` here, or in ``devices`` processes joined to one group.
+
+    SIGTERM and SIGINT are passed on to the processes, which save their state and end.
 
     Args:
         work: A function of a module, so that a fresh process can import it.
@@ -26,31 +32,56 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
         devices: Number of processes.
 
     Raises:
-        UserError: A child met one.
+        UserError: A child met one; :class:`Interrupted` if they were told to stop.
         RuntimeError: A child failed; the others were ended.
     """
-    if devices == 1:
-        work(*arguments)
-        return
-    if "LOCAL_RANK" in os.environ:  # torchrun or a scheduler has started the processes already
+    if devices == 1 or "LOCAL_RANK" in os.environ:  # torchrun or a scheduler has started the processes already
         work(*arguments)
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     messages = get_context("spawn").SimpleQueue()
+    context: Any = start_processes(
+        _child, (work, arguments, devices, port, messages), nprocs=devices, start_method="spawn", join=False
+    )
     try:
-        start_processes(_child, (work, arguments, devices, port, messages), nprocs=devices, start_method="spawn")
+        with _passed_on(context.processes):
+            while not context.join():
+                pass
     except ProcessRaisedException as error:
         if not messages.empty():  # the others fail at the next exchange with the one that met it
             raise UserError(messages.get()) from None
         raise RuntimeError(f"the process of device {error.error_index} failed:\n{error}") from None
     except ProcessExitedException as error:
         if not messages.empty():
-            raise UserError(messages.get()) from None
-        raise RuntimeError(
-            f"the process of device {error.error_index} ended with exit code {error.exit_code}"
+            message = messages.get()
+            raise (Interrupted(message) if error.exit_code == STOPPED else UserError(message)) from None
+        reason = f"signal {error.signal_name}" if error.signal_name else f"exit code {error.exit_code}"
+        raise UserError(
+            f"the process of device {error.error_index} was ended by {reason}, so the others were ended too; "
+            "the same command with resume=true goes on from the state saved last"
         ) from None
+
+
+@contextmanager
+def _passed_on(processes: list[Any]) -> Iterator[None]:
+    """Pass the first SIGTERM or SIGINT on to the children and go on waiting for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def tell(number: int, frame: Any) -> None:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    old = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def _child(rank: int, work: Work, arguments: tuple[Any, ...], devices: int, port: int, messages: Any) -> None:
@@ -61,14 +92,16 @@ def _child(rank: int, work: Work, arguments: tuple[Any, ...], devices: int, port
         "WORLD_SIZE": str(devices),
         "NODE_RANK": "0",
         "LOCAL_RANK": str(rank),
+        "DMDD_SPAWNED": "1",
     }
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent passes it on
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
     try:
         work(*arguments)
     except UserError as error:
         messages.put(str(error))
-        raise SystemExit(2) from None
+        raise SystemExit(STOPPED if isinstance(error, Interrupted) else 2) from None
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -3,10 +3,15 @@
 import os
 import platform
 import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from dmdd.errors import UserError
 
@@ -130,3 +135,82 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a run folder; the lock ends with the process, however it ends.
+
+    Args:
+        folder: Made if needed.
+
+    Raises:
+        UserError: Another process holds it, or it cannot be written to.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # one of several processes of one run
+        yield
+        return
+    file = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, blocking=False)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder} is in use by another run; wait for it or give another name=") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
+        with_nothing = folder.is_dir() and not any(folder.iterdir())
+        if with_nothing:
+            folder.rmdir()
+
+
+_claimed: FileLock | None = None
+
+
+def claim_gpu(*, wait_s: float = 600) -> None:
+    """Take one GPU for this process alone, as a worker of a sweep; without GPUs do nothing.
+
+    Each worker process keeps the first GPU it gets: CUDA cannot move to another one later. The lock ends with it.
+
+    Args:
+        wait_s: How long to wait for a GPU to become free.
+
+    Raises:
+        UserError: None became free.
+    """
+    global _claimed
+    if _claimed is not None:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = _gpu_names() if visible is None else [name for name in visible.split(",") if name.strip()]
+    if not names:
+        return
+    folder = Path(tempfile.gettempdir()) / f"dmdd-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    end = time.monotonic() + wait_s
+    while True:
+        for name in names:
+            lock = FileLock(folder / f"{name.replace('/', '_')}.lock", blocking=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            _claimed = lock
+            os.environ["CUDA_VISIBLE_DEVICES"] = name
+            return
+        if time.monotonic() > end:
+            raise UserError(f"no GPU of {', '.join(names)} became free; start fewer jobs: hydra.launcher.n_jobs")
+        time.sleep(1)
+
+
+def _gpu_names() -> list[str]:
+    """List the GPUs without starting CUDA, which would fix the choice."""
+    try:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    except RuntimeError:
+        return []

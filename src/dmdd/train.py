@@ -1,7 +1,8 @@
 """Train DMDD in two stages on one category, measure it once, and leave a run folder: ``python -m dmdd.train``."""
 
+import json
 import sys
-import time
+from pathlib import Path
 from typing import Any
 
 from dmdd.config import run
@@ -19,11 +20,14 @@ def main(arguments: list[str] | None = None) -> int:
     return run(train, "train", arguments)
 
 
-def train(config: Any) -> None:
+def train(config: Any) -> Any:
     """Train as configured, on one device or several.
 
     Args:
         config: ``conf/train.yaml`` composed.
+
+    Returns:
+        The run folder; or, if ``objective`` names a figure of the result, that figure.
 
     Raises:
         UserError: Something given cannot be used.
@@ -31,21 +35,75 @@ def train(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from dmdd import launch, runtime
+    from dmdd import launch, resume, runtime
     from dmdd.data.datasets import check_files
     from dmdd.errors import UserError, check_positive
 
-    OmegaConf.resolve(config)
     if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: give a whole number from 0 to {2**32 - 1}")
+    if config.resume and (earlier := resume.find_run(config)):
+        move_to(config, earlier)
+        if resume.is_finished(earlier):
+            print(f"finished already: {earlier}", flush=True)
+            return outcome(config)
+    OmegaConf.resolve(config)
     # Before any process or training starts, since this is where most mistakes are.
     check_files(read_category(config).test)
     check_positive("batch_size", config.batch_size)
+    check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
+    if config.launcher.claim_gpu:
+        runtime.claim_gpu()
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
     devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
     container: Any = OmegaConf.to_container(config)
     container["overrides"] = list(HydraConfig.get().overrides.task)
-    launch.launch(train_on_this_device, container, devices=devices)
+    with runtime.locked(Path(config.run_dir)):
+        launch.launch(train_on_this_device, container, devices=devices)
+    return outcome(config)
+
+
+def move_to(config: Any, folder: Path) -> None:
+    """Let a command go on in the folder of an earlier run instead of the one Hydra has made for it.
+
+    Args:
+        config: Not resolved yet; changed in place.
+        folder: The earlier run's.
+    """
+    from omegaconf import OmegaConf
+
+    from dmdd.config import remove_if_empty
+
+    new = Path(config.run_dir)
+    config.name = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "name", default=folder.name)
+    config.run_dir = str(folder)
+    if new.resolve() != folder.resolve():
+        remove_if_empty(new)
+
+
+def outcome(config: Any) -> Any:
+    """Give what a sweep wants to know of a finished run.
+
+    Args:
+        config: Of the run.
+
+    Returns:
+        ``run_dir``; or the figure ``objective`` names, by dotted name in ``result.json``.
+
+    Raises:
+        UserError: There is no such figure, or it is measured on the test set.
+    """
+    from dmdd.errors import UserError
+
+    if config.objective is None:
+        return config.run_dir
+    value: Any = json.loads((Path(config.run_dir) / "result.json").read_text(encoding="utf-8"))
+    if str(config.objective).split(".")[0] == "test":
+        raise UserError(f"objective={config.objective}: nothing may be chosen on test data; use synthetic_validation")
+    for name in str(config.objective).split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(value, int | float):
+        raise UserError(f"objective={config.objective}: result.json has no such figure")
+    return float(value)
 
 
 def read_category(config: Any) -> Any:
@@ -77,19 +135,18 @@ def train_on_this_device(container: dict[str, Any]) -> None:
 
     from dmdd.experiment import Experiment, quiet_lightning
 
-    started = time.monotonic()
     quiet_lightning()
     config = OmegaConf.create(container)
     seed_everything(config.seed, verbose=False)
     experiment = Experiment(config, read_category(config))
-    seconds = {"distillation": experiment.distill(), "segmentation": experiment.segment()}
+    experiment.distill()
+    experiment.segment()
     experiment.save_model()
     validation = experiment.calibrate()
     experiment.save_model()
-    seconds["evaluation"] = experiment.test()
-    seconds["total"] = time.monotonic() - started
+    experiment.test()
     if experiment.is_first:
-        experiment.write(validation=validation, seconds=seconds)
+        experiment.write(validation=validation)
 
 
 if __name__ == "__main__":

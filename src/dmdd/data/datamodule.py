@@ -1,6 +1,7 @@
 """The data module: normal images in memory, twins made on the device, test images read once after training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class PairDataModule(LightningDataModule):
         return self._ready(self._train).__getitems__(places)
 
     def train_dataloader(self) -> DataLoader[PlannedBatch]:
-        """Serve ``trainer.max_steps`` batches, beginning at ``first_step``."""
+        """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done."""
         trainer, dataset = self.trainer, self._ready(self._train)
         if trainer is None:
             raise RuntimeError("the data module serves a trainer")
@@ -163,6 +164,7 @@ class PairDataModule(LightningDataModule):
             batch_size=self.batch_size,
             first_step=self.first_step,
             steps=trainer.max_steps,
+            done=trainer.global_step,
             seed=self.seed,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
@@ -243,14 +245,15 @@ class PairDataModule(LightningDataModule):
         Returns:
             Pairs on the same device, channels last.
         """
-        normal = _as_float(batch.images)
-        anomalous, mask = self.synthesis(
-            normal,
-            batch.plan,
-            others=_as_float(batch.others),
-            foreground=batch.foreground,
-            textures=_as_float(batch.textures) if len(batch.textures) else None,
-        )
+        with _one_thread(batch.images.device):
+            normal = _as_float(batch.images)
+            anomalous, mask = self.synthesis(
+                normal,
+                batch.plan,
+                others=_as_float(batch.others),
+                foreground=batch.foreground,
+                textures=_as_float(batch.textures) if len(batch.textures) else None,
+            )
         layout = torch.channels_last
         return PairBatch(
             normal=normal.contiguous(memory_format=layout),
@@ -274,6 +277,24 @@ def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
     labels = masks.flatten(1).any(1).long()
     both = torch.cat([pairs.indices, -1 - pairs.indices])
     return EvaluationBatch((images * 255).round().to(torch.uint8), masks, labels, both)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Work on one thread on the CPU.
+
+    The synthesis is many small operations, where a second thread waits more than it works; and with one thread their
+    rounding does not depend on how many cores a machine has.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _as_float(images: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Every reader takes flat keyword arguments and is a Hydra `_target_` of `conf/dat
 `UserError`; with a list as `problems` all of them are collected there and the reader goes on with what it has.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dmdd.data.layout_folder import list_folder_categories, read_folder
@@ -20,10 +22,12 @@ from dmdd.data.listing import (
     pair_masks,
     report,
 )
+from dmdd.errors import UserError
 
 __all__ = [
     "Category",
     "Sample",
+    "category_names",
     "list_categories",
     "list_folder_categories",
     "list_visa_categories",
@@ -47,6 +51,34 @@ def list_categories(root: Path | str) -> list[str]:
     Source: ours.
     """
     return [folder.name for folder in list_folders(Path(root)) if (folder / "train").is_dir()]
+
+
+def category_names(layout: dict[str, str]) -> list[str]:
+    """List the categories that a data set holds, whatever its layout.
+
+    Args:
+        layout: As under `dataset.layout` in the configuration: `_target_`, `root`, and for `read_folder` `good`.
+
+    Returns:
+        Names, sorted.
+
+    Raises:
+        UserError: The root is missing or holds no category, or the reader is not one of ours.
+
+    Source: ours.
+    """
+    reader = layout["_target_"].rpartition(".")[2]
+    listers: dict[str, Callable[[Path], list[str]]] = {
+        "read_mvtec_ad": list_categories,
+        "read_btad": list_categories,
+        "read_mvtec_loco": list_categories,
+        "read_visa": list_visa_categories,
+        "read_folder": partial(list_folder_categories, good=layout.get("good", "good")),
+    }
+    if reader not in listers:
+        raise UserError(f"the categories of {layout['_target_']} are not known; list them: category=a,b,c")
+    root = Path(layout["root"])
+    return list_category_names(root=root, dataset=layout.get("dataset", root.name), list_names=listers[reader])
 
 
 def read_mvtec_ad(

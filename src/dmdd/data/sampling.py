@@ -22,7 +22,8 @@ class PairSampler(Sampler[list[Place]]):
         images: Number of training images N.
         batch_size: Global batch size, over all devices.
         first_step: First step to yield.
-        steps: How many steps to yield.
+        steps: How many steps the stage has.
+        done: How many of them are behind it already, in a stage that goes on; they are counted but not yielded.
         seed: Seed of the run.
         rank: This device's number.
         world_size: Number of devices; divides ``batch_size``.
@@ -41,6 +42,7 @@ class PairSampler(Sampler[list[Place]]):
         first_step: int,
         steps: int,
         seed: int,
+        done: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -49,18 +51,18 @@ class PairSampler(Sampler[list[Place]]):
         if images < 1:
             raise ValueError("there are no images to sample from")
         self.images, self.batch_size, self.first_step, self.steps = images, batch_size, first_step, steps
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.seed, self.done, self.rank, self.world_size = seed, done, rank, world_size
 
     def __len__(self) -> int:
-        """Return the number of steps."""
+        """Return the number of steps of the whole stage, which is what Lightning counts against."""
         return self.steps
 
     def __iter__(self) -> Iterator[list[Place]]:
-        """Yield, for each step, ``(step, place, index)`` of this device's images."""
+        """Yield, for each step not done, ``(step, place, index)`` of this device's images."""
         share = self.batch_size // self.world_size
         places = range(self.rank * share, (self.rank + 1) * share)
         epoch, order = -1, np.empty(0, np.int64)
-        for step in range(self.first_step, self.first_step + self.steps):
+        for step in range(self.first_step + self.done, self.first_step + self.steps):
             batch = []
             for place in places:
                 wanted, offset = divmod(step * self.batch_size + place, self.images)

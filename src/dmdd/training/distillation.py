@@ -50,6 +50,7 @@ class DistillationModule(LightningModule):
         cache_limit_gb: float = 4.0,
     ) -> None:
         super().__init__()
+        self.strict_loading = False  # saved states leave the teacher out
         if aim not in AIM_FORMS:
             raise UserError(f"distillation.aim={aim}: choose one of {', '.join(AIM_FORMS)}")
         if min(ngm_weight, aim_weight) < 0 or ngm_weight + aim_weight == 0:

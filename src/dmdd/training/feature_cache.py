@@ -41,11 +41,15 @@ class FeatureCache:
         count = len(images)
         if self.images and bool(self._known[indices].all()):
             return [level[indices.to(level.device)] for level in self._levels], teacher(more)
-        # All through the teacher in one batch: half the launches, same arithmetic.
-        features = teacher(torch.cat([images, more]))
-        own, rest = [f[:count] for f in features], [f[count:] for f in features]
+        if not self.images:
+            # All through the teacher in one batch: half the launches.
+            features = teacher(torch.cat([images, more]))
+            return [f[:count] for f in features], [f[count:] for f in features]
+        # In two, for the few steps until all are known: a larger batch may round differently, and a run that was
+        # interrupted, which begins with an empty memory, must compute the same.
+        own = teacher(images)
         self._remember(own, indices)
-        return own, rest
+        return own, teacher(more)
 
     def _remember(self, features: list[Tensor], indices: Tensor) -> None:
         if not self.images:

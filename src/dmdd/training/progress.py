@@ -22,7 +22,7 @@ class StageProgress(ProgressBar):
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
-        self._enabled, self._started, self._shown = True, 0.0, 0.0
+        self._enabled, self._started, self._shown, self._behind = True, 0.0, 0.0, 0
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -34,8 +34,9 @@ class StageProgress(ProgressBar):
         """Show again."""
         self._enabled = True
 
-    def _start(self, stage: str, total: int) -> None:
+    def _start(self, stage: str, total: int, behind: int = 0) -> None:
         self._started = self._shown = time.monotonic()
+        self._behind = behind  # steps a resumed stage has done before; they say nothing of today's rate
         console = Console(stderr=True)
         if self._enabled and console.is_terminal:
             columns = (
@@ -45,7 +46,7 @@ class StageProgress(ProgressBar):
                 TextColumn("{task.fields[losses]}"),
             )
             self._bar = Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=console)
-            self._task = self._bar.add_task(stage, total=total, losses="")
+            self._task = self._bar.add_task(stage, total=total, completed=behind, losses="")
             self._bar.start()
 
     def _advance(self, stage: str, done: int, total: int, metrics: dict[str, Any]) -> None:
@@ -66,8 +67,8 @@ class StageProgress(ProgressBar):
             self._bar.update(self._task, completed=done, losses=losses)
             return
         elapsed = now - self._started
-        minutes, seconds = divmod(int(elapsed / done * (total - done)), 60)
-        rate = done / max(elapsed, 1e-9)
+        rate = (done - self._behind) / max(elapsed, 1e-9)
+        minutes, seconds = divmod(int((total - done) / max(rate, 1e-9)), 60)
         line = f"{stage} {done}/{total}  {rate:.2f} steps/s  left {minutes}:{seconds:02d}  {losses}"
         print(line.rstrip(), file=sys.stderr, flush=True)
 
@@ -78,7 +79,7 @@ class StageProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a training stage."""
-        self._start(_stage(pl_module), int(trainer.max_steps))
+        self._start(_stage(pl_module), int(trainer.max_steps), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

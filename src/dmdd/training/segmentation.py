@@ -44,6 +44,7 @@ class SegmentationModule(LightningModule):
         focal_gamma: float = 4.0,
     ) -> None:
         super().__init__()
+        self.strict_loading = False  # saved states leave the teacher out
         check_positive("segmentation_training.steps", steps)
         self.teacher, self.segmentation = teacher, segmentation
         self.student = student

@@ -1,0 +1,62 @@
+"""A sweep as its user sees it: which member runs, how long the rest takes, one table at the end."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dmdd.errors import UserError
+
+_started = time.monotonic()
+
+
+class SweepFailed(UserError):
+    """Members of a sweep failed; the rest went on.
+
+    Args:
+        message: Which, and why.
+        defects: Whether one failed for another reason than bad input.
+    """
+
+    def __init__(self, message: str, *, defects: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = 1 if defects else 2
+
+
+def announce(member: int, name: str) -> None:
+    """Print which member of a sweep begins and, from the second on, how long the rest will take.
+
+    Args:
+        member: Its number, from 0.
+        name: Data set, category and seed.
+    """
+    size = int(os.environ.get("DMDD_SWEEP_SIZE", "0"))
+    if not size:
+        return
+    line = f"sweep: {member + 1} of {size}, {name}"
+    if member:
+        left_s = (time.monotonic() - _started) / member * (size - member)
+        line += f", about {max(1, round(left_s / 60))} min left"
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_table(folders: list[str]) -> None:
+    """Print one table over the results of a sweep.
+
+    Args:
+        folders: Run folders; one without a result is left out.
+    """
+    from rich.console import Console
+
+    from dmdd.reporting import summary_table
+
+    results: list[dict[str, Any]] = []
+    for folder in folders:
+        try:
+            results.append(json.loads((Path(folder) / "result.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+    if results:
+        Console().print(summary_table(results))

@@ -1,0 +1,155 @@
+"""What an interrupted stage leaves behind, and how a stage goes on from it."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from dmdd.errors import Interrupted, UserError, check_positive
+
+ASK_EVERY_N_STEPS = 10
+"""With several devices: how often they ask each other whether one was told to stop; asking waits for the device."""
+
+
+class StateSaver(Callback):
+    """Save the state of a stage every so many steps, at its end, and when the process is told to stop.
+
+    The state is Lightning's checkpoint without the frozen teacher: weights, optimiser, schedule, step. It is written
+    beside the old one and then renamed, so a reader finds the old state or the new one, whole. Pairs are a function of
+    seed and step, so nothing else is needed to go on as if nothing had happened.
+
+    After the first SIGTERM or SIGINT the step in hand is finished, the state saved and the stage left; a second SIGINT
+    ends the process at once.
+
+    Args:
+        file: The checkpoint.
+        every_n_steps: How often to save.
+
+    Raises:
+        UserError: ``every_n_steps`` is not positive.
+
+    Source: ours.
+    """
+
+    def __init__(self, file: Path, *, every_n_steps: int) -> None:
+        check_positive("save_state_every_n_steps", every_n_steps)
+        self.file, self.every_n_steps = file, every_n_steps
+        self.signal: int | None = None
+        self.earlier_s = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the stage, over all its parts."""
+        return self.earlier_s + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    def read(self) -> dict[str, Any] | None:
+        """Read the saved state, tensors and plain values only: a checkpoint that holds code is refused.
+
+        Returns:
+            Lightning's checkpoint, or None if none was saved.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        if not self.file.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+            self.earlier_s = float(state["seconds"])
+            state["global_step"], state["state_dict"]
+        except Exception as error:  # torch raises a zoo of types for a file that is none of its own
+            raise UserError(
+                f"the saved state {self.file} cannot be read ({type(error).__name__}); delete it to begin anew"
+            ) from error
+        return state
+
+    def restore(self, module: LightningModule, state: dict[str, Any]) -> None:
+        """Load the weights of a finished stage.
+
+        Args:
+            module: The stage's module; its teacher is left as it is.
+            state: What :meth:`read` gave.
+
+        Raises:
+            UserError: The state is of other networks.
+        """
+        self._check(module, state)
+        module.load_state_dict(state["state_dict"], strict=False)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse the state of other networks; Lightning loads what fits."""
+        self._check(pl_module, checkpoint)
+
+    def _check(self, module: LightningModule, state: dict[str, Any]) -> None:
+        own = {name: value.shape for name, value in module.state_dict().items() if not name.startswith("teacher.")}
+        if own != {name: value.shape for name, value in state["state_dict"].items()}:
+            raise UserError(f"the saved state {self.file} is of other networks; delete it to begin the stage anew")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave the teacher out and note the time."""
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in weights.items() if not name.startswith("teacher.")}
+        checkpoint["seconds"] = self.seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for signals; Lightning, which has installed handlers of its own, puts the old ones back at the end."""
+        self._started = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signal = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time to."""
+        step = trainer.global_step
+        last = step == trainer.max_steps
+        stop = not last and self._told_to_stop(trainer)
+        if stop or last or step % self.every_n_steps == 0:
+            self.save(trainer)
+        if stop:
+            raise Interrupted(
+                f"stopped after step {step} of {trainer.max_steps}; with resume=true the same command goes on",
+                number=self.signal or signal.SIGTERM,
+            )
+
+    def _told_to_stop(self, trainer: Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.signal is not None
+        if trainer.global_step % ASK_EVERY_N_STEPS:
+            return False
+        return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the state.
+
+        Args:
+            trainer: In the middle of a fit; all its devices call this.
+
+        Raises:
+            UserError: It cannot be written; the state saved before is still there.
+        """
+        partial = self.file.with_name(self.file.name + ".partial")
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                os.replace(partial, self.file)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+            partial.unlink(missing_ok=True)
+            kept = "the state saved before is kept" if self.file.is_file() else "nothing was saved yet"
+            raise UserError(
+                f"the training state could not be written to {self.file.parent} ({error}); {kept}. "
+                "Make room and start the same command with resume=true"
+            ) from error

@@ -1,0 +1,105 @@
+"""Hydra's basic sweep, with the categories of a data set filled in and one account of what failed.
+
+Lies in ``hydra_plugins`` because Hydra takes sweepers from there only.
+"""
+
+import fnmatch
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+
+ALL_EACH = "all_each"
+WILDCARDS = "*?["
+
+
+class CategorySweeper(BasicSweeper):
+    """Sweep over lists as Hydra does; ``category=all_each`` or a pattern becomes one member a category found.
+
+    Found per member, so ``dataset=mvtec_ad,mpdd category=all_each`` trains each data set's own categories.
+
+    Source: ours.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep to its end, whatever its members meet.
+
+        Args:
+            arguments: Overrides.
+
+        Returns:
+            The members' returns, in order.
+
+        Raises:
+            UserError: Members failed, after all have run; or no category matches, before any has.
+        """
+        from dmdd.errors import UserError
+        from dmdd.sweep import SweepFailed, print_table
+
+        members = self._members(arguments)
+        os.environ["DMDD_SWEEP_SIZE"] = str(len(members))
+        size = self.max_batch_size or len(members)
+        returns: list[JobReturn] = []
+        assert self.launcher is not None
+        for start in range(0, len(members), size):
+            batch = members[start : start + size]
+            self.validate_batch_is_legal(batch)
+            returns += self.launcher.launch(batch, initial_job_idx=start)
+        failed = [
+            f"{' '.join(overrides)}: {_reason(job)}"
+            for overrides, job in zip(members, returns, strict=True)
+            if job.status != JobStatus.COMPLETED
+        ]
+        print_table([str(job.return_value) for job in returns if job.status == JobStatus.COMPLETED])
+        if failed:
+            defects = any(
+                not isinstance(job._return_value, UserError) for job in returns if job.status == JobStatus.FAILED
+            )
+            raise SweepFailed(f"{len(failed)} of {len(members)} runs failed: {'; '.join(failed)}", defects=defects)
+        return returns
+
+    def _members(self, arguments: list[str]) -> list[list[str]]:
+        """Spell out the members' overrides."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = parser.parse_overrides([*self._parse_config(), *arguments])
+        plain = [member for batch in self.split_arguments(given, None) for member in batch]
+        parsed = {text: parser.parse_override(text) for member in plain for text in member}
+        known: dict[tuple[str, ...], list[str]] = {}
+        return [part for member in plain for part in self._expand(member, parsed, known)]
+
+    def _expand(
+        self, member: Sequence[str], parsed: dict[str, Override], known: dict[tuple[str, ...], list[str]]
+    ) -> list[list[str]]:
+        from dmdd.errors import UserError
+
+        place = next((i for i, text in enumerate(member) if parsed[text].key_or_group == "category"), None)
+        wanted = None if place is None else str(parsed[member[place]].value())
+        if place is None or wanted is None or (wanted != ALL_EACH and not any(sign in wanted for sign in WILDCARDS)):
+            return [list(member)]
+        rest = (*member[:place], *member[place + 1 :])
+        where = tuple(text for text in rest if text.split("=")[0].split(".")[0] in ("dataset", "data_dir"))
+        if where not in known:
+            known[where] = self._categories(list(where))
+        names = [name for name in known[where] if wanted == ALL_EACH or fnmatch.fnmatchcase(name, wanted)]
+        if not names:
+            raise UserError(f"no category matches {wanted!r}: there are {', '.join(known[where])}")
+        return [[*member[:place], f"category='{name}'", *member[place + 1 :]] for name in names]
+
+    def _categories(self, overrides: list[str]) -> list[str]:
+        from dmdd.data.layouts import category_names
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, [*overrides, "category=x"])
+        return category_names({name: str(value) for name, value in config.dataset.layout.items()})
+
+
+def _reason(job: JobReturn) -> str:
+    error = job._return_value
+    return " ".join(str(error).split()) or type(error).__name__
