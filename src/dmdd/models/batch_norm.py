@@ -35,7 +35,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         """Normalise ``(B, C, H, W)`` by channel."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
-        values = input.float()
+        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         count = values.numel() // values.shape[1] * dist.get_world_size()
         mean = _SumOverDevices.apply(values.sum((0, 2, 3))) / count
         # In two passes: the mean of squares less the square of the mean loses digits where the mean is large.
@@ -54,8 +54,8 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
             return
         self.num_batches_tracked.add_(1)
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance, momentum)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
 def synchronise_batch_norm(network: nn.Module, *, gpu: bool) -> None:

@@ -1,8 +1,9 @@
-"""Optimiser and schedule of both stages."""
+"""Optimiser, schedule and logging of both stages."""
 
 from collections.abc import Iterable
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
@@ -33,3 +34,15 @@ def adamw_one_cycle(
     # One more step than the stage has: Lightning steps the schedule after the last batch too.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def logs_over_devices(trainer: Trainer) -> bool:
+    """Tell whether this step's losses are to be averaged over the devices: only where they are logged, it costs time.
+
+    Args:
+        trainer: In a training step.
+
+    Returns:
+        False on one device.
+    """
+    return trainer.world_size > 1 and (trainer.global_step + 1) % trainer.log_every_n_steps == 0

@@ -1,0 +1,67 @@
+// Everything about one run.
+function chooseRun(place) {
+  byId("run-choice").value = place;
+  drawRun(data.runs[place]);
+}
+
+function typeTable(types) {
+  const columns = [["images_found", "images found"], ["pixels_found", "pixels found"], ["aupro_30", "AUPRO@0.3"]];
+  const head = element("tr", {}, element("th", { scope: "col" }, "type"), ...["images", ...columns.map(([, title]) => title)].map((title) => element("th", { scope: "col", class: "number" }, title)));
+  const rows = Object.entries(types).map(([name, figures]) =>
+    element("tr", {}, element("td", {}, name), element("td", { class: "number" }, String(figures.images ?? "-")), ...columns.map(([key]) => element("td", { class: "number" }, percent(figures[key])))),
+  );
+  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
+}
+
+function pairs(entries) {
+  return element("dl", {}, ...entries.flatMap(([name, text]) => [element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, text)]));
+}
+
+function part(title, ...children) {
+  return element("div", {}, element("h3", {}, title), ...children);
+}
+
+function histogramPart(run) {
+  const host = element("div", { class: "chart" });
+  keepDrawn(host, () => drawHistogram(host, run.histogram, run.threshold));
+  const keys = element("p", { class: "small quiet" }, element("span", { class: "key k-normal" }), " normal  ", element("span", { class: "key k-anomalous" }), " anomalous  ");
+  if (run.threshold !== null) keys.append(`┆ threshold ${Number(run.threshold.toPrecision(5))}, from held-out normal images`);
+  return part("Image scores", host, keys);
+}
+
+function lossPart(stage, losses) {
+  const series = Object.entries(losses).map(([name, [x, y]], colour) => ({ name, x, y, colour }));
+  const xs = series.flatMap((one) => one.x), ys = series.flatMap((one) => one.y);
+  const logY = Math.min(...ys) > 0;
+  const [low, high] = [Math.min(...ys), Math.max(...ys)];
+  const y = logY ? [low / 1.1, high * 1.1] : [Math.min(0, low), high || 1];
+  const host = element("div", { class: "chart" });
+  const label = `Losses of ${stage}`;
+  keepDrawn(host, () => drawLines(host, { series, x: [Math.min(...xs), Math.max(...xs)], y, xLabel: "step", yLabel: "loss", label, height: 260, logY }));
+  const keys = series.flatMap((one) => [element("span", { class: `key c${one.colour}` }), ` ${one.name}  `]);
+  return part(`Training, ${stage}`, host, element("p", { class: "small quiet" }, ...keys, logY ? "(logarithmic)" : ""));
+}
+
+function drawRun(run) {
+  const tiles = Object.entries(data.metrics).filter(([metric]) => metric in run.figures).map(([metric, title]) =>
+    element("div", { class: "tile" }, element("b", {}, percent(run.figures[metric])), element("span", {}, title)),
+  );
+  const parts = [];
+  if (run.histogram) parts.push(histogramPart(run));
+  for (const [stage, losses] of Object.entries(run.losses)) parts.push(lossPart(stage, losses));
+  if (Object.keys(run.types).length) parts.push(part("By defect type, at the calibrated thresholds, percent", typeTable(run.types), element("p", { class: "small quiet" }, "For good images, what is found is false.")));
+  parts.push(part("Recorded", pairs([["folder", run.folder], ...(run.model === null ? [] : [["model", run.model]]), ...run.facts])));
+  if (Object.keys(run.protocol).length) parts.push(part("Protocol", pairs(Object.entries(run.protocol))));
+  byId("run-body").replaceChildren(
+    tiles.length ? element("div", { class: "tiles" }, ...tiles) : element("p", { class: "quiet" }, "No metrics: the test set has images of one label only."),
+    command(run.command),
+    element("br", {}),
+    element("div", { class: "parts" }, ...parts),
+  );
+}
+
+function startRun() {
+  fillSelect(byId("run-choice"), data.runs.map((run, place) => [place, fullName(run)]));
+  byId("run-choice").addEventListener("change", (event) => drawRun(data.runs[event.target.value]));
+  drawRun(data.runs[0]);
+}
