@@ -29,6 +29,7 @@ def evaluate(config: Any) -> None:
     Raises:
         UserError: The model, the data or a setting cannot be used.
     """
+    from hydra.core.hydra_config import HydraConfig
     from lightning import Trainer
     from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
@@ -88,7 +89,7 @@ def evaluate(config: Any) -> None:
         "precision": {"evaluation": config.precision},
         "commit": runtime.git_commit(),
         "versions": runtime.describe_versions(),
-        "command": ["python", "-m", "dmdd.evaluate", *sys.argv[1:]],
+        "command": ["python", "-m", "dmdd.evaluate", *HydraConfig.get().overrides.task],
     }
     results.write_result(run_dir / "result.json", result)
     results.print_summary(result, run_dir)

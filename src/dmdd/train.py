@@ -41,6 +41,8 @@ def train(config: Any) -> Any:
 
     if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: give a whole number from 0 to {2**32 - 1}")
+    if config.objective is not None and str(config.objective).split(".")[0] == "test":
+        raise UserError(f"objective={config.objective}: nothing may be chosen on test data; use synthetic_validation")
     if config.resume and (earlier := resume.find_run(config)):
         move_to(config, earlier)
         if resume.is_finished(earlier):
@@ -90,15 +92,13 @@ def outcome(config: Any) -> Any:
         ``run_dir``; or the figure ``objective`` names, by dotted name in ``result.json``.
 
     Raises:
-        UserError: There is no such figure, or it is measured on the test set.
+        UserError: There is no such figure.
     """
     from dmdd.errors import UserError
 
     if config.objective is None:
         return config.run_dir
     value: Any = json.loads((Path(config.run_dir) / "result.json").read_text(encoding="utf-8"))
-    if str(config.objective).split(".")[0] == "test":
-        raise UserError(f"objective={config.objective}: nothing may be chosen on test data; use synthetic_validation")
     for name in str(config.objective).split("."):
         value = value.get(name) if isinstance(value, dict) else None
     if not isinstance(value, int | float):
@@ -120,7 +120,11 @@ def read_category(config: Any) -> Any:
     """
     from dmdd.config import build
 
+    from dmdd.errors import UserError
+
     category = None if config.category is None else str(config.category)  # category=01 is a name, not a number
+    if category is not None and (category == "all_each" or set("*?[") & set(category)):
+        raise UserError(f"category={category} trains one model a category: add -m; category=all pools them in one")
     return build(config.dataset.layout, category=category)
 
 

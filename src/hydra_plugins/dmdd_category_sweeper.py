@@ -48,8 +48,9 @@ class CategorySweeper(BasicSweeper):
             batch = members[start : start + size]
             self.validate_batch_is_legal(batch)
             returns += self.launcher.launch(batch, initial_job_idx=start)
+        common = set(members[0]).intersection(*members) if len(members) > 1 else set()
         failed = [
-            f"{' '.join(overrides)}: {_reason(job)}"
+            f"{' '.join(text for text in overrides if text not in common)}: {_reason(job)}"
             for overrides, job in zip(members, returns, strict=True)
             if job.status != JobStatus.COMPLETED
         ]

@@ -16,6 +16,7 @@ from dmdd.models.teacher import Teacher
 from dmdd.pairs import PairSynthesis
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.optimization import adamw_one_cycle
 from dmdd.training.segmentation import SegmentationModule
 
 pytestmark = pytest.mark.filterwarnings(
@@ -249,3 +250,20 @@ def test_native_masks_are_compared_at_their_own_size(data, demo_category):
     assert lower - 1e-9 <= wins / total <= upper + 1e-9
     assert set(module.intervals) >= {"pixel_auroc", "aupro_30", "image_auroc"}
     assert set(module.types) == set(defects)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 9, 10, 100])
+def test_the_learning_rate_rises_and_falls_in_stages_of_any_length(steps):
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    found = adamw_one_cycle([parameter], learning_rate=1.0, weight_decay=0.0, steps=steps)
+    optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(1 / 25)
+    assert max(rates) <= 1 + 1e-12
+    if steps > 1:
+        assert max(rates) > 0.9
+        assert rates[-1] < 0.5 or steps == 2

@@ -31,8 +31,12 @@ def adamw_one_cycle(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
-    # One more step than the stage has: Lightning steps the schedule after the last batch too.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1)
+    # One more step than the stage has: Lightning steps the schedule after the last batch too. It rises for at least
+    # one step, since torch divides by the length of the rise less one: a stage of 9 steps would fail.
+    total = steps + 1
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=total, pct_start=max(0.1, 2 / total)
+    )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

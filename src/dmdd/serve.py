@@ -1,0 +1,99 @@
+"""Open a page to drop images on, and an endpoint for machines: ``python -m dmdd.serve model=runs/.../model``."""
+
+import socket
+import sys
+from typing import Any
+
+from dmdd.config import run_command
+
+LOOPBACK_NAMES = ["127.0.0.1", "localhost", "::1"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the entry point.
+
+    Args:
+        arguments: Settings; ``sys.argv[1:]`` if None.
+
+    Returns:
+        Exit code: 0 after SIGINT or SIGTERM, 2 after bad input.
+    """
+    return run_command(serve, "serve", arguments)
+
+
+def serve(config: Any) -> None:
+    """Serve as configured until a signal ends it.
+
+    Args:
+        config: ``conf/serve.yaml`` composed.
+
+    Raises:
+        UserError: The model or a setting cannot be used, or the port is taken.
+    """
+    from pathlib import Path
+
+    from dmdd.errors import UserError
+
+    try:
+        from dmdd.serving.api import build_api
+        from dmdd.serving.limits import Limits
+        from dmdd.serving.model import load_model
+        from dmdd.serving.page import add_page
+        from dmdd.serving.server import run_server
+    except ModuleNotFoundError as error:
+        raise UserError(f"dmdd serve needs {error.name}; install it: pip install 'dmdd[serve]'") from None
+
+    limits = Limits(**config.limits)
+    if config.model is None:
+        raise UserError("model is missing: give model=FOLDER, the model folder of a run")
+    listener, loopback = open_port(str(config.host), config.port)
+    with listener:
+        model = load_model(Path(str(config.model)), title=config.title)
+        app, inspection = build_api(model, limits, hosts=LOOPBACK_NAMES if loopback else None)
+        add_page(app, inspection)
+        host, port = listener.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        print(f"model     {model.title}, {model.input_width} x {model.input_height} px")
+        print(f"page      {address}")
+        print(f"endpoint  POST {address}/predict, its schema {address}/openapi.json", flush=True)
+        if not loopback:
+            print(
+                f"warning: {host} can be reached from other machines; there is no authentication and no encryption: "
+                "whoever reaches it can use it",
+                file=sys.stderr,
+                flush=True,
+            )
+        run_server(app, listener)
+
+
+def open_port(host: str, port: object) -> tuple[socket.socket, bool]:
+    """Take a port before anything slow begins.
+
+    Args:
+        host: Name or address of this machine.
+        port: 0 picks a free one.
+
+    Returns:
+        The listening socket, and whether only this machine reaches it.
+
+    Raises:
+        UserError: The port is no port, taken, or not ours to take; the host is not this machine.
+    """
+    import ipaddress
+
+    from dmdd.errors import UserError
+
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+        raise UserError(f"port={port}: give a whole number from 0 to 65535, 0 picks a free one")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on host={host} port={port}: {error.strerror or error}; port=0 picks a free port"
+        ) from None
+    return listener, ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+if __name__ == "__main__":
+    sys.exit(main())
