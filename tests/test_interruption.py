@@ -176,7 +176,7 @@ def test_runs_are_told_apart_by_what_they_compute(tmp_path):
 class Spy:
     """A trainer that fails to write."""
 
-    is_global_zero, max_steps, world_size = True, 10, 1
+    is_global_zero, max_steps, world_size, loggers = True, 10, 1, ()
 
     def __init__(self, error: Exception) -> None:
         self.error = error

@@ -204,6 +204,7 @@ class Experiment:
             if self.is_first:
                 self._begin(name, done)
             trainer.fit(module, datamodule=self.data, ckpt_path=saver.file if state else None, weights_only=True)
+            saver.check_stopped(trainer)
         self.seconds[name] = saver.seconds
 
     def _begin(self, stage: str, done: int) -> None:

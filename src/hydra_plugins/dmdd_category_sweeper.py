@@ -102,5 +102,10 @@ class CategorySweeper(BasicSweeper):
 
 
 def _reason(job: JobReturn) -> str:
+    """Say on one line why a member failed; of a defect the kind and its last line, the traceback was printed."""
+    from dmdd.errors import UserError
+
     error = job._return_value
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[-1:]])

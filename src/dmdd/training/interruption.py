@@ -120,10 +120,7 @@ class StateSaver(Callback):
         if stop or last or step % self.every_n_steps == 0:
             self.save(trainer)
         if stop:
-            raise Interrupted(
-                f"stopped after step {step} of {trainer.max_steps}; with resume=true the same command goes on",
-                number=self.signal or signal.SIGTERM,
-            )
+            trainer.should_stop = True  # Lightning logs the step and leaves; check_stopped then says so
 
     def _told_to_stop(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
@@ -131,6 +128,22 @@ class StateSaver(Callback):
         if trainer.global_step % ASK_EVERY_N_STEPS:
             return False
         return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+
+    def check_stopped(self, trainer: Trainer) -> None:
+        """Leave the run if the stage was left before its end.
+
+        Args:
+            trainer: After ``fit``.
+
+        Raises:
+            Interrupted: It was told to stop.
+        """
+        if trainer.global_step < trainer.max_steps:
+            raise Interrupted(
+                f"stopped after step {trainer.global_step} of {trainer.max_steps} of a stage; "
+                "with resume=true the same command goes on",
+                number=self.signal or signal.SIGTERM,
+            )
 
     def save(self, trainer: Trainer) -> None:
         """Write the state.
@@ -143,6 +156,8 @@ class StateSaver(Callback):
         """
         partial = self.file.with_name(self.file.name + ".partial")
         try:
+            for logger in trainer.loggers:
+                logger.save()  # what was logged before this state is not logged again after it
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
                 os.replace(partial, self.file)

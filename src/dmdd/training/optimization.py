@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
 
 
 def adamw_one_cycle(
@@ -40,13 +40,20 @@ def adamw_one_cycle(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def logs_over_devices(trainer: Trainer) -> bool:
-    """Tell whether this step's losses are to be averaged over the devices: only where they are logged, it costs time.
+def over_devices(losses: dict[str, Tensor], trainer: Trainer) -> dict[str, Tensor]:
+    """Average losses over the devices in the steps that are logged; in the others it would only cost time.
+
+    Lightning's ``sync_dist`` would do it in every step.
 
     Args:
+        losses: Scalars by name, of this device.
         trainer: In a training step.
 
     Returns:
-        False on one device.
+        The same names, without gradients.
     """
-    return trainer.world_size > 1 and (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+    values = torch.stack([loss.detach().float() for loss in losses.values()])
+    if trainer.world_size > 1 and (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+        torch.distributed.all_reduce(values)
+        values = values / trainer.world_size
+    return dict(zip(losses, values, strict=True))

@@ -11,7 +11,7 @@ from dmdd.losses import segmentation_loss
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
-from dmdd.training.optimization import adamw_one_cycle, logs_over_devices
+from dmdd.training.optimization import adamw_one_cycle, over_devices
 
 
 class SegmentationModule(LightningModule):
@@ -86,9 +86,8 @@ class SegmentationModule(LightningModule):
         logits = self.segmentation(features, normality, abnormality)
         loss = segmentation_loss(logits, batch.mask, focal_gamma=self.focal_gamma)
         count = len(batch.normal)
-        self.log(
-            "segmentation/loss", loss, prog_bar=True, batch_size=count, sync_dist=logs_over_devices(self.trainer)
-        )
+        losses = over_devices({"segmentation/loss": loss}, self.trainer)
+        self.log_dict(losses, prog_bar=True, batch_size=count)
         self.log("segmentation/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=count)
         return loss
 
