@@ -63,7 +63,7 @@ GROUP_SIZES = {
     "callbacks": 1,
     "dataset": 7,
     "launcher": 5,
-    "logger": 2,
+    "logger": 4,
     "pairs": 5,
     "recipe": 4,
     "segmentation": 1,

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference.wandb_log import read_records
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmdd.models.detector import Detector
 from dmdd.pictures import CAPTION_PX
@@ -179,17 +181,38 @@ def test_two_devices_train_as_one_does_and_score_every_image(tmp_path, demo_root
     assert done.stdout.count("test set, percent") == 1
 
 
-def test_offline_wandb_run_holds_both_stages_and_the_result(tmp_path, demo_root):
-    arguments = ["logger=wandb", "name=w", "evaluation.pictures=2"]
+def test_dashboards_hold_both_stages_settings_tables_pictures_and_the_model(tmp_path, demo_root):
+    arguments = ["logger=many", "name=w", "evaluation.pictures=2", "upload_model=true"]
     done = dmdd(*SMOKE, f"data_dir={demo_root}", *arguments, cwd=tmp_path, WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs/demo/plate/w"
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    metrics = json.loads((folder / "result.json").read_text())["test"]["metrics"]
+
     logs = list((folder / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(logs) == 1
-    content = logs[0].read_bytes()
-    for key in (b"distillation/loss", b"segmentation/loss", b"test/pixel_auroc", b"test/pictures"):
-        assert key in content, key
-    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    records = read_records(logs[0])
+    by_kind = {kind: [r for r in records if r.WhichOneof("record_type") == kind] for kind in ("run", "history")}
+    run = by_kind["run"][0].run
+    assert (run.run_group, run.job_type, list(run.tags)) == ("demo seed 0", "plate", ["demo", "seed-0"])
+    logged = {item.key or item.nested_key[0] for r in by_kind["history"] for item in r.history.item}
+    assert {"distillation/loss", "distillation/learning_rate", "segmentation/loss"} <= logged
+    assert {"test/pictures", "test/curves", "test/types"} <= logged
+    summary = {
+        i.key: i.value_json for r in records if r.WhichOneof("record_type") == "summary" for i in r.summary.update
+    }
+    assert json.loads(summary["test/pixel_auroc"]) == pytest.approx(metrics["pixel_auroc"])
+    assert "validation/image_auroc" in summary
+    assert "test_normality/aupro_30" in summary
+    settings = {i.key for r in records if r.WhichOneof("record_type") == "config" for i in r.config.update}
+    assert {"dataset", "seed", "distillation"} <= settings
+    assert "model" in [r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"]
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert {"distillation/loss", "segmentation/loss"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("test/pixel_auroc")[0].value == pytest.approx(metrics["pixel_auroc"])
+    shown = {f"test/{file.stem}" for file in (folder / "images").iterdir()} | {"test/curves"}
+    assert set(events.Tags()["images"]) == shown
 
 
 def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(tmp_path, demo_root):

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from dmdd import results, runtime
+from dmdd import dashboard, results, runtime
 from dmdd.config import build
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category
@@ -218,6 +218,8 @@ class Experiment:
             results.write_atomically(config_file, OmegaConf.to_yaml(self.config))
         elif not self._log_restored:
             self._restore_log(stage, done)
+        if not self._log_restored:
+            dashboard.log_settings(self.loggers, OmegaConf.to_container(self.config))  # type: ignore[arg-type]
         self._log_restored = True
         (self.run_dir / STATE_DIR).mkdir(exist_ok=True)
 
@@ -293,7 +295,9 @@ class Experiment:
         result = self._result(validation)
         results.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
-        self._log(result, pictures)
+        dashboard.log_result(
+            self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.config.upload_model
+        )
         results.print_summary(result, self.run_dir)
 
     def _result(self, validation: dict[str, Any]) -> dict[str, Any]:
@@ -325,12 +329,3 @@ class Experiment:
             "versions": runtime.describe_versions(),
             "command": ["python", "-m", "dmdd.train", *config.overrides],
         }
-
-    def _log(self, result: dict[str, Any], pictures: list[Path]) -> None:
-        """Send the final figures and pictures to the loggers that take them."""
-        metrics = {f"test/{name}": value for name, value in result["test"]["metrics"].items()}
-        for logger in self.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(metrics | {"result": result})
-                logger.log_image("test/pictures", [str(file) for file in pictures])
-                logger.experiment.finish()
