@@ -120,3 +120,14 @@ def test_a_member_says_how_much_is_left(monkeypatch, capsys):
     announce(2, "third")
     # two in 600 s, three to go
     assert capsys.readouterr().err == "sweep: 1 of 5, first\nsweep: 3 of 5, third, about 15 min left\n"
+
+
+def test_optuna_searches_on_the_synthetic_validation(demo_root, tmp_path):
+    pytest.importorskip("optuna")
+    arguments = ["dataset=demo", "category=plate", f"data_dir={demo_root}", "hydra.sweeper.n_trials=2"]
+    done = sweep("hydra/sweeper=optuna", "+experiments/search=optuna", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(file.read_text()) for file in (tmp_path / "runs/demo/plate").glob("*/result.json")]
+    assert len(results) == 2
+    best = max(result["synthetic_validation"]["metrics"]["aupro_30"] for result in results)
+    assert f"best_value: {best!r}" in (tmp_path / "runs/optimization_results.yaml").read_text()

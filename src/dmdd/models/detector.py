@@ -280,4 +280,7 @@ def gaussian_blur(maps: Tensor, sigma_px: float) -> Tensor:
     kernel = torch.exp(-0.5 * (steps / sigma_px) ** 2)
     kernel = kernel / kernel.sum()
     padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
+    if torch.is_autocast_enabled(maps.device.type):  # it would blur in half precision
+        with torch.autocast(maps.device.type, enabled=False):
+            return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))

@@ -1,0 +1,103 @@
+"""Tiles: they cover the image, blend without seams, and a detector that copies its input gives the image back."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dmdd.errors import UserError
+from dmdd.models.detector import Prediction
+from dmdd.models.tiling import detect_tiled
+
+
+class Fake(nn.Module):
+    """A detector of 32x32 px whose map is a function of the tile; the score is the map's maximum."""
+
+    input_size = (32, 32)
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.seen = answer, []
+
+    def forward(self, tiles):
+        self.seen.append(tiles)
+        maps = self.answer(tiles)
+        return Prediction(maps, maps.flatten(1).amax(1))
+
+
+def copy(tiles):
+    return tiles[:, :1].float() / 255
+
+
+def random_images(*size: int, batch: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 97), (100, 64), (57, 300)])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6, 0.9])
+def test_tiles_at_the_input_size_give_the_image_back(size, overlap):
+    images = random_images(*size)
+    prediction = detect_tiled(Fake(copy), images, overlap=overlap)
+    assert torch.allclose(prediction.map, images[:, :1] / 255, atol=1e-6)
+    assert torch.equal(prediction.score, images[:, 0].flatten(1).amax(1) / 255)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3333333, 1.0])
+def test_a_constant_blends_to_exactly_that_constant(value):
+    constant = Fake(lambda tiles: torch.full((len(tiles), 1, 32, 32), value))
+    maps = detect_tiled(constant, random_images(70, 131)).map
+    assert maps.shape == (2, 1, 70, 131)
+    assert torch.equal(maps, torch.full_like(maps, value))
+
+
+def test_blend_equals_a_slow_one():
+    """Tiles of 32 px over 70 px: starts 0, 19 and 38, evenly spaced, at most 24 px apart."""
+    values = torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
+    steps = Fake(lambda tiles: values.reshape(9, 1, 1, 1).expand(9, 1, 32, 32))
+    maps = detect_tiled(steps, random_images(70, 70, batch=1)).map[0, 0].numpy()
+    window = np.sin((np.arange(32) + 0.5) * np.pi / 32) ** 2
+    total, weight = np.zeros((70, 70)), np.zeros((70, 70))
+    for i, top in enumerate((0, 19, 38)):
+        for j, left in enumerate((0, 19, 38)):
+            total[top : top + 32, left : left + 32] += np.outer(window, window) * float(values[i, j])
+            weight[top : top + 32, left : left + 32] += np.outer(window, window)
+    assert np.abs(maps - total / weight).max() < 1e-6
+    # No seam: the largest step between neighbours is far below the difference of the tiles.
+    assert max(np.abs(np.diff(maps, axis=0)).max(), np.abs(np.diff(maps, axis=1)).max()) < 0.15 * np.ptp(values.numpy())
+
+
+def test_a_small_image_is_one_tile_and_a_strip_keeps_its_long_side():
+    fake = Fake(lambda tiles: torch.nn.functional.interpolate(copy(tiles), size=(32, 32)))
+    assert detect_tiled(fake, random_images(20, 30)).map.shape == (2, 1, 20, 30)
+    assert fake.seen[-1].shape == (2, 3, 20, 30)
+    assert detect_tiled(fake, random_images(20, 200)).map.shape == (2, 1, 20, 200)
+    assert fake.seen[-1].shape == (16, 3, 20, 32)  # 8 tiles an image: 1 + ceil(168 / 24)
+
+
+def test_tiles_of_another_size_are_resized_to_the_input_size():
+    fake = Fake(lambda tiles: torch.nn.functional.adaptive_avg_pool2d(copy(tiles), 32))
+    assert detect_tiled(fake, random_images(200, 100), tile_px=64).map.shape == (2, 1, 200, 100)
+    assert fake.seen[-1].shape[-2:] == (64, 64)
+    assert detect_tiled(fake, random_images(200, 100), tile_px=(64, 48)).map.shape == (2, 1, 200, 100)
+    assert fake.seen[-1].shape[-2:] == (64, 48)
+
+
+def test_tiles_go_through_in_chunks():
+    fake = Fake(copy)
+    detect_tiled(fake, random_images(200, 200, batch=1))  # 8 x 8 tiles
+    assert [len(tiles) for tiles in fake.seen] == [16, 16, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tile_px": 0}, r"tile_px=0: give a number of pixels"),
+        ({"tile_px": (64,)}, r"tile_px=\(64,\): give a number of pixels"),
+        ({"tile_px": "large"}, r"tile_px=large: give a number of pixels"),
+        ({"overlap": 1.0}, r"overlap=1.0: give a number from 0 to 0.9"),
+        ({"overlap": -0.1}, r"overlap=-0.1: give a number from 0 to 0.9"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(UserError, match=message):
+        detect_tiled(Fake(copy), random_images(40, 40), **arguments)
