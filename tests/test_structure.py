@@ -26,7 +26,7 @@ FORBIDDEN = {
     "data": ("hydra", "omegaconf", "dmdd.training", "dmdd.models", "dmdd.experiment", "dmdd.train"),
     "training": ("hydra", "omegaconf", "dmdd.experiment", "dmdd.train", "dmdd.config"),
     "prediction": ("lightning", "hydra", "omegaconf", "dmdd.training", "dmdd.experiment", "dmdd.config"),
-    "reporting": ("lightning", "hydra", "omegaconf", "torch", "dmdd.training", "dmdd.models", "dmdd.experiment"),
+    "reporting": ("lightning", "hydra", "torch", "dmdd.training", "dmdd.models", "dmdd.experiment"),
     "serving": ("lightning", "hydra", "omegaconf", "dmdd.training", "dmdd.experiment", "dmdd.config"),
 }
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference.wandb_log import read_records
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmdd.models.detector import Detector
 from dmdd.pictures import CAPTION_PX
+from reference.wandb_log import read_records
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
 
@@ -61,7 +61,7 @@ def test_result_records_what_the_protocol_asks_for(run):
     assert result["teacher"]["weights"] == "random (no pretraining)"
     assert len(result["teacher"]["sha256"]) == 64
     assert result["images"] == {"trained_on": 11, "held_out": 1, "tested": 12}
-    assert set(result["test"]["maps"]) == {"segmentation", "normality", "abnormality", "both"}
+    assert set(result["test"]["maps"]) == {"fused", "segmentation", "normality", "abnormality", "both"}
     for name in ("pixel_auroc", "aupro_30", "image_auroc"):
         assert 0 <= result["test"]["metrics"][name] <= 1
     assert torch.__version__.startswith(result["versions"]["torch"])
@@ -133,6 +133,11 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     assert new["test"] == old["test"]
     assert new["calibration"] == old["calibration"]
     assert (tmp_path / "out/scores.csv").read_text() == (run / "scores.csv").read_text()
+    assert main([*arguments, "anomaly_map=normality", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    other = json.loads((tmp_path / "out/result.json").read_text())
+    assert other["test"]["metrics"]["pixel_auroc"] == old["test"]["maps"]["normality"]["pixel_auroc"]
+    assert other["test"]["metrics"]["image_auroc"] == old["test"]["metrics"]["image_auroc"]
+    assert other["calibration"] == {}
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
@@ -140,12 +145,15 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     ("arguments", "message"),
     [
         ([], "model is missing: give model=FOLDER"),
+        (["model={model}", "score_map=best"], "score_map=best: choose one of fused, segmentation"),
         (["model=nowhere"], "no detector.json in .*nowhere; give the model folder of a finished run"),
         (["model=nowhere", "batch_size=0"], "batch_size=0: give a positive whole number"),
     ],
 )
-def test_evaluate_with_bad_input(tmp_path, demo_root, monkeypatch, capsys, arguments, message):
+def test_evaluate_with_bad_input(run, tmp_path, demo_root, monkeypatch, capsys, arguments, message):
     from dmdd.evaluate import main
+
+    arguments = [argument.format(model=run / "model") for argument in arguments]
 
     monkeypatch.chdir(tmp_path)
     assert main(["dataset=demo", "category=plate", f"data_dir={demo_root}", *arguments]) == 2

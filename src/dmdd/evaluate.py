@@ -51,6 +51,7 @@ def evaluate(config: Any) -> None:
     check_positive("batch_size", config.batch_size)
     category = read_category(config)
     detector = Detector.load(config.model)
+    choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
     accelerator = runtime.resolve_accelerator(config.accelerator)
     runtime.check_devices(1, accelerator, config.batch_size)
     quiet_lightning()
@@ -93,6 +94,29 @@ def evaluate(config: Any) -> None:
     }
     results.write_result(run_dir / "result.json", result)
     results.print_summary(result, run_dir)
+
+
+def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None) -> None:
+    """Let a detector use other maps than its own; its thresholds hold for its own only, so they are dropped then.
+
+    Args:
+        detector: Changed in place.
+        anomaly_map: Name of a map; None keeps the detector's.
+        score_map: The same for the image score.
+
+    Raises:
+        UserError: There is no such map.
+    """
+    from dmdd.errors import UserError
+    from dmdd.models.detector import MAP_NAMES
+
+    for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
+        if name is None or name == getattr(detector, setting):
+            continue
+        if name not in MAP_NAMES:
+            raise UserError(f"{setting}={name}: choose one of {', '.join(MAP_NAMES)}")
+        setattr(detector, setting, name)
+        detector.calibration = {}
 
 
 if __name__ == "__main__":

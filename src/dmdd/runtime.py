@@ -164,9 +164,6 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
-        with_nothing = folder.is_dir() and not any(folder.iterdir())
-        if with_nothing:
-            folder.rmdir()
 
 
 _claimed: FileLock | None = None

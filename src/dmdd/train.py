@@ -119,7 +119,6 @@ def read_category(config: Any) -> Any:
         UserError: As the layout's reader; without a category the message lists those found.
     """
     from dmdd.config import build
-
     from dmdd.errors import UserError
 
     category = None if config.category is None else str(config.category)  # category=01 is a name, not a number

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from dmdd.errors import UserError
-from dmdd.models.detector import MAP_NAMES, Detector, distance_map, gaussian_blur
+from dmdd.models.detector import MAP_NAMES, Detector, distance_map, fuse, gaussian_blur
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
@@ -93,6 +93,32 @@ def test_distance_map_of_known_features():
     assert torch.allclose(distance_map([west], [east], (2, 2)), torch.ones(1, 1, 2, 2), atol=1e-6)
 
 
+def test_fused_map_of_known_features():
+    east = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    north, west = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), -east
+    segmented = torch.full((1, 1, 4, 4), 0.25)
+    teacher = [east.expand(1, 2, 4, 4), east.expand(1, 2, 2, 2)]
+    student = [north.expand(1, 2, 4, 4), west.expand(1, 2, 2, 2)]
+    # D / 2 is 1/2 at one level and 1 at the other: G^2 = 1/2, and (1/4 * 1/2)^(1/3) = 1/2
+    assert torch.allclose(fuse(segmented, student, teacher), torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
+    same = fuse(segmented, teacher, teacher)
+    assert torch.isfinite(same).all()
+    assert same.amax() < 1e-3
+    assert torch.allclose(fuse(torch.ones(1, 1, 4, 4), [-f for f in teacher], teacher), torch.ones(1), atol=1e-6)
+
+
+def test_a_model_of_format_1_keeps_its_maps(tmp_path):
+    detector = make(anomaly_map="segmentation", score_map="normality")
+    detector.save(tmp_path)
+    spec = json.loads((tmp_path / "detector.json").read_text())
+    del spec["anomaly_map"]
+    (tmp_path / "detector.json").write_text(json.dumps(spec | {"format_version": 1}))
+    loaded = Detector.load(tmp_path)
+    assert (loaded.anomaly_map, loaded.score_map) == ("segmentation", "normality")
+    with torch.no_grad():
+        assert torch.allclose(loaded(IMAGES).map, detector(IMAGES).map, atol=1e-6)
+
+
 def test_gaussian_blur_equals_scipys():
     maps = torch.rand(2, 1, 40, 50, generator=torch.Generator().manual_seed(0))
     ours = gaussian_blur(maps, 3.0)
@@ -133,7 +159,8 @@ def test_saved_and_loaded_detector_is_the_same(tmp_path):
         ({"input_size": (60, 64)}, r"image_size=60x64: both sides must be multiples of 32, at least 64"),
         ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
         ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
-        ({"score_map": "best"}, r"score_map=best: choose one of segmentation, normality, abnormality, both"),
+        ({"score_map": "best"}, r"score_map=best: choose one of fused, segmentation, normality, abnormality, both"),
+        ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of fused, segmentation"),
     ],
 )
 def test_arguments_out_of_range(changes, message):
@@ -152,7 +179,7 @@ def test_damaged_models_are_told_apart(tmp_path):
     for text, message in [
         ("{", r"is damaged"),
         ("[]", r"does not describe a detector: it is not a JSON object"),
-        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads version 1"),
+        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 2"),
         (json.dumps({k: v for k, v in spec.items() if k != "student"}), r"does not describe a detector: 'student'"),
         (json.dumps(spec | {"student": {"body": "reverse", "widths": [8, 12, 20]}}), r"does not fit detector.json"),
     ]:

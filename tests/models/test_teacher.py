@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from dmdd.errors import UserError
-from dmdd.experiment import synchronise_batch_norm
+from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -90,7 +90,8 @@ def test_synchronised_batch_norm_leaves_the_teacher_alone():
     types = [type(module) for module in teacher.modules()]
     with torch.no_grad():
         before = detector(IMAGES).map
-        synchronise_batch_norm(detector)
+        for network in (student, segmentation):
+            synchronise_batch_norm(network, gpu=True)
         assert torch.equal(detector(IMAGES).map, before)
     assert [type(module) for module in teacher.modules()] == types
     norms = [m for m in detector.modules() if isinstance(m, torch.nn.SyncBatchNorm)]

@@ -162,7 +162,7 @@ def test_settings_out_of_range(networks, changes, message):
 class KnownDetector(torch.nn.Module):
     """Scores an image by its mean brightness, everywhere the same."""
 
-    score_map = "segmentation"
+    anomaly_map = score_map = "segmentation"
 
     def __init__(self) -> None:
         super().__init__()

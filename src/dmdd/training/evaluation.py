@@ -71,10 +71,11 @@ class EvaluationModule(LightningModule):
         if not 0 < false_alarm_rate < 1:
             raise UserError(f"evaluation.false_alarm_rate={false_alarm_rate}: give a number between 0 and 1")
         self.detector, self.false_alarm_rate, self.has_masks = detector, false_alarm_rate, has_masks
-        self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(("segmentation", detector.score_map)))
+        own = (detector.anomaly_map, detector.score_map)
+        self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(own))
         self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics()
         # Plain collections and not submodules of one another: each keeps a state of its own.
-        self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != "segmentation"})
+        self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != own[0]})
         self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
         self.defects, self.resamples = tuple(defects), resamples
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
@@ -119,11 +120,11 @@ class EvaluationModule(LightningModule):
         for name in self.map_names:
             self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
         if self._pixels_known:
-            _compare(self.pixel_metrics.update, maps["segmentation"], batch.masks)
+            _compare(self.pixel_metrics.update, maps[self.detector.anomaly_map], batch.masks)
             for name, metrics in self.study_pixels.items():
                 _compare(metrics.update, maps[name], batch.masks)  # type: ignore[arg-type]
         self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
-        return maps["segmentation"]
+        return maps[self.detector.anomaly_map]
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier images."""
@@ -224,7 +225,7 @@ class EvaluationModule(LightningModule):
 
     def _study(self, name: str) -> dict[str, float]:
         values: dict[str, Tensor] = {"image_auroc": self.study_images[name].compute()["image_auroc"]}  # type: ignore[operator]
-        if self._pixels_known and name == "segmentation":
+        if self._pixels_known and name == self.detector.anomaly_map:
             values |= {key: torch.tensor(self.metrics[key]) for key in _study_metrics() if key in self.metrics}
         elif self._pixels_known:
             values |= self.study_pixels[name].compute()  # type: ignore[operator]

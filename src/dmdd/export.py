@@ -1,0 +1,58 @@
+"""Export a trained detector: ``python -m dmdd.export model=runs/.../model format=onnx``."""
+
+import sys
+from typing import Any
+
+from dmdd.config import run_command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the entry point.
+
+    Args:
+        arguments: ``NAME=VALUE``; ``sys.argv[1:]`` if None.
+
+    Returns:
+        Exit code: 0; 1 where the exported file differs too much; 2 after bad input.
+    """
+    return run_command(export, "export", arguments)
+
+
+def export(config: Any) -> int:
+    """Export as configured and compare the result with the detector.
+
+    Args:
+        config: ``conf/export.yaml`` composed.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
+    """
+    from dmdd.config import print_error
+    from dmdd.errors import UserError
+    from dmdd.exporting.comparison import print_comparison
+    from dmdd.exporting.job import Job
+    from dmdd.exporting.sources import choose_source
+    from dmdd.models.detector import Detector
+    from dmdd.train import read_category
+
+    if config.model is None:
+        raise UserError("model is missing: give model=FOLDER, the model folder of a run")
+    job = Job.from_config(config)
+    category = None if config.category is None else read_category(config)
+    source = choose_source(category, config.images)
+    detector = Detector.load(config.model)
+    report = job.run(detector, source)
+    print_comparison(report)
+    if report["failed"]:
+        print_error(UserError(f"{report['failed']}; {job.file} was not written, {job.report_file} tells more"))
+        return 1
+    for file in job.files:
+        print(f"{file} ({report['megabytes']} MB)" if file == job.file else file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

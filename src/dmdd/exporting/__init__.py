@@ -1,0 +1,1 @@
+"""A trained detector as one graph for ONNX Runtime, OpenVINO or ``torch.export``, and its comparison with PyTorch."""

@@ -1,0 +1,180 @@
+"""The detector as one graph: from camera pixels of any size to map and score, nothing left to do outside."""
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dmdd.exporting.folding import fold_batch_norms
+from dmdd.exporting.resizing import enlarge_traced, resize_traced
+from dmdd.exporting.rewriting import FastSegmentation, SplitHead
+from dmdd.losses import cosine_distance
+from dmdd.models.detector import Detector, Prediction, fuse, gaussian_blur
+from dmdd.models.teacher import STRIDES
+from dmdd.models.tiling import detect_tiled
+
+OUTPUTS = ("map", "score", "raw")
+
+
+class Tiling(NamedTuple):
+    """How a graph cuts large images.
+
+    Args:
+        tile_px: Height and width of a tile in pixels of the image.
+        overlap: Share of a tile that at least lies in the next one.
+    """
+
+    tile_px: tuple[int, int]
+    overlap: float
+
+
+class Network(nn.Module):
+    """Teacher, student and segmentation network with folded batch norms, from pixels at the input size to maps.
+
+    The linear steps after the networks (upsampling and Gaussian) are one matrix for the rows and one for the columns.
+
+    Args:
+        detector: In evaluation mode; it is copied, not changed.
+
+    Source: ours.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        detector = copy.deepcopy(detector).cpu().float().eval().to(memory_format=torch.contiguous_format)
+        height, width = detector.input_size
+        fold_batch_norms(detector, torch.zeros(1, 3, height, width))
+        self.input_size = detector.input_size
+        self.anomaly_map, self.score_map = detector.anomaly_map, detector.score_map
+        self.image_score = detector.image_score
+        self.features, self.student = detector.teacher.network, detector.student
+        self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
+        self.segmentation = FastSegmentation(detector.segmentation)
+        self.mean: Tensor
+        self.factor: Tensor
+        self.register_buffer("mean", 255 * detector.teacher.mean)
+        self.register_buffer("factor", 1 / (255 * detector.teacher.std))
+        for level, stride in enumerate(STRIDES):
+            rows, columns = smoothing_matrices(detector, (height // stride, width // stride))
+            self.register_buffer(f"rows_{level}", rows)
+            self.register_buffer(f"columns_{level}", columns)
+
+    def forward(self, pixels: Tensor) -> Prediction:
+        """Compute map and score.
+
+        Args:
+            pixels: ``(B, 3, h, w)`` float32, whole numbers in [0, 255], RGB, at the input size.
+
+        Returns:
+            Map ``(B, 1, h, w)`` and score ``(B,)``, as ``Detector.forward``.
+        """
+        features = list(self.features((pixels - self.mean) * self.factor))
+        normality, abnormality = self.student(pixels / 255, features)
+        segmented = torch.sigmoid(self.segmentation(features, normality, abnormality))
+        maps = {}
+        for name in dict.fromkeys((self.anomaly_map, self.score_map)):
+            if name == "fused":
+                maps[name] = self._smooth([fuse(segmented, normality, features)])
+            elif name == "segmentation":
+                maps[name] = self._smooth([segmented])
+            else:
+                branches = {"normality": [normality], "abnormality": [abnormality], "both": [normality, abnormality]}
+                parts = [self._distance(branch, features) for branch in branches[name]]
+                maps[name] = sum(parts[1:], parts[0]) / len(parts)
+        return Prediction(maps[self.anomaly_map], self.image_score(maps[self.score_map]))
+
+    def _distance(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        pairs = zip(student, teacher, strict=True)
+        return self._smooth([cosine_distance(s, t).unsqueeze(1) / (2 * len(student)) for s, t in pairs])
+
+    def _smooth(self, levels: Sequence[Tensor]) -> Tensor:
+        parts = [
+            getattr(self, f"rows_{level}") @ values @ getattr(self, f"columns_{level}")
+            for level, values in enumerate(levels)
+        ]
+        return sum(parts[1:], parts[0]).clamp(0, 1)
+
+
+class PixelDetector(nn.Module):
+    """The network with the resize before it: what :func:`detect_tiled` takes for a detector when traced.
+
+    Args:
+        network: From pixels at the input size to maps.
+
+    Source: ours.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network, self.input_size = network, network.input_size
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Compute map and score of ``(B, 3, H, W)`` uint8 images, as ``Detector.forward``."""
+        return self.network(resize_traced(images.permute(0, 2, 3, 1), self.input_size))
+
+
+class DetectorGraph(nn.Module):
+    """What is exported: uint8 pixels in, the outputs named in ``OUTPUTS`` out.
+
+    Args:
+        detector: In evaluation mode; it is copied, not changed.
+        tiling: Cut images into tiles of this kind; None sees each image whole.
+
+    Source: ours.
+    """
+
+    def __init__(self, detector: Detector, *, tiling: Tiling | None = None) -> None:
+        super().__init__()
+        self.detector, self.tiling = PixelDetector(Network(detector)), tiling
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs.
+
+        Args:
+            images: ``(B, H, W, 3)`` uint8 in [0, 255], RGB, any size.
+
+        Returns:
+            ``map`` ``(B, H, W)`` float32 in [0, 1], ``score`` ``(B,)``, and, without tiles, ``raw`` ``(B, h, w)``: the
+            map at the input size.
+        """
+        pixels = images.permute(0, 3, 1, 2)
+        if self.tiling is not None:
+            tile_px, overlap = self.tiling
+            whole = detect_tiled(self.detector, pixels, tile_px=tile_px, overlap=overlap)
+            return whole.map[:, 0], whole.score
+        raw, score = self.detector(pixels)
+        return enlarge_traced(raw[:, 0], (pixels.shape[2], pixels.shape[3])), score, raw[:, 0]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what :meth:`forward` returns."""
+        return OUTPUTS[:2] if self.tiling is not None else OUTPUTS
+
+
+def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Turn upsampling and Gaussian of a level's map into matrices.
+
+    Both are linear, separable and keep constants, so each matrix is what they make of a map that is one in one row
+    (or column) and zero elsewhere.
+
+    Args:
+        detector: Gives input size and Gaussian.
+        level: Height and width of the level's map.
+
+    Returns:
+        ``rows`` ``(h, level height)`` and ``columns`` ``(level width, w)``; the map is ``rows @ values @ columns``.
+
+    Source: ours.
+    """
+
+    def apply(maps: Tensor) -> Tensor:
+        return gaussian_blur(F.interpolate(maps, size=detector.input_size, mode="bilinear"), detector.sigma_px)
+
+    height, width = level
+    in_rows = torch.eye(height, dtype=torch.float64)[:, None, :, None].expand(height, 1, height, width)
+    in_columns = torch.eye(width, dtype=torch.float64)[:, None, None, :].expand(width, 1, height, width)
+    return apply(in_rows)[:, 0, :, 0].T.float().contiguous(), apply(in_columns)[:, 0, 0, :].float().contiguous()
