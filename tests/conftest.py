@@ -39,9 +39,9 @@ def demo_category(demo_root):
     return read_mvtec_ad(root=demo_root / "demo", category="plate", dataset="demo")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium of the system, driven by Playwright."""
+    """A headless Chromium of the system, driven by Playwright; not for longer, its event loop would stop asyncio's."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
         pytest.skip("no Chromium on this machine; pages are tested in one")

@@ -137,7 +137,7 @@ def test_a_folder_in_use_or_of_another_run_is_refused(tmp_path, demo_root, monke
     with runtime.locked(folder):
         assert main(arguments) == 2
     assert re_error(capsys) == f"error: {folder} is in use by another run; wait for it or give another name="
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("seed: 1\nname: one\n")
     assert main([*arguments, "resume=true"]) == 2
     assert "holds a run with other settings" in re_error(capsys)

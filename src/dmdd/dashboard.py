@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from dmdd.data.images import read_image
 
 TYPE_COLUMNS = ("images", "images_found", "pixels_found", "aupro_30")
 
@@ -88,8 +89,7 @@ def _to_tensorboard(logger: TensorBoardLogger, result: dict[str, Any], run_dir: 
         writer.add_scalar(name, value)
     for file in [*pictures, run_dir / "curves.png"]:
         if file.is_file():
-            image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
-            writer.add_image(f"test/{file.stem}", image, dataformats="HWC")
+            writer.add_image(f"test/{file.stem}", read_image(file), dataformats="HWC")
     if rows := _type_rows(result):
         shown = [["type", *TYPE_COLUMNS], ["---"] * (1 + len(TYPE_COLUMNS)), *rows]
         cells = [[f"{v:.4f}" if isinstance(v, float) else "" if v is None else str(v) for v in row] for row in shown]

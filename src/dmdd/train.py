@@ -36,6 +36,7 @@ def train(config: Any) -> Any:
     from omegaconf import OmegaConf
 
     from dmdd import launch, resume, runtime
+    from dmdd.config import build
     from dmdd.data.datasets import check_files
     from dmdd.errors import UserError, check_positive
 
@@ -57,6 +58,8 @@ def train(config: Any) -> Any:
         runtime.claim_gpu()
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
     devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
+    if devices > 1:
+        build(config.teacher)  # fetched once here, if it comes from a hub, and not by every process at once
     container: Any = OmegaConf.to_container(config)
     container["overrides"] = list(HydraConfig.get().overrides.task)
     with runtime.locked(Path(config.run_dir)):

@@ -20,7 +20,9 @@ def make(category, *, max_steps=3, rank=0, world_size=1, stage="fit", **changes)
     settings = {"synthesis": PairSynthesis(**MIX), "image_size": (64, 64), "batch_size": 4, "seed": 7} | changes
     module = PairDataModule(category=category, **settings)
     module.setup(stage)
-    module.trainer = SimpleNamespace(max_steps=max_steps, global_rank=rank, world_size=world_size, training=True)
+    module.trainer = SimpleNamespace(
+        max_steps=max_steps, global_step=0, global_rank=rank, world_size=world_size, training=True
+    )
     return module
 
 

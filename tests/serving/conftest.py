@@ -21,6 +21,7 @@ def served_folder(tmp_path_factory) -> Path:
         student=Student(channels=teacher.channels, widths=(8, 12, 16)),
         segmentation=SegmentationNetwork(channels=teacher.channels, width=8),
         input_size=(64, 96),
+        anomaly_map="segmentation",
         score_map="normality",  # of all maps with random weights the one that tells images apart
     )
     detector.calibration = {

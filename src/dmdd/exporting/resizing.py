@@ -52,7 +52,7 @@ def _resize_first(values: Tensor, length: int, wanted: int) -> Tensor:
     places = starts[:, None] + torch.arange(span, device=device)
     distances = (places[:, None, :] - centres.unflatten(0, (-1, BLOCK))[..., None] + 0.5) * (1 / support)
     weights = (1 - distances.abs()).clamp(min=0) * (places < length)[:, None, :]
-    weights = weights / weights.sum(2, keepdim=True)
+    weights = weights / weights.cumsum(2)[..., -1:]  # not sum: it adds one after the other, as PyTorch does
     spans = values.index_select(1, places.clamp(max=length - 1).flatten()).float()
     return (weights @ spans.unflatten(1, (wanted // BLOCK, span))).flatten(1, 2)
 

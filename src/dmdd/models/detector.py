@@ -293,9 +293,9 @@ def fuse(segmented: Tensor, normality: list[Tensor], teacher: list[Tensor]) -> T
     size = (segmented.shape[-2], segmented.shape[-1])
     pairs = zip(normality, teacher, strict=True)
     # The smallest value keeps a level of exactly zero from deciding alone, and the logarithm finite.
-    levels = [upsample(cosine_distance(n, t).unsqueeze(1) / 2, size).clamp(1e-6, 1).log() for n, t in pairs]
+    levels = [upsample(cosine_distance(n, t).unsqueeze(1) / 2, size).clamp(min=1e-6).log() for n, t in pairs]
     distance = torch.stack(levels).mean(0)
-    return ((segmented.float().clamp(1e-6, 1).log() + 2 * distance) / 3).exp()
+    return ((segmented.float().clamp(min=1e-6).log() + 2 * distance) / 3).exp()
 
 
 def gaussian_blur(maps: Tensor, sigma_px: float) -> Tensor:

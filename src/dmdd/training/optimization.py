@@ -53,7 +53,8 @@ def over_devices(losses: dict[str, Tensor], trainer: Trainer) -> dict[str, Tenso
         The same names, without gradients.
     """
     values = torch.stack([loss.detach().float() for loss in losses.values()])
-    if trainer.world_size > 1 and (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    if trainer.world_size > 1 and (trainer.global_step + 1) % every == 0:
         torch.distributed.all_reduce(values)
         values = values / trainer.world_size
     return dict(zip(losses, values, strict=True))
