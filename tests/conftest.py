@@ -1,13 +1,19 @@
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from absl import logging as absl_logging
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# TensorBoard and ONNX Runtime bring absl, whose handler keeps the stream that stderr is when it is imported; Hydra
+# closes all handlers when it sets up logging, and absl's would close pytest's captured stream with it.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Networks and images are tiny here: on busy machines a second thread waits more than it works.
 torch.set_num_threads(1)

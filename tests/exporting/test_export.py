@@ -125,7 +125,7 @@ def test_int8_reports_its_loss(model, tmp_path, demo_root, onnx_file):
     assert 0 < report["difference"]["map"]["max"] < 0.1
     assert set(report["metrics"]) == {"torch", "exported"}
     kinds = [node.op_type for node in onnx.load(file).graph.node]
-    # Those of the student (in which the heads' first are cut in two) and of the branches are int8, the teacher's are not.
+    # Those of the student (its heads' first ones are cut in two) and of the branches are int8, the teacher's are not.
     weights = [tensor for tensor in onnx.load(file).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     assert kinds.count("QuantizeLinear") > 0
     assert len([tensor for tensor in weights if len(tensor.dims) == 4]) == count_quantized(model)
