@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from dmdd.exporting.folding import fold_batch_norms
+from dmdd.models.folding import fold_batch_norms
 from dmdd.exporting.graph import DetectorGraph, Tiling, smoothing_matrices
 from dmdd.exporting.resizing import enlarge_traced, resize_traced
 from dmdd.exporting.rewriting import FastSegmentation, SplitHead, split_inputs, split_outputs
+from dmdd.losses import cosine_distance
 from dmdd.models.blocks import upsample
 from dmdd.models.detector import MAP_NAMES, Detector, gaussian_blur
 from dmdd.models.segmentation import SegmentationNetwork
@@ -84,11 +85,12 @@ def test_rewritten_parts_are_the_same_functions():
         for ours, theirs in zip(SplitHead(head)(initial), head(initial), strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
         others = [[torch.randn_like(x) for x in features] for _ in range(2)]
-        expected = detector.segmentation(features, *others)
-        assert torch.allclose(FastSegmentation(detector.segmentation)(features, *others), expected, atol=1e-4)
         zero = [torch.zeros_like(x) for x in features]
-        expected = detector.segmentation(features, zero, zero)
-        assert torch.allclose(FastSegmentation(detector.segmentation)(features, zero, zero), expected, atol=1e-4)
+        for normality, abnormality in (others, (zero, zero), (features, zero)):
+            logits, distances = FastSegmentation(detector.segmentation)(features, normality, abnormality)
+            assert torch.allclose(logits, detector.segmentation(features, normality, abnormality), atol=1e-4)
+            for ours, first, second in zip(distances, normality, features, strict=True):
+                assert torch.allclose(ours[:, 0], cosine_distance(first, second), atol=1e-5)
 
 
 def test_folded_network_is_the_same_function():

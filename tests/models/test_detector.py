@@ -94,17 +94,14 @@ def test_distance_map_of_known_features():
 
 
 def test_fused_map_of_known_features():
-    east = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    north, west = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), -east
     segmented = torch.full((1, 1, 4, 4), 0.25)
-    teacher = [east.expand(1, 2, 4, 4), east.expand(1, 2, 2, 2)]
-    student = [north.expand(1, 2, 4, 4), west.expand(1, 2, 2, 2)]
     # D / 2 is 1/2 at one level and 1 at the other: G^2 = 1/2, and (1/4 * 1/2)^(1/3) = 1/2
-    assert torch.allclose(fuse(segmented, student, teacher), torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
-    same = fuse(segmented, teacher, teacher)
+    fused = fuse(segmented, [torch.ones(1, 1, 4, 4), torch.full((1, 1, 2, 2), 2.0)])
+    assert torch.allclose(fused, torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
+    same = fuse(segmented, [torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)])
     assert torch.isfinite(same).all()
     assert same.amax() < 1e-3
-    assert torch.allclose(fuse(torch.ones(1, 1, 4, 4), [-f for f in teacher], teacher), torch.ones(1), atol=1e-6)
+    assert torch.allclose(fuse(torch.ones(1, 1, 4, 4), [torch.full((1, 1, 4, 4), 2.0)]), torch.ones(1), atol=1e-6)
 
 
 def test_a_model_of_format_1_keeps_its_maps(tmp_path):
@@ -112,9 +109,30 @@ def test_a_model_of_format_1_keeps_its_maps(tmp_path):
     detector.save(tmp_path)
     spec = json.loads((tmp_path / "detector.json").read_text())
     del spec["anomaly_map"]
+    del spec["teacher"]["folded"]
     (tmp_path / "detector.json").write_text(json.dumps(spec | {"format_version": 1}))
     loaded = Detector.load(tmp_path)
     assert (loaded.anomaly_map, loaded.score_map) == ("segmentation", "normality")
+    with torch.no_grad():
+        assert torch.allclose(loaded(IMAGES).map, detector(IMAGES).map, atol=1e-6)
+
+
+def test_a_model_of_format_2_keeps_its_teacher(tmp_path):
+    detector = make()
+    detector.save(tmp_path)
+    spec = json.loads((tmp_path / "detector.json").read_text())
+    del spec["teacher"]["folded"]
+    (tmp_path / "detector.json").write_text(json.dumps(spec | {"format_version": 2}))
+    with torch.no_grad():
+        assert torch.allclose(Detector.load(tmp_path)(IMAGES).map, detector(IMAGES).map, atol=1e-6)
+
+
+def test_a_folded_teacher_is_saved_as_such(tmp_path):
+    detector = make()
+    detector.teacher.fold()
+    detector.save(tmp_path)
+    loaded = Detector.load(tmp_path)
+    assert loaded.spec == detector.spec
     with torch.no_grad():
         assert torch.allclose(loaded(IMAGES).map, detector(IMAGES).map, atol=1e-6)
 
@@ -179,7 +197,7 @@ def test_damaged_models_are_told_apart(tmp_path):
     for text, message in [
         ("{", r"is damaged"),
         ("[]", r"does not describe a detector: it is not a JSON object"),
-        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 2"),
+        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 3"),
         (json.dumps({k: v for k, v in spec.items() if k != "student"}), r"does not describe a detector: 'student'"),
         (json.dumps(spec | {"student": {"body": "reverse", "widths": [8, 12, 20]}}), r"does not fit detector.json"),
     ]:

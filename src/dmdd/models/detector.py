@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from dmdd.errors import UserError
 from dmdd.losses import cosine_distance
 from dmdd.models.blocks import upsample
+from dmdd.models.description import check_description, check_tensors, check_widths
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.resize import resize_images
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # 1 knew no fused map: its anomaly map was the segmentation map
+FORMAT_VERSION = 3
+# 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher.
+READABLE_VERSIONS = (1, 2, 3)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
 MAP_NAMES = ("fused", "segmentation", "normality", "abnormality", "both")
@@ -121,7 +123,9 @@ class Detector(nn.Module):
             segmented = torch.sigmoid(self.segmentation(features, normality, abnormality).float())
             maps["segmentation"] = upsample(segmented, self.input_size)
             if "fused" in only:
-                maps["fused"] = upsample(fuse(segmented, normality, features), self.input_size)
+                pairs = zip(normality, features, strict=True)
+                distances = [cosine_distance(n, t).unsqueeze(1) for n, t in pairs]
+                maps["fused"] = upsample(fuse(segmented, distances), self.input_size)
         if {"normality", "both"} & set(only):
             maps["normality"] = distance_map(normality, features, self.input_size)
         if {"abnormality", "both"} & set(only):
@@ -182,11 +186,12 @@ class Detector(nn.Module):
             A detector with random weights, in evaluation mode.
 
         Raises:
-            UserError: The format is of another version or an entry is missing or unknown.
+            UserError: The format is of another version, or an entry is missing, unknown or out of its range.
         """
         version = spec.get("format_version")
-        if version not in READABLE_VERSIONS:
+        if isinstance(version, bool) or version not in READABLE_VERSIONS:
             raise UserError(f"the model has format version {version}, this dmdd reads up to version {FORMAT_VERSION}")
+        check_description(spec)
         try:
             teacher = Teacher(**spec["teacher"])
             detector = cls(
@@ -200,8 +205,10 @@ class Detector(nn.Module):
                 score_map=spec["score_map"],
             )
             detector.calibration = dict(spec["calibration"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{SPEC_FILE} does not describe a detector: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # timm raises a zoo of types for names it half knows
+            raise UserError(f"{SPEC_FILE} does not describe a detector: {' '.join(str(error).split())}") from error
         # The layout it was trained and measured in: the faster one, and another would round differently.
         return detector.eval().to(memory_format=torch.channels_last)
 
@@ -241,11 +248,20 @@ class Detector(nn.Module):
         try:
             spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
             state = load_file(folder / WEIGHTS_FILE)
-        except (ValueError, SafetensorError) as error:
-            raise UserError(f"the model in {folder} is damaged: {error}") from error
+        except (
+            ValueError,
+            SafetensorError,
+            RecursionError,
+            KeyError,
+        ) as error:  # the last for unknown types of tensors
+            raise UserError(f"the model in {folder} is damaged: {' '.join(str(error).split())}") from error
+        except OSError as error:
+            raise UserError(f"the model in {folder} cannot be read: {error.strerror or error}") from error
         if not isinstance(spec, dict):
             raise UserError(f"{folder / SPEC_FILE} does not describe a detector: it is not a JSON object")
+        check_widths(spec, state)
         detector = cls.from_spec(spec)
+        check_tensors(state, detector.state_dict())
         try:
             detector.load_state_dict(state)
         except RuntimeError as error:
@@ -272,7 +288,7 @@ def distance_map(student: list[Tensor], teacher: list[Tensor], size: tuple[int, 
     return torch.stack(levels).mean(0).clamp(0, 2) / 2
 
 
-def fuse(segmented: Tensor, normality: list[Tensor], teacher: list[Tensor]) -> Tensor:
+def fuse(segmented: Tensor, distances: list[Tensor]) -> Tensor:
     """Fuse the segmentation network's map with the normality distances of all levels, as a weighted geometric mean.
 
     A pixel is anomalous where both stages say so: the segmentation network, which knows the look of synthetic
@@ -281,8 +297,7 @@ def fuse(segmented: Tensor, normality: list[Tensor], teacher: list[Tensor]) -> T
 
     Args:
         segmented: The network's sigmoid ``(B, 1, h, w)`` in [0, 1].
-        normality: ``N_l``, ``(B, C_l, h_l, w_l)``.
-        teacher: ``T_l`` of the same image, same shapes.
+        distances: ``D(N_l, T_l)``, ``(B, 1, h_l, w_l)`` in [0, 2], for each level.
 
     Returns:
         ``(B, 1, h, w)`` float32 in [0, 1]: ``(S G^2)^(1/3)`` with ``G`` the geometric mean over levels of ``D / 2``.
@@ -291,9 +306,8 @@ def fuse(segmented: Tensor, normality: list[Tensor], teacher: list[Tensor]) -> T
     sets; docs/maps.md has the figures and the other combinations tried.
     """
     size = (segmented.shape[-2], segmented.shape[-1])
-    pairs = zip(normality, teacher, strict=True)
     # The smallest value keeps a level of exactly zero from deciding alone, and the logarithm finite.
-    levels = [upsample(cosine_distance(n, t).unsqueeze(1) / 2, size).clamp(min=1e-6).log() for n, t in pairs]
+    levels = [upsample(distance / 2, size).clamp(min=1e-6).log() for distance in distances]
     distance = torch.stack(levels).mean(0)
     return ((segmented.float().clamp(min=1e-6).log() + 2 * distance) / 3).exp()
 

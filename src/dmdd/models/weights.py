@@ -44,27 +44,34 @@ def build_teacher(
         random_weights: Use untrained weights. For speed measurements and tests of the plumbing only.
 
     Returns:
-        The frozen teacher and the source of its weights.
+        The frozen teacher, folded, and the source of its weights.
 
     Raises:
         UserError: The file is missing or does not fit, or no weights can be had (the message names the three ways).
     """
+    teacher, name = _pretrained(backbone=backbone, weights=weights, package=package, random_weights=random_weights)
+    source = WeightsSource(name, _sha256(teacher))  # before folding, which would make the hash depend on rounding
+    teacher.fold()
+    return teacher, source
+
+
+def _pretrained(
+    *, backbone: str, weights: str | None, package: str | None, random_weights: bool
+) -> tuple[Teacher, str]:
     if random_weights:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             teacher = Teacher(backbone=backbone)
-        return teacher, WeightsSource("random (no pretraining)", _sha256(teacher))
+        return teacher, "random (no pretraining)"
     if weights is not None:
         path = Path(weights).expanduser()
-        teacher = Teacher(backbone=backbone, state=_read_state(path))
-        return teacher, WeightsSource(path.name, _sha256(teacher))
+        return Teacher(backbone=backbone, state=_read_state(path)), path.name
     if package is not None and importlib.util.find_spec(package) is not None:
         mean = std = (0.5, 0.5, 0.5)
         teacher = Teacher(backbone=backbone, mean=mean, std=std, state=_package_state(package, backbone))
-        return teacher, WeightsSource(package.replace("_", "-"), _sha256(teacher))
+        return teacher, package.replace("_", "-")
     teacher = Teacher(backbone=backbone)  # first, so that an unknown name is said before any weights are looked for
-    source = _from_hub(teacher, backbone, package)
-    return teacher, WeightsSource(source, _sha256(teacher))
+    return teacher, _from_hub(teacher, backbone, package)
 
 
 def _from_hub(teacher: Teacher, backbone: str, package: str | None) -> str:

@@ -1,0 +1,130 @@
+"""What a model folder may hold: checked entry by entry before anything is built from it, since people edit it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmdd.errors import UserError
+
+LARGEST = {"widths": 8192, "width": 8192, "dilations": 1024, "input_size": 16384}
+"""Above what any real detector has; a typing error must not take the machine's memory."""
+
+MAX_DILATIONS = 32
+TEACHER_ENTRIES = ("backbone", "mean", "std", "folded")
+
+
+def check_description(spec: Mapping[str, Any]) -> None:
+    """Refuse entries of the wrong kind or beyond what a detector can have.
+
+    Args:
+        spec: As in ``detector.json``; that all entries are there is not checked.
+
+    Raises:
+        UserError: With the entry's name and value.
+
+    Source: ours.
+    """
+    for name in ("teacher", "student", "segmentation", "calibration"):
+        if name in spec and not isinstance(spec[name], Mapping):
+            raise _wrong(name, spec[name], "an object is wanted")
+    _check_teacher(spec.get("teacher", {}))
+    _check_sizes("student.widths", spec.get("student", {}).get("widths", [1, 1, 1]), count=3)
+    segmentation = spec.get("segmentation", {})
+    _check_sizes("segmentation.width", [segmentation.get("width", 1)], count=1)
+    _check_sizes("segmentation.dilations", segmentation.get("dilations", [1]))
+    _check_sizes("input_size", spec.get("input_size", [64, 64]), count=2)
+    for name in ("sigma_px", "score_fraction"):
+        if not is_number(spec.get(name, 0)):
+            raise _wrong(name, spec[name], "a finite number is wanted")
+    for name in ("anomaly_map", "score_map"):
+        if not isinstance(spec.get(name, ""), str):
+            raise _wrong(name, spec[name], "the name of a map is wanted")
+    _check_calibration(spec.get("calibration", {}))
+
+
+def check_widths(spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Refuse widths that no tensor of the weights has, before networks of such widths take memory.
+
+    Args:
+        spec: As in ``detector.json``, not checked yet.
+        state: What the weights file holds.
+
+    Raises:
+        UserError: A width is not among the tensors' sizes.
+
+    Source: ours.
+    """
+    check_description(spec)
+    sizes = {size for tensor in state.values() for size in tensor.shape}
+    wanted = [*spec.get("student", {}).get("widths", []), spec.get("segmentation", {}).get("width")]
+    for width in wanted:
+        if width is not None and width not in sizes:
+            raise UserError(f"the weights file does not fit detector.json: no tensor of it has the width {width}")
+
+
+def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse weights of another type than the detector's, which would be converted silently, and such as are no numbers.
+
+    Args:
+        found: What the weights file holds; other names and shapes are told when the tensors are loaded.
+        wanted: The detector's own state.
+
+    Raises:
+        UserError: With the first such tensor's name.
+
+    Source: ours.
+    """
+    for name, tensor in found.items():
+        if name not in wanted:
+            continue
+        if tensor.dtype != wanted[name].dtype:
+            raise UserError(f"the weights file is damaged: {name} is {tensor.dtype}, not {wanted[name].dtype}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"the weights file is damaged: {name} holds values that are no numbers")
+
+
+def _check_teacher(teacher: Mapping[str, Any]) -> None:
+    for name in teacher:
+        if name not in TEACHER_ENTRIES:
+            raise _wrong(f"teacher.{name}", teacher[name], f"there are {', '.join(TEACHER_ENTRIES)} only")
+    if not isinstance(teacher.get("backbone", ""), str):
+        raise _wrong("teacher.backbone", teacher["backbone"], "the name of a timm model is wanted")
+    if not isinstance(teacher.get("folded", False), bool):
+        raise _wrong("teacher.folded", teacher["folded"], "true or false is wanted")
+    for name in ("mean", "std"):
+        values = teacher.get(name)
+        good = isinstance(values, list) and len(values) == 3 and all(is_number(value) for value in values)
+        if values is not None and (not good or (name == "std" and min(values) <= 0)):
+            raise _wrong(f"teacher.{name}", values, "three numbers are wanted, of std above 0")
+
+
+def _check_sizes(name: str, values: Any, *, count: int | None = None) -> None:
+    largest = LARGEST[name.rpartition(".")[2]]
+    good = isinstance(values, list) and (0 < len(values) <= MAX_DILATIONS if count is None else len(values) == count)
+    if not good or not all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= largest for v in values):
+        many = "whole numbers are" if count is None else f"{count} whole number{'s are' if count > 1 else ' is'}"
+        raise _wrong(name, values, f"{many} wanted, from 1 to {largest}")
+
+
+def _check_calibration(calibration: Mapping[str, Any]) -> None:
+    """Check what is shown with the answers; the thresholds are checked where they are taken."""
+    rate, count, source = (calibration.get(name) for name in ("image_false_alarm_rate", "normal_images", "source"))
+    if rate is not None and not (is_number(rate) and 0 <= rate <= 1):
+        raise _wrong("calibration.image_false_alarm_rate", rate, "a number from 0 to 1 is wanted")
+    if count is not None and not (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
+        raise _wrong("calibration.normal_images", count, "a whole number is wanted")
+    if source is not None and not isinstance(source, str):
+        raise _wrong("calibration.source", source, "a text is wanted")
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(name: str, value: Any, wanted: str) -> UserError:
+    shown = str(value)
+    return UserError(f"detector.json: {name}={shown[:60]}{'...' if len(shown) > 60 else ''}: {wanted}")
