@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from dmdd.models.folding import fold_batch_norms
 from dmdd.exporting.graph import DetectorGraph, Tiling, smoothing_matrices
 from dmdd.exporting.resizing import enlarge_traced, resize_traced
 from dmdd.exporting.rewriting import FastSegmentation, SplitHead, split_inputs, split_outputs
 from dmdd.losses import cosine_distance
 from dmdd.models.blocks import upsample
 from dmdd.models.detector import MAP_NAMES, Detector, gaussian_blur
+from dmdd.models.folding import fold_batch_norms
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmdd.models.folding import fold_batch_norms
 from dmdd.exporting.resizing import enlarge_traced, resize_traced
 from dmdd.exporting.rewriting import FastSegmentation, SplitHead
 from dmdd.losses import cosine_distance
 from dmdd.models.detector import Detector, Prediction, fuse, gaussian_blur
+from dmdd.models.folding import fold_batch_norms
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dmdd.exporting.runtime import Run
+from dmdd.exporting.signal_stack import keep_signal_stack
 
 METADATA_KEY = "dmdd"
 
@@ -47,7 +48,8 @@ def load_openvino(file: Path, *, threads: int | None = None) -> Run:
     graph = core.read_model(str(file))
     # Of the graph as read: compiled, an output also has the names of the steps that were fused into it.
     names = [output.any_name for output in graph.outputs]
-    model = core.compile_model(graph, "CPU", settings)
+    with keep_signal_stack():
+        model = core.compile_model(graph, "CPU", settings)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         answers = model(images)
