@@ -2,10 +2,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+DATA ?= data
+BENCH ?= bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format clean
+.PHONY: help env demo test bench check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,6 +26,14 @@ demo: $(STAMP) ## draw a small data set, train on it, show the result (about 6 m
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -q
+
+bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on DATA=folder with mvtec_ad; MODEL=model folder adds inference
+	mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/training_step.py --data-dir $(DATA) --output $(BENCH)/training_step.json
+	$(BIN)/python benchmarks/pairs.py --json $(BENCH)/pairs.json
+	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
+	$(if $(MODEL),$(BIN)/python -m dmdd.bench model=$(MODEL) output=$(BENCH)/inference.json)
 
 check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check src tests benchmarks

@@ -38,6 +38,16 @@ def test_ngm_sums_levels_and_averages_pixels():
     assert loss.item() == pytest.approx(2.5, abs=1e-6)
 
 
+def test_ngm_of_the_hardest_cells_of_each_image():
+    # distances 0, 1, 2, 1 - sqrt(1/2) in the first image, all 1 in the second: the worst half is 2 and 1, and 1 and 1
+    n = torch.cat([features(EAST, EAST, EAST, EAST)] * 2)
+    t = torch.cat([features(EAST, NORTH, WEST, NORTH_EAST), features(NORTH, NORTH, NORTH, NORTH)])
+    assert normality_guidance_loss([n], [t], hard_fraction=0.5).item() == pytest.approx((1.5 + 1) / 2, abs=1e-6)
+    assert normality_guidance_loss([n], [t], hard_fraction=0.01).item() == pytest.approx((2 + 1) / 2, abs=1e-6)
+    whole = normality_guidance_loss([n], [t])
+    assert whole.item() == pytest.approx(((3 + 1 - math.sqrt(0.5)) / 4 + 1) / 2, abs=1e-6)
+
+
 def test_aim_margin_of_one_image():
     # pixels 0 and 1 are normal with distances 1 and 0: mean 0.5; pixels 2 and 3 are anomalous with cosines -1 (no
     # penalty below zero) and sqrt(1/2): mean sqrt(1/2) / 2

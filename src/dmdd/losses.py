@@ -24,20 +24,32 @@ def cosine_distance(first: Tensor, second: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(first.float(), second.float(), dim=1, eps=1e-6)
 
 
-def normality_guidance_loss(normality: list[Tensor], teacher_normal: list[Tensor]) -> Tensor:
+def normality_guidance_loss(
+    normality: list[Tensor], teacher_normal: list[Tensor], *, hard_fraction: float = 1.0
+) -> Tensor:
     """Compute ``L_NGM``: normality features of the anomalous image fit the teacher's of its normal twin.
+
+    With ``hard_fraction < 1`` only the largest distances of each image count: most of an image is fitted early, and
+    its mean distance then says little of the places that will be taken for anomalies. They are chosen per image and
+    level, so that the loss over a batch is the mean of the losses over its parts.
 
     Args:
         normality: ``N_l(x~)``, ``(B, C_l, h_l, w_l)`` for each level.
         teacher_normal: ``T_l(x)``, same shapes.
+        hard_fraction: Share of an image's distances that count at each level, in (0, 1].
 
     Returns:
         Scalar in [0, 2 L] for L levels.
 
-    Source: paper (NGM).
+    Source: paper (NGM); hard distances after EfficientAD's hard feature loss (Batzner et al., WACV 2024), docs/maps.md
+    has what they are worth here.
     """
-    pairs = zip(normality, teacher_normal, strict=True)
-    return torch.stack([cosine_distance(n, t).mean() for n, t in pairs]).sum()
+    total = []
+    for n, t in zip(normality, teacher_normal, strict=True):
+        distance = cosine_distance(n, t).flatten(1)
+        count = max(1, round(hard_fraction * distance.shape[1]))
+        total.append(distance.mean() if count == distance.shape[1] else distance.topk(count, dim=1).values.mean())
+    return torch.stack(total).sum()
 
 
 def abnormality_mimicking_loss(

@@ -120,10 +120,13 @@ def test_smoothing_matrices_are_upsampling_and_gaussian(sigma_px):
     assert torch.allclose(rows @ values @ columns, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("smoothed", [False, True])
 @pytest.mark.parametrize(("anomaly_map", "score_map"), [(name, name) for name in MAP_NAMES] + [("fused", "both")])
-def test_graph_gives_what_the_detector_gives(anomaly_map, score_map):
-    detector = make(anomaly_map=anomaly_map, score_map=score_map)
+def test_graph_gives_what_the_detector_gives(anomaly_map, score_map, smoothed):
+    detector = make(anomaly_map=anomaly_map, score_map=score_map, score_smoothed=smoothed)
     given = images(130, 70)
+    if not smoothed:
+        detector.learn_levels(images(130, 70).permute(0, 3, 1, 2), batch_size=2)
     with torch.no_grad():
         expected = detector(given.permute(0, 3, 1, 2))
         maps, score, raw = DetectorGraph(detector)(given)

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from dmdd.errors import UserError
-from dmdd.models.detector import MAP_NAMES, Detector, distance_map, fuse, gaussian_blur
+from dmdd.models.detector import MAP_NAMES, Detector, fuse, gaussian_blur, level_distances, mean_distance
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
@@ -72,25 +72,56 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(detector):
     assert torch.allclose(whole, alone, atol=1e-5)
 
 
-def test_score_is_the_mean_of_the_largest_pixels():
+def test_score_is_the_mean_of_the_largest_values():
     maps = torch.arange(100.0).reshape(1, 1, 10, 10) / 100
-    assert make(score_fraction=0.03).image_score(maps).item() == pytest.approx((0.99 + 0.98 + 0.97) / 3)
-    assert make(score_fraction=0.0).image_score(maps).item() == pytest.approx(0.99)
+    assert make(score_fraction=0.03).image_score("fused", maps).item() == pytest.approx((0.99 + 0.98 + 0.97) / 3)
+    assert make(score_fraction=0.0).image_score("fused", maps).item() == pytest.approx(0.99)
+
+
+def test_score_is_set_against_the_level_of_the_image_within_that_of_normal_images():
+    # One value of 0.9 among zeros and one among ones; levels 0.09 and, above what normal images have, 0.99.
+    maps = torch.stack([torch.zeros(1, 10), torch.ones(1, 10)]).reshape(2, 1, 2, 5)
+    maps[:, 0, 0, 0] = 0.9
+    detector = make(score_fraction=0.0)
+    detector.normal_levels = {"normality": (0.04, 0.25)}
+    first, second = 0.9 / 0.3, 1 / 0.5
+    expected = torch.tensor([first / (1 + first), second / (1 + second)])
+    assert torch.allclose(detector.image_score("normality", maps), expected)
+    assert torch.allclose(detector.image_score("fused", maps), torch.tensor([0.9, 1.0]))  # no levels of this map
+    detector.level_power = 0.0
+    assert torch.allclose(detector.image_score("normality", maps), torch.tensor([0.9, 1.0]))
+
+
+def test_levels_of_normal_images_are_the_range_of_their_means(detector):
+    detector = make()
+    detector.learn_levels(IMAGES, batch_size=2)
+    with torch.no_grad():
+        raw = detector.raw_maps(IMAGES)
+    assert set(detector.normal_levels) == set(MAP_NAMES)
+    for name, (least, largest) in detector.normal_levels.items():
+        means = raw[name].mean((1, 2, 3))
+        assert (least, largest) == pytest.approx((float(means.min()), float(means.max())), abs=1e-6)
+        assert least < largest
+    detector.learn_levels(IMAGES[:0], batch_size=2)
+    assert detector.normal_levels == {}
 
 
 def test_score_can_be_read_from_another_map():
-    detector = make(score_map="normality", score_fraction=0.0)
+    detector = make(score_map="abnormality", score_fraction=0.0)
     with torch.no_grad():
-        assert torch.equal(detector(IMAGES).score, detector.maps(IMAGES)["normality"].flatten(1).amax(1))
+        assert torch.equal(detector(IMAGES).score, detector.raw_maps(IMAGES)["abnormality"].flatten(1).amax(1))
+        detector.score_smoothed = True
+        assert torch.equal(detector(IMAGES).score, detector.maps(IMAGES)["abnormality"].flatten(1).amax(1))
 
 
-def test_distance_map_of_known_features():
+def test_distances_of_known_features():
     east, west = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.tensor([-1.0, 0.0]).view(1, 2, 1, 1)
     levels = [east.expand(1, 2, 4, 4), east.expand(1, 2, 2, 2)]
-    same, opposite = distance_map(levels, levels, (8, 8)), distance_map(levels, [levels[0], -levels[1]], (8, 8))
-    assert torch.allclose(same, torch.zeros(1, 1, 8, 8), atol=1e-6)
-    assert torch.allclose(opposite, torch.full((1, 1, 8, 8), 0.5), atol=1e-6)
-    assert torch.allclose(distance_map([west], [east], (2, 2)), torch.ones(1, 1, 2, 2), atol=1e-6)
+    same = mean_distance(level_distances(levels, levels))
+    opposite = mean_distance(level_distances(levels, [levels[0], -levels[1]]))
+    assert torch.allclose(same, torch.zeros(1, 1, 4, 4), atol=1e-6)
+    assert torch.allclose(opposite, torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
+    assert torch.allclose(mean_distance(level_distances([west], [east])), torch.ones(1, 1, 1, 1), atol=1e-6)
 
 
 def test_fused_map_of_known_features():
@@ -162,6 +193,7 @@ def test_resized_masks_stay_masks():
 def test_saved_and_loaded_detector_is_the_same(tmp_path):
     detector = make(score_map="both", score_fraction=0.01).to(memory_format=torch.channels_last)
     detector.calibration = {"image_threshold": 0.25, "pixel_threshold": 0.5}
+    detector.learn_levels(IMAGES, batch_size=2)
     detector.save(tmp_path / "model")
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["detector.json", "weights.safetensors"]
     loaded = Detector.load(tmp_path / "model")
@@ -176,6 +208,7 @@ def test_saved_and_loaded_detector_is_the_same(tmp_path):
     [
         ({"input_size": (60, 64)}, r"image_size=60x64: both sides must be multiples of 32, at least 64"),
         ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
+        ({"level_power": 1.5}, r"level_power=1.5: give a number from 0 to 1"),
         ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
         ({"score_map": "best"}, r"score_map=best: choose one of fused, segmentation, normality, abnormality, both"),
         ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of fused, segmentation"),
@@ -197,7 +230,7 @@ def test_damaged_models_are_told_apart(tmp_path):
     for text, message in [
         ("{", r"is damaged"),
         ("[]", r"does not describe a detector: it is not a JSON object"),
-        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 3"),
+        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 4"),
         (json.dumps({k: v for k, v in spec.items() if k != "student"}), r"does not describe a detector: 'student'"),
         (json.dumps(spec | {"student": {"body": "reverse", "widths": [8, 12, 20]}}), r"does not fit detector.json"),
     ]:

@@ -168,12 +168,15 @@ class KnownDetector(torch.nn.Module):
         super().__init__()
         self.calibration = {}
 
-    def maps(self, images, *, only):
+    def raw_maps(self, images, *, only):
         level = images.float().mean((1, 2, 3), keepdim=True) / 255
         return {name: level.expand(-1, 1, *images.shape[-2:]).contiguous() for name in only}
 
-    def image_score(self, maps):
-        return maps.flatten(1).amax(1)
+    def smooth(self, raw):
+        return raw
+
+    def image_score(self, name, raw):
+        return raw.flatten(1).amax(1)
 
 
 def test_calibration_takes_the_kth_largest_normal_score(data):

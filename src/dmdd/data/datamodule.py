@@ -76,6 +76,7 @@ class PairDataModule(LightningDataModule):
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
         self.first_step = 0
+        self._rows: list[int] = []
         self._train: PlannedDataset | None = None
         self._held_out: PlannedDataset | None = None
 
@@ -98,6 +99,7 @@ class PairDataModule(LightningDataModule):
             train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
+        self._rows = train
         self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
         self._held_out = self._dataset(images, foregrounds, textures, rest, None)
 
@@ -137,6 +139,11 @@ class PairDataModule(LightningDataModule):
         """Number of normal images held out for calibration."""
         return len(self._ready(self._held_out).images)
 
+    @property
+    def held_out_pixels(self) -> Tensor:
+        """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation."""
+        return self._ready(self._held_out).images
+
     @staticmethod
     def _ready(dataset: PlannedDataset | None) -> PlannedDataset:
         if dataset is None:
@@ -153,6 +160,28 @@ class PairDataModule(LightningDataModule):
             The batch on the CPU.
         """
         return self._ready(self._train).__getitems__(places)
+
+    def places(self, step: int) -> list[Place]:
+        """List what the global batch of one training step is made of, whatever the number of devices.
+
+        Args:
+            step: From 0, over both stages.
+
+        Returns:
+            ``(step, place, index)`` of each pair.
+        """
+        sampler = PairSampler(
+            images=self.training_images, batch_size=self.batch_size, first_step=step, steps=1, seed=self.seed
+        )
+        return next(iter(sampler))
+
+    def training_file(self, index: int) -> Path:
+        """Name the file of a training image.
+
+        Args:
+            index: Its position among the images that are trained on, as in a ``Place``.
+        """
+        return self.category.train[self._rows[index]].path
 
     def train_dataloader(self) -> DataLoader[PlannedBatch]:
         """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done."""

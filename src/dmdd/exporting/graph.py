@@ -1,7 +1,6 @@
 """The detector as one graph: from camera pixels of any size to map and score, nothing left to do outside."""
 
 import copy
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,8 +9,7 @@ from torch import Tensor, nn
 
 from dmdd.exporting.resizing import enlarge_traced, resize_traced
 from dmdd.exporting.rewriting import FastSegmentation, SplitHead
-from dmdd.losses import cosine_distance
-from dmdd.models.detector import Detector, Prediction, fuse, gaussian_blur
+from dmdd.models.detector import Detector, Prediction, fuse, gaussian_blur, level_distances, mean_distance
 from dmdd.models.folding import fold_batch_norms
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled
@@ -50,17 +48,19 @@ class Network(nn.Module):
         self.input_size = detector.input_size
         self.anomaly_map, self.score_map = detector.anomaly_map, detector.score_map
         self.image_score = detector.image_score
+        detector.smooth = self._smooth  # type: ignore[method-assign]
         self.features, self.student = detector.teacher.network, detector.student
         self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
         self.segmentation = FastSegmentation(detector.segmentation)
         self.mean: Tensor
         self.factor: Tensor
+        self.rows: Tensor
+        self.columns: Tensor
         self.register_buffer("mean", 255 * detector.teacher.mean)
         self.register_buffer("factor", 1 / (255 * detector.teacher.std))
-        for level, stride in enumerate(STRIDES):
-            rows, columns = smoothing_matrices(detector, (height // stride, width // stride))
-            self.register_buffer(f"rows_{level}", rows)
-            self.register_buffer(f"columns_{level}", columns)
+        rows, columns = smoothing_matrices(detector, (height // STRIDES[0], width // STRIDES[0]))
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns)
 
     def forward(self, pixels: Tensor) -> Prediction:
         """Compute map and score.
@@ -75,28 +75,21 @@ class Network(nn.Module):
         normality, abnormality = self.student(pixels / 255, features)
         logits, distances = self.segmentation(features, normality, abnormality)
         segmented = torch.sigmoid(logits)
-        maps = {}
+        raw = {}
         for name in dict.fromkeys((self.anomaly_map, self.score_map)):
             if name == "fused":
-                maps[name] = self._smooth([fuse(segmented, distances)])
+                raw[name] = fuse(segmented, distances)
             elif name == "segmentation":
-                maps[name] = self._smooth([segmented])
+                raw[name] = segmented
             else:
-                branches = {"normality": [normality], "abnormality": [abnormality], "both": [normality, abnormality]}
-                parts = [self._distance(branch, features) for branch in branches[name]]
-                maps[name] = sum(parts[1:], parts[0]) / len(parts)
-        return Prediction(maps[self.anomaly_map], self.image_score(maps[self.score_map]))
+                parts = [mean_distance(distances)] if name != "abnormality" else []
+                if name != "normality":
+                    parts.append(mean_distance(level_distances(abnormality, features)))
+                raw[name] = sum(parts[1:], parts[0]) / len(parts)
+        return Prediction(self._smooth(raw[self.anomaly_map]), self.image_score(self.score_map, raw[self.score_map]))
 
-    def _distance(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        pairs = zip(student, teacher, strict=True)
-        return self._smooth([cosine_distance(s, t).unsqueeze(1) / (2 * len(student)) for s, t in pairs])
-
-    def _smooth(self, levels: Sequence[Tensor]) -> Tensor:
-        parts = [
-            getattr(self, f"rows_{level}") @ values @ getattr(self, f"columns_{level}")
-            for level, values in enumerate(levels)
-        ]
-        return sum(parts[1:], parts[0]).clamp(0, 1)
+    def _smooth(self, raw: Tensor) -> Tensor:
+        return (self.rows @ raw @ self.columns).clamp(0, 1)
 
 
 class PixelDetector(nn.Module):
@@ -157,14 +150,14 @@ class DetectorGraph(nn.Module):
 
 
 def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Turn upsampling and Gaussian of a level's map into matrices.
+    """Turn upsampling and Gaussian of a raw map into matrices.
 
     Both are linear, separable and keep constants, so each matrix is what they make of a map that is one in one row
     (or column) and zero elsewhere.
 
     Args:
         detector: Gives input size and Gaussian.
-        level: Height and width of the level's map.
+        level: Height and width of the raw map.
 
     Returns:
         ``rows`` ``(h, level height)`` and ``columns`` ``(level width, w)``; the map is ``rows @ values @ columns``.

@@ -36,12 +36,15 @@ def check_description(spec: Mapping[str, Any]) -> None:
     _check_sizes("segmentation.width", [segmentation.get("width", 1)], count=1)
     _check_sizes("segmentation.dilations", segmentation.get("dilations", [1]))
     _check_sizes("input_size", spec.get("input_size", [64, 64]), count=2)
-    for name in ("sigma_px", "score_fraction"):
+    for name in ("sigma_px", "score_fraction", "level_power"):
         if not is_number(spec.get(name, 0)):
             raise _wrong(name, spec[name], "a finite number is wanted")
     for name in ("anomaly_map", "score_map"):
         if not isinstance(spec.get(name, ""), str):
             raise _wrong(name, spec[name], "the name of a map is wanted")
+    if not isinstance(spec.get("score_smoothed", False), bool):
+        raise _wrong("score_smoothed", spec["score_smoothed"], "true or false is wanted")
+    _check_levels(spec.get("normal_levels", {}))
     _check_calibration(spec.get("calibration", {}))
 
 
@@ -66,7 +69,7 @@ def check_widths(spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse weights of another type than the detector's, which would be converted silently, and such as are no numbers.
+    """Refuse weights of another type than the detector's, which would be converted silently, and what is no number.
 
     Args:
         found: What the weights file holds; other names and shapes are told when the tensors are loaded.
@@ -107,6 +110,15 @@ def _check_sizes(name: str, values: Any, *, count: int | None = None) -> None:
     if not good or not all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= largest for v in values):
         many = "whole numbers are" if count is None else f"{count} whole number{'s are' if count > 1 else ' is'}"
         raise _wrong(name, values, f"{many} wanted, from 1 to {largest}")
+
+
+def _check_levels(levels: Any) -> None:
+    if not isinstance(levels, Mapping):
+        raise _wrong("normal_levels", levels, "an object is wanted")
+    for name, pair in levels.items():
+        good = isinstance(pair, list) and len(pair) == 2 and all(is_number(value) for value in pair)
+        if not good or not 0 < pair[0] <= pair[1] <= 1:
+            raise _wrong(f"normal_levels.{name}", pair, "two numbers above 0 and up to 1 are wanted, the smaller first")
 
 
 def _check_calibration(calibration: Mapping[str, Any]) -> None:

@@ -20,9 +20,10 @@ from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.resize import resize_images
 
-FORMAT_VERSION = 3
-# 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher.
-READABLE_VERSIONS = (1, 2, 3)
+FORMAT_VERSION = 4
+# 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
+# map and knew no levels.
+READABLE_VERSIONS = (1, 2, 3, 4)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
 MAP_NAMES = ("fused", "segmentation", "normality", "abnormality", "both")
@@ -49,14 +50,17 @@ class Detector(nn.Module):
         segmentation: Segmentation network with the teacher's channels.
         input_size: Height and width in pixels the networks see, multiples of 32.
         sigma_px: Standard deviation of the Gaussian that smooths every map, in pixels at ``input_size``; 0 for none.
-        score_fraction: The image score is the mean of this fraction of the map's largest pixels; 0 takes the maximum.
+        score_fraction: The image score is read from the mean of this fraction of a map's largest values; 0 takes the
+            maximum.
         anomaly_map: Which of the maps (``MAP_NAMES``) is the detector's anomaly map.
         score_map: Which of the maps the image score is read from.
+        score_smoothed: Read the score from the smoothed map at the input size, not from the raw one at stride 4.
+        level_power: How much of an image's own level is taken out of its score, from 0 to 1; see :meth:`image_score`.
 
     Raises:
         UserError: An argument is out of its range.
 
-    Source: paper for the parts; smoothing, score and ``score_map`` METHOD [R] or ours.
+    Source: paper for the parts; smoothing and mean of the largest METHOD [R]; ``score_map`` and levels ours.
     """
 
     def __init__(
@@ -67,9 +71,11 @@ class Detector(nn.Module):
         segmentation: SegmentationNetwork,
         input_size: Sequence[int],
         sigma_px: float = 4.0,
-        score_fraction: float = 0.001,
+        score_fraction: float = 0.01,
         anomaly_map: str = "fused",
-        score_map: str = "fused",
+        score_map: str = "normality",
+        score_smoothed: bool = False,
+        level_power: float = 0.5,
     ) -> None:
         super().__init__()
         try:
@@ -80,6 +86,8 @@ class Detector(nn.Module):
             raise UserError(f"image_size={height}x{width}: both sides must be multiples of 32, at least 64")
         if not 0 <= score_fraction <= 1:
             raise UserError(f"score_fraction={score_fraction}: give a number from 0 to 1")
+        if not 0 <= level_power <= 1:
+            raise UserError(f"level_power={level_power}: give a number from 0 to 1")
         if sigma_px < 0:
             raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
         for name, value in (("anomaly_map", anomaly_map), ("score_map", score_map)):
@@ -89,6 +97,9 @@ class Detector(nn.Module):
         self.input_size = (height, width)
         self.sigma_px, self.score_fraction = float(sigma_px), float(score_fraction)
         self.anomaly_map, self.score_map = anomaly_map, score_map
+        self.score_smoothed, self.level_power = bool(score_smoothed), float(level_power)
+        # By map name the least and the largest level among normal images, filled by calibration; empty before.
+        self.normal_levels: dict[str, tuple[float, float]] = {}
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
 
@@ -101,8 +112,8 @@ class Detector(nn.Module):
         Returns:
             The anomaly map and the image score.
         """
-        maps = self.maps(images, only=(self.anomaly_map, self.score_map))
-        return Prediction(maps[self.anomaly_map], self.image_score(maps[self.score_map]))
+        raw = self.raw_maps(images, only=(self.anomaly_map, self.score_map))
+        return Prediction(self.smooth(raw[self.anomaly_map]), self.image_score(self.score_map, raw[self.score_map]))
 
     def maps(self, images: Tensor, *, only: Sequence[str] = MAP_NAMES) -> dict[str, Tensor]:
         """Compute the anomaly map and, for study, what it is made of.
@@ -112,28 +123,42 @@ class Detector(nn.Module):
             only: Names of the maps wanted.
 
         Returns:
-            ``(B, 1, h, w)`` float32 in [0, 1] at the input size by name: ``fused`` (:func:`fuse`), ``segmentation``
-            (stage 2), ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both`` (mean of these two).
+            ``(B, 1, h, w)`` float32 in [0, 1] at the input size by name.
+        """
+        return {name: self.smooth(raw) for name, raw in self.raw_maps(images, only=only).items()}
+
+    def raw_maps(self, images: Tensor, *, only: Sequence[str] = MAP_NAMES) -> dict[str, Tensor]:
+        """Compute maps as the networks give them.
+
+        Args:
+            images: ``(B, 3, H, W)`` RGB, uint8 in [0, 255] or float in [0, 1], any size.
+            only: Names of the maps wanted.
+
+        Returns:
+            ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``fused`` (:func:`fuse`), ``segmentation`` (stage 2),
+            ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both`` (mean of these two).
         """
         resized = self.preprocess(images)
         features = self.teacher(resized)
         normality, abnormality = self.student(resized, features)
         maps = {}
-        if {"fused", "segmentation"} & set(only):
-            segmented = torch.sigmoid(self.segmentation(features, normality, abnormality).float())
-            maps["segmentation"] = upsample(segmented, self.input_size)
-            if "fused" in only:
-                pairs = zip(normality, features, strict=True)
-                distances = [cosine_distance(n, t).unsqueeze(1) for n, t in pairs]
-                maps["fused"] = upsample(fuse(segmented, distances), self.input_size)
-        if {"normality", "both"} & set(only):
-            maps["normality"] = distance_map(normality, features, self.input_size)
+        if {"fused", "normality", "both"} & set(only):
+            distances = level_distances(normality, features)
+            maps["normality"] = mean_distance(distances)
         if {"abnormality", "both"} & set(only):
-            maps["abnormality"] = distance_map(abnormality, features, self.input_size)
+            maps["abnormality"] = mean_distance(level_distances(abnormality, features))
         if "both" in only:
             maps["both"] = (maps["normality"] + maps["abnormality"]) / 2
+        if {"fused", "segmentation"} & set(only):
+            maps["segmentation"] = torch.sigmoid(self.segmentation(features, normality, abnormality).float())
+        if "fused" in only:
+            maps["fused"] = fuse(maps["segmentation"], distances)
+        return {name: maps[name] for name in only}
+
+    def smooth(self, raw: Tensor) -> Tensor:
+        """Enlarge raw maps ``(B, 1, h/4, w/4)`` to the input size and smooth them; values stay in [0, 1]."""
         # The clamp only removes rounding: a Gaussian mean of values in [0, 1] stays there up to the last bit.
-        return {name: gaussian_blur(maps[name], self.sigma_px).clamp(0, 1) for name in only}
+        return gaussian_blur(upsample(raw, self.input_size), self.sigma_px).clamp(0, 1)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Resize to the input size with antialiasing and round to whole grey values.
@@ -153,11 +178,53 @@ class Detector(nn.Module):
         """Resize ``(B, 3, H, W)`` images to the input size, as uint8; what has been through it may go in again."""
         return resize_images(images, self.input_size)
 
-    def image_score(self, maps: Tensor) -> Tensor:
-        """Reduce maps ``(B, 1, h, w)`` to image scores ``(B,)``: the mean of the largest pixels."""
-        flat = maps.flatten(1)
+    def image_score(self, name: str, raw: Tensor) -> Tensor:
+        """Reduce raw maps to image scores.
+
+        The mean ``t`` of the largest values is set against the image's level ``v``, the mean of all its values, because
+        the student knows some images less well as a whole (a darker one, say), and all their values are then larger:
+        ``r = t / v^p`` with ``p = level_power``, and the score is ``r / (1 + r)``. The level is first brought into the
+        range that normal images have, so that what is anomalous all over cannot hide by it. Where no levels are
+        known, and for ``p = 0``, the score is ``t``.
+
+        Args:
+            name: Which of ``MAP_NAMES`` they are.
+            raw: ``(B, 1, h/4, w/4)`` in [0, 1].
+
+        Returns:
+            ``(B,)`` in [0, 1].
+
+        Source: mean of the largest METHOD [R]; the level ours, docs/maps.md has what it is worth.
+        """
+        values = self.smooth(raw) if self.score_smoothed else raw
+        flat = values.flatten(1)
         count = max(1, round(self.score_fraction * flat.shape[1]))
-        return flat.topk(count, dim=1).values.mean(1)
+        top = flat.topk(count, dim=1).values.mean(1)
+        if not self.level_power or name not in self.normal_levels:
+            return top
+        least, largest = self.normal_levels[name]
+        contrast = top / flat.mean(1).clamp(least, largest) ** self.level_power
+        return contrast / (1 + contrast)
+
+    def learn_levels(self, images: Tensor, *, batch_size: int) -> None:
+        """Find the range of normal images' levels, for every map; until then scores do not take levels into account.
+
+        Args:
+            images: ``(N, 3, H, W)`` of normal images, uint8 in [0, 255] or float in [0, 1], on the detector's device;
+                none forgets what was known.
+            batch_size: Images at once.
+        """
+        levels: dict[str, list[Tensor]] = {}
+        with torch.no_grad():
+            for batch in images.split(batch_size):
+                for name, raw in self.raw_maps(batch).items() if len(batch) else ():
+                    values = self.smooth(raw) if self.score_smoothed else raw
+                    levels.setdefault(name, []).append(values.mean((1, 2, 3)))
+        whole = {name: torch.cat(parts) for name, parts in levels.items()}
+        # The smallest keeps the quotient finite for a map that is zero everywhere.
+        self.normal_levels = {
+            name: (max(float(found.min()), 1e-6), max(float(found.max()), 1e-6)) for name, found in whole.items()
+        }
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -172,6 +239,9 @@ class Detector(nn.Module):
             "score_fraction": self.score_fraction,
             "anomaly_map": self.anomaly_map,
             "score_map": self.score_map,
+            "score_smoothed": self.score_smoothed,
+            "level_power": self.level_power,
+            "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
         }
 
@@ -203,7 +273,11 @@ class Detector(nn.Module):
                 score_fraction=spec["score_fraction"],
                 anomaly_map=spec["anomaly_map"] if version > 1 else "segmentation",
                 score_map=spec["score_map"],
+                score_smoothed=spec["score_smoothed"] if version > 3 else True,
+                level_power=spec["level_power"] if version > 3 else 0,
             )
+            if version > 3:
+                detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
         except UserError:
             raise
@@ -271,21 +345,32 @@ class Detector(nn.Module):
         return detector
 
 
-def distance_map(student: list[Tensor], teacher: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """Average the levels' cosine distances at the input size.
+def level_distances(student: list[Tensor], teacher: list[Tensor]) -> list[Tensor]:
+    """Compute each level's cosine distances.
 
     Args:
         student: Normality or abnormality features ``(B, C_l, h_l, w_l)``.
         teacher: Teacher features of the same image, same shapes.
-        size: Height and width in pixels.
 
     Returns:
-        ``(B, 1, *size)`` float32 in [0, 1].
+        ``(B, 1, h_l, w_l)`` float32 in [0, 2] for each level.
+    """
+    return [cosine_distance(s, t).unsqueeze(1) for s, t in zip(student, teacher, strict=True)]
+
+
+def mean_distance(distances: list[Tensor]) -> Tensor:
+    """Average the levels' distances at the finest level's size.
+
+    Args:
+        distances: ``(B, 1, h_l, w_l)`` in [0, 2] for each level, the finest first.
+
+    Returns:
+        ``(B, 1, h_1, w_1)`` float32 in [0, 1].
 
     Source: METHOD section 3; divided by 2 L so that it lies in [0, 1].
     """
-    levels = [upsample(cosine_distance(s, t).unsqueeze(1), size) for s, t in zip(student, teacher, strict=True)]
-    return torch.stack(levels).mean(0).clamp(0, 2) / 2
+    size = (distances[0].shape[-2], distances[0].shape[-1])
+    return torch.stack([upsample(distance, size) for distance in distances]).mean(0).clamp(0, 2) / 2
 
 
 def fuse(segmented: Tensor, distances: list[Tensor]) -> Tensor:

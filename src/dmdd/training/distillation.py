@@ -23,6 +23,7 @@ class DistillationModule(LightningModule):
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
         aim: Form of the AIM loss, ``margin`` or ``l1``.
+        hard_fraction: Share of each image's distances, the largest, that ``L_NGM`` is the mean of, in (0, 1].
         ngm_weight: Weight of ``L_NGM``; 0 trains the abnormality branch alone.
         aim_weight: Weight of ``L_AIM``; 0 trains the normality branch alone.
         cached_images: Number of training images if each is the same whenever it comes, so that the teacher's features
@@ -30,7 +31,7 @@ class DistillationModule(LightningModule):
         cache_limit_gb: Remember nothing if it took more than this, in 10^9 bytes on the training device.
 
     Raises:
-        UserError: ``aim`` is unknown, a weight is negative, or ``steps`` is not positive.
+        UserError: ``aim`` is unknown, a weight or ``hard_fraction`` is out of its range, or ``steps`` is not positive.
 
     Source: paper (stage 1); weights of one each METHOD [R].
     """
@@ -44,6 +45,7 @@ class DistillationModule(LightningModule):
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         aim: str = "margin",
+        hard_fraction: float = 0.1,
         ngm_weight: float = 1.0,
         aim_weight: float = 1.0,
         cached_images: int = 0,
@@ -55,10 +57,13 @@ class DistillationModule(LightningModule):
             raise UserError(f"distillation.aim={aim}: choose one of {', '.join(AIM_FORMS)}")
         if min(ngm_weight, aim_weight) < 0 or ngm_weight + aim_weight == 0:
             raise UserError("distillation.ngm_weight and aim_weight must be at least 0, and not both 0")
+        if not 0 < hard_fraction <= 1:
+            raise UserError(f"distillation.hard_fraction={hard_fraction}: give a number above 0 and up to 1")
         check_positive("distillation.steps", steps)
         self.teacher, self.student, self.steps = teacher, student, steps
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.aim, self.ngm_weight, self.aim_weight = aim, ngm_weight, aim_weight
+        self.hard_fraction = hard_fraction
         self.cache = FeatureCache(images=cached_images, limit_gb=cache_limit_gb)
 
     def setup(self, stage: str) -> None:
@@ -82,7 +87,7 @@ class DistillationModule(LightningModule):
         count = len(batch.normal)
         normal, anomalous = self.cache(self.teacher, batch.normal, batch.indices, batch.anomalous)
         normality, abnormality = self.student(batch.anomalous, anomalous)
-        ngm = normality_guidance_loss(normality, normal)
+        ngm = normality_guidance_loss(normality, normal, hard_fraction=self.hard_fraction)
         aim = abnormality_mimicking_loss(abnormality, anomalous, batch.mask, form=self.aim)
         loss = self.ngm_weight * ngm + self.aim_weight * aim
         losses = {"distillation/loss": loss, "distillation/ngm": ngm, "distillation/aim": aim}

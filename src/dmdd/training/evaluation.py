@@ -49,6 +49,9 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: Wanted share of normal images at or above the image threshold, in (0, 1).
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
+        normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
+            keeps those the detector has.
+        levels_batch_size: How many of them at once.
         resamples: Test sets drawn for the intervals; 0 for none.
 
     Raises:
@@ -65,6 +68,8 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
+        normal_images: Tensor | None = None,
+        levels_batch_size: int = 16,
         resamples: int = 0,
     ) -> None:
         super().__init__()
@@ -78,6 +83,7 @@ class EvaluationModule(LightningModule):
         self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != own[0]})
         self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
         self.defects, self.resamples = tuple(defects), resamples
+        self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
         self.metrics: dict[str, float] = {}
@@ -113,8 +119,9 @@ class EvaluationModule(LightningModule):
             _compare(self.bootstrap.update, maps, batch.masks, batch.indices.tolist())
 
     def _step(self, batch: EvaluationBatch) -> Tensor:
-        maps = self.detector.maps(batch.images, only=self.map_names)
-        scores = {name: self.detector.image_score(values) for name, values in maps.items()}
+        raw = self.detector.raw_maps(batch.images, only=self.map_names)
+        scores = {name: self.detector.image_score(name, values) for name, values in raw.items()}
+        maps = {name: self.detector.smooth(values) for name, values in raw.items()}
         own = scores[self.detector.score_map]
         self.image_metrics.update(own, batch.labels)
         for name in self.map_names:
@@ -127,8 +134,11 @@ class EvaluationModule(LightningModule):
         return maps[self.detector.anomaly_map]
 
     def on_validation_epoch_start(self) -> None:
-        """Forget earlier images."""
+        """Forget earlier images, and learn the levels of normal ones before any score is computed."""
         self._reset(pixels_known=True)
+        if self.normal_images is not None:  # on every device all of them, so that all know the same range
+            images = self.normal_images.to(self.device)
+            self.detector.learn_levels(images, batch_size=self.levels_batch_size)
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
