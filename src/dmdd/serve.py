@@ -7,6 +7,7 @@ from typing import Any
 from dmdd.config import run_command
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "::1"]
+LOOKING = ("tile", "tile_px", "overlap", "device", "precision")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +33,8 @@ def serve(config: Any) -> None:
     """
     from pathlib import Path
 
+    from omegaconf import OmegaConf
+
     from dmdd.errors import UserError
 
     try:
@@ -44,11 +47,15 @@ def serve(config: Any) -> None:
         raise UserError(f"dmdd serve needs {error.name}; install it: pip install 'dmdd[serve]'") from None
 
     limits = Limits(**config.limits)
+    if not isinstance(config.tile, bool):
+        raise UserError(f"tile={config.tile}: give true or false")
     if config.model is None:
         raise UserError("model is missing: give model=FOLDER, the model folder of a run")
     listener, loopback = open_port(str(config.host), config.port)
     with listener:
-        model = load_model(Path(str(config.model)), title=config.title)
+        plain: Any = OmegaConf.to_object(config)
+        looking = {name: plain[name] for name in LOOKING}
+        model = load_model(Path(str(config.model)), title=config.title, **looking)
         app, inspection = build_api(model, limits, hosts=LOOPBACK_NAMES if loopback else None)
         add_page(app, inspection)
         host, port = listener.getsockname()[:2]

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+import dmdd
 from dmdd.data.images import MAX_PIXELS
 from dmdd.errors import UserError
 from dmdd.serving import limits as limits_module
@@ -114,6 +115,15 @@ def test_title_and_fingerprint_of_a_folder(served_folder, tmp_path):
     assert find_title(tmp_path / "model") == "demo / plate"
     (tmp_path / "result.json").write_text("{")
     assert find_title(tmp_path / "model") == tmp_path.name
+
+
+def test_a_model_can_be_served_in_tiles(served_folder):
+    image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
+    tiled = load_model(served_folder, tile=True, tile_px=80, overlap=0.5).inspector(image)
+    expected = dmdd.load(served_folder, tile=True, tile_px=80, overlap=0.5)(image)
+    assert tiled.score == expected.score
+    assert np.array_equal(tiled.map, expected.map)
+    assert not np.allclose(tiled.map, load_model(served_folder).inspector(image).map)
 
 
 def test_fifty_at_once_get_the_answers_they_would_get_alone(served_inspector):

@@ -98,6 +98,7 @@ def test_a_port_in_use_is_one_line(served_folder, capsys):
         (["model=x", "port=0", "host=no.such.host.invalid"], "cannot listen on host=no.such.host.invalid port=0"),
         (["model=x", "limits.queue=0"], "queue=0: give a positive whole number"),
         (["model=x", "limits.que=1"], "que"),
+        (["model=x", "port=0", "tile=2"], "tile=2: give true or false"),
         (["--port"], "'--port' is not a setting"),
     ],
 )

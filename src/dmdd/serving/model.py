@@ -47,7 +47,7 @@ def find_title(folder: Path) -> str:
     try:
         result = json.loads((folder.parent / "result.json").read_text(encoding="utf-8"))
         return f"{result['dataset']} / {result['category']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         folder = folder.resolve()
         return folder.parent.name if folder.name == "model" else folder.name
 
@@ -58,20 +58,21 @@ def fingerprint(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_model(folder: Path, *, title: str | None = None) -> ServedModel:
+def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> ServedModel:
     """Load a model and run it once, so that the first request is as fast as the others.
 
     Args:
         folder: The ``model`` folder of a run.
         title: Its name; :func:`find_title` if None.
+        settings: How to look at images, as for :class:`dmdd.inference.Inspector`.
 
     Returns:
         Ready to answer.
 
     Raises:
-        UserError: The folder holds no model of this version.
+        UserError: The folder holds no model of this version, or a setting cannot be used.
     """
-    inspector = dmdd.load(folder)
+    inspector = dmdd.load(folder, **settings)
     model = ServedModel(inspector, title=title or find_title(folder), weights_sha256=fingerprint(folder))
     inspector(np.zeros((model.input_height, model.input_width, 3), np.uint8))
     return model
