@@ -1,0 +1,49 @@
+"""What depends on the machine."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from dmdd import runtime
+
+FAULTS = """
+import resource, torch
+from dmdd.runtime import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.empty(2**26, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+assert keep_freed_memory()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_kept():
+    ended = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    before, after = map(int, ended.stdout.split())
+    assert before > 5 * 2**26 / 2**21  # at least one for each huge page
+    assert after < before / 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx512f", "avx512_bf16"}, "bf16-mixed"),
+        ({"amx_bf16"}, "bf16-mixed"),
+        ({"avx2", "avx512f", "avx512_vnni"}, "32-true"),
+        (set(), "32-true"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, flags, expected):
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
+    assert runtime.resolve_precision("auto", "cpu") == expected
+    assert runtime.resolve_precision("32-true", "cpu") == "32-true"
