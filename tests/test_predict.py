@@ -419,7 +419,7 @@ def test_too_little_memory_is_told(model, parts, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(dmdd.Inspector, "predict", out_of_memory)
     assert predict(model, parts, tmp_path / "out") == 2
-    assert "batch_size=16 does not fit the memory of cpu; give a smaller one" in capsys.readouterr().err
+    assert "prediction on cpu: memory does not suffice for batch_size=16, workers=" in capsys.readouterr().err
 
 
 def test_an_input_that_cannot_be_listed_is_told(model, parts, tmp_path, monkeypatch, capsys):

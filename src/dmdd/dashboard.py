@@ -1,5 +1,7 @@
 """What the loggers with a page of their own get besides the losses: settings, final figures, pictures, tables."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,37 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from dmdd.data.images import read_image
 
 TYPE_COLUMNS = ("images", "images_found", "pixels_found", "aupro_30")
+
+FINISH_TIMEOUT_S = "600"
+"""W&B's own default waits for ever at the end of a run whose connection is lost."""
+
+
+def connect(loggers: list[Logger]) -> bool:
+    """Open the W&B run, if there is one, or say on one line of stderr why it cannot be opened.
+
+    Args:
+        loggers: Of the run.
+
+    Returns:
+        Whether the loggers can be used as they are.
+    """
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger):
+            continue
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_TIMEOUT_S)
+        try:
+            _ = logger.experiment
+        except Exception as error:  # the client raises errors of its own and of what lies below it
+            import wandb
+
+            wandb.teardown()  # its service would still hold the run's name
+            _warn(f"W&B cannot be used ({error}); this run is logged offline, wandb sync sends it later")
+            return False
+    return True
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
 def log_settings(loggers: list[Logger], settings: dict[str, Any]) -> None:
@@ -25,7 +58,7 @@ def log_settings(loggers: list[Logger], settings: dict[str, Any]) -> None:
 def log_result(
     loggers: list[Logger], result: dict[str, Any], *, run_dir: Path, pictures: list[Path], upload_model: bool
 ) -> None:
-    """Send the outcome of a run and close the loggers' runs.
+    """Send the outcome of a run and close the loggers' runs; one that fails is told on stderr, the result is written.
 
     Args:
         loggers: Of the run.
@@ -35,10 +68,13 @@ def log_result(
         upload_model: Also send the model folder to W&B, as an artifact.
     """
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            _to_wandb(logger, result, run_dir, pictures, upload_model)
-        elif isinstance(logger, TensorBoardLogger):
-            _to_tensorboard(logger, result, run_dir, pictures)
+        try:
+            if isinstance(logger, WandbLogger):
+                _to_wandb(logger, result, run_dir, pictures, upload_model)
+            elif isinstance(logger, TensorBoardLogger):
+                _to_tensorboard(logger, result, run_dir, pictures)
+        except Exception as error:  # no dashboard is worth a finished run
+            _warn(f"{type(logger).__name__} did not take the result: {type(error).__name__} {error}")
 
 
 def figures(result: dict[str, Any]) -> dict[str, float]:

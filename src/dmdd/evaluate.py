@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dmdd.config import run
+from dmdd.config import print_error, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,15 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    return run(evaluate, "evaluate", arguments)
+    try:
+        return run(evaluate, "evaluate", arguments)
+    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
+        from dmdd.faults import unwritable
+
+        if (told := unwritable(error)) is None:
+            raise
+        print_error(told)
+        return 2
 
 
 def evaluate(config: Any) -> None:
@@ -34,7 +42,7 @@ def evaluate(config: Any) -> None:
     from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
 
-    from dmdd import results, runtime
+    from dmdd import faults, results, runtime
     from dmdd.config import build
     from dmdd.data.datamodule import as_is
     from dmdd.data.datasets import FileDataset
@@ -75,9 +83,13 @@ def evaluate(config: Any) -> None:
         enable_model_summary=False,
         callbacks=[build(entry) for entry in config.callbacks.values() if entry is not None],
     )
-    trainer.test(module, dataloaders=loader, verbose=False)
+    with faults.told("the test", sizes={"batch_size": config.batch_size}):
+        trainer.test(module, dataloaders=loader, verbose=False)
     run_dir = Path(config.run_dir)
-    write_evaluation(run_dir, evaluation=module, category=category, pictures=config.pictures, accelerator=accelerator)
+    with faults.told_unwritable(run_dir, then="start the same command again"):
+        write_evaluation(
+            run_dir, evaluation=module, category=category, pictures=config.pictures, accelerator=accelerator
+        )
     result = {
         "dataset": category.dataset,
         "category": category.name,
@@ -92,7 +104,8 @@ def evaluate(config: Any) -> None:
         "versions": runtime.describe_versions(),
         "command": ["python", "-m", "dmdd.evaluate", *HydraConfig.get().overrides.task],
     }
-    results.write_result(run_dir / "result.json", result)
+    with faults.told_unwritable(run_dir, then="start the same command again"):
+        results.write_result(run_dir / "result.json", result)
     results.print_summary(result, run_dir)
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from dmdd import dashboard, results, runtime
+from dmdd import dashboard, faults, results, runtime
 from dmdd.config import build
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category
@@ -28,6 +28,7 @@ from dmdd.models.detector import Detector
 from dmdd.pictures import write_curves, write_pictures
 from dmdd.resume import STATE_DIR
 from dmdd.training.distillation import DistillationModule
+from dmdd.training.divergence import LossGuard
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.interruption import StateSaver
 from dmdd.training.segmentation import SegmentationModule
@@ -95,6 +96,8 @@ class Experiment:
         self.run_dir = Path(config.run_dir)
         self.accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
         self.precision = runtime.resolve_precision(config.trainer.precision, self.accelerator)
+        if self.accelerator == "cpu":
+            runtime.keep_freed_memory()
         teacher, self.weights = build(config.teacher)
         student = build(config.student)(channels=teacher.channels)
         segmentation = build(config.segmentation)(channels=teacher.channels)
@@ -115,7 +118,8 @@ class Experiment:
             native_masks=config.evaluation.native_masks,
             **config.data,
         )
-        self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        with faults.told("decoding the training images", sizes={"image_size": self._size}):
+            self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
         if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
             for network in (student, segmentation):
                 synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
@@ -135,10 +139,12 @@ class Experiment:
             has_masks=category.has_masks,
             study_maps=config.evaluation.study_maps,
             resamples=config.evaluation.resamples,
+            normal_images=self.data.held_out_pixels,
+            levels_batch_size=config.data.evaluation_batch_size,
         )
         self.seconds: dict[str, float] = {}
         self._started, self._earlier_s = time.monotonic(), 0.0
-        self._log_restored = False
+        self._log_restored = self._connected = False
         self.loggers = self._loggers()
         self.is_first = True
         self._evaluator()  # a precision it does not know is told now, not after both stages
@@ -147,17 +153,19 @@ class Experiment:
     def _instantiate_all(group: DictConfig | None) -> list[Any]:
         return [build(entry) for entry in (group or {}).values() if entry is not None]
 
-    def _loggers(self) -> list[Logger]:
+    def _loggers(self, *, offline: bool = False) -> list[Logger]:
         loggers = []
         for entry in (self.config.logger or {}).values():
             if entry is None:
                 continue
-            known = {}
+            known: dict[str, Any] = {}
             if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("id") is None:
                 # The same for every part of a run, so that a resumed run goes on in the dashboard too.
                 place = f"{platform.node()}:{self.run_dir.resolve()}"
                 known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
                 known |= {"resume": "allow"} if self.config.resume else {}
+            if offline and str(entry.get("_target_")).endswith("WandbLogger"):
+                known |= {"mode": "offline"}
             loggers.append(build(entry, **known))
         return loggers
 
@@ -191,21 +199,38 @@ class Experiment:
 
     def _fit(self, name: str, module: LightningModule, steps: int) -> None:
         """Train one stage, or the rest of it, or load what it came to."""
-        saver = StateSaver(
-            self.run_dir / STATE_DIR / f"{name}.ckpt", every_n_steps=self.config.save_state_every_n_steps
-        )
+        file = self.run_dir / STATE_DIR / f"{name}.ckpt"
+        guard = LossGuard(name, images_of_step=self._images_of_step, file=file)
+        saver = StateSaver(file, every_n_steps=self.config.save_state_every_n_steps, before_saving=guard.check)
         state = saver.read() if self.config.resume else None
         done = 0 if state is None else int(state["global_step"])
         self._earlier_s += saver.earlier_s
         if state is not None and done == steps:
             saver.restore(module, state)
         else:
-            trainer = self._trainer(steps=steps, callbacks=[*self._instantiate_all(self.config.callbacks), saver])
+            if not self._connected and not dashboard.connect(self.loggers):
+                self.loggers = self._loggers(offline=True)
+            self._connected = True
+            trainer = self._trainer(
+                steps=steps, callbacks=[*self._instantiate_all(self.config.callbacks), guard, saver]
+            )
             if self.is_first:
-                self._begin(name, done)
-            trainer.fit(module, datamodule=self.data, ckpt_path=saver.file if state else None, weights_only=True)
+                with faults.told_unwritable(self.run_dir):
+                    self._begin(name, done)
+            sizes = {"batch_size": self.config.batch_size, "image_size": self._size}
+            told = faults.told(name, sizes=sizes, workers="data.num_workers")
+            with faults.told_unwritable(self.run_dir), told:
+                trainer.fit(module, datamodule=self.data, ckpt_path=saver.file if state else None, weights_only=True)
             saver.check_stopped(trainer)
         self.seconds[name] = saver.seconds
+
+    @property
+    def _size(self) -> str:
+        height, width = self.detector.input_size
+        return f"[{height},{width}]"
+
+    def _images_of_step(self, step: int) -> list[int]:
+        return [index for _, _, index in self.data.places(self.data.first_step + step - 1)]
 
     def _begin(self, stage: str, done: int) -> None:
         """Prepare the run folder, in the first process."""
@@ -262,7 +287,8 @@ class Experiment:
     def save_model(self) -> None:
         """Write the model folder; before and after calibration, so that whatever happens there costs no training."""
         if self.is_first:
-            self.detector.save(self.run_dir / "model")
+            with faults.told_unwritable(self.run_dir):
+                self.detector.save(self.run_dir / "model")
 
     def test(self) -> None:
         """Measure the test set, once; the figures are in ``evaluation``."""
@@ -271,8 +297,11 @@ class Experiment:
         self.seconds["evaluation"] = time.monotonic() - started
 
     def _measure(self, what: str) -> None:
+        doing = {"validate": "calibration", "test": "the test"}[what]
+        sizes = {"data.evaluation_batch_size": self.config.data.evaluation_batch_size, "image_size": self._size}
         try:
-            getattr(self._evaluator(), what)(self.evaluation, datamodule=self.data, verbose=False)
+            with faults.told(doing, sizes=sizes, workers="data.num_workers"):
+                getattr(self._evaluator(), what)(self.evaluation, datamodule=self.data, verbose=False)
         except SystemExit:  # how Lightning leaves at SIGTERM and SIGINT
             raise Interrupted(
                 "stopped while measuring, training is done; the same command with resume=true measures again"
@@ -284,16 +313,17 @@ class Experiment:
         Args:
             validation: Figures of the synthetic validation.
         """
-        pictures = write_evaluation(
-            self.run_dir,
-            evaluation=self.evaluation,
-            category=self.category,
-            pictures=self.config.evaluation.pictures,
-            accelerator=self.accelerator,
-        )
-        self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
-        result = self._result(validation)
-        results.write_result(self.run_dir / "result.json", result)
+        with faults.told_unwritable(self.run_dir):
+            pictures = write_evaluation(
+                self.run_dir,
+                evaluation=self.evaluation,
+                category=self.category,
+                pictures=self.config.evaluation.pictures,
+                accelerator=self.accelerator,
+            )
+            self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
+            result = self._result(validation)
+            results.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         dashboard.log_result(
             self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.config.upload_model

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from dmdd.errors import Interrupted, UserError
 
 Work = Callable[..., None]
 STOPPED = 143  # exit code of a child that was told to stop
+LOOK_EVERY_S = 2.0
 
 
 def launch(work: Work, *arguments: Any, devices: int) -> None:
@@ -43,7 +45,11 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
         port = probe.getsockname()[1]
     messages = get_context("spawn").SimpleQueue()
     context: Any = start_processes(
-        _child, (work, arguments, devices, port, messages), nprocs=devices, start_method="spawn", join=False
+        _child,
+        (work, arguments, devices, port, messages, os.getpid()),
+        nprocs=devices,
+        start_method="spawn",
+        join=False,
     )
     try:
         with _passed_on(context.processes):
@@ -84,7 +90,23 @@ def _passed_on(processes: list[Any]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _child(rank: int, work: Work, arguments: tuple[Any, ...], devices: int, port: int, messages: Any) -> None:
+def _end_with(parent: int) -> None:
+    """Tell this process to stop when its parent is gone, which holds the lock on the run folder.
+
+    torch asks the system for a SIGINT then, which a child ignores until its training has begun.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _child(
+    rank: int, work: Work, arguments: tuple[Any, ...], devices: int, port: int, messages: Any, parent: int
+) -> None:
     # What Lightning's default environment reads; with LOCAL_RANK set it starts no processes of its own.
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
@@ -95,6 +117,7 @@ def _child(rank: int, work: Work, arguments: tuple[Any, ...], devices: int, port
         "DMDD_SPAWNED": "1",
     }
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent passes it on
+    _end_with(parent)
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
     try:

@@ -1,5 +1,6 @@
 """Pictures of a run: input, mask, map and overlay side by side, for a sample that shows the worst too."""
 
+import io
 import json
 import re
 from collections import defaultdict
@@ -104,7 +105,7 @@ def write_pictures(
         name = re.sub(r"[^\w.-]+", "_", f"{place:02d}_{sample.defect}_{sample.path.stem}")
         file = folder / f"{name}.png"
         # cv2.imwrite cannot write to every path on every system; encoding first can.
-        file.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+        write_atomically(file, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
         files.append(file)
     return files
 
@@ -175,4 +176,6 @@ def write_curves(folder: Path, curves: dict[str, Curve]) -> None:
         axes.plot(curve.x, curve.y, linewidth=1.5)
         axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, x_limit), ylim=(0, 1.01))
         axes.grid(alpha=0.3)
-    figure.savefig(folder / "curves.png", dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
+    write_atomically(folder / "curves.png", picture.getvalue())

@@ -7,21 +7,28 @@ from typing import Any
 from dmdd.config import build, compose_config, print_error
 from dmdd.errors import UserError, check_positive
 
-OWN_SETTINGS = {"output": "pairs.png", "count": "24", "columns": "6"}
+OWN_SETTINGS = {"output": "pairs.png", "count": "24", "columns": "6", "step": "", "stage": "distillation"}
+NUMBERS = ("count", "columns", "step")
+STAGES = ("distillation", "segmentation")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write a contact sheet of the pairs that ``dmdd.train`` would train on with the same settings.
 
     Args:
-        arguments: ``output=FILE.png``, ``count=N``, ``columns=N``, and any override of ``conf/train.yaml``.
+        arguments: ``output=FILE.png``, ``count=N``, ``columns=N``, any override of ``conf/train.yaml``; with ``step=N``
+            and ``stage=NAME`` the pairs of that step, counted from 1, instead of the first ones, and their files on
+            stdout.
 
     Returns:
         Exit code: 0, or 2 after bad input.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if any(argument in ("-h", "--help") for argument in given):
-        print("usage: python -m dmdd.data preview [output=FILE.png] [count=N] [columns=N] [SETTING=VALUE ...]")
+        print(
+            "usage: python -m dmdd.data preview [output=FILE.png] [count=N] [columns=N] "
+            "[stage=NAME step=N] [SETTING=VALUE ...]"
+        )
         return 0
     own, overrides = dict(OWN_SETTINGS), []
     for argument in given:
@@ -32,34 +39,49 @@ def main(arguments: list[str] | None = None) -> int:
             overrides.append(argument)
     try:
         numbers = {}
-        for name in ("count", "columns"):
-            check_positive(name, int(own[name]) if own[name].isdigit() else own[name])
+        for name in NUMBERS:
+            if name == "step" and not own[name]:
+                continue
+            check_positive(name, int(own[name]) if own[name].isdecimal() else own[name])
             numbers[name] = int(own[name])
+        if own["stage"] not in STAGES:
+            raise UserError(f"stage={own['stage']}: choose one of {', '.join(STAGES)}")
         file = Path(own["output"])
         if file.suffix.lower() != ".png":
             raise UserError(f"output={file}: give a file that ends in .png")
-        write_sheet(compose_config("train", overrides), file, **numbers)
+        files = write_sheet(compose_config("train", overrides), file, stage=own["stage"], **numbers)
     except UserError as error:
         print_error(error)
         return 2
+    for place, image in enumerate(files if "step" in numbers else []):
+        print(f"pair {place}: {image}")
     print(f"pairs written to {file}: normal image, anomalous twin, mask")
     return 0
 
 
-def write_sheet(config: Any, file: Path, *, count: int, columns: int) -> None:
-    """Draw the first pairs of a training as a contact sheet.
+def write_sheet(
+    config: Any, file: Path, *, count: int, columns: int, step: int | None = None, stage: str = "distillation"
+) -> list[Path]:
+    """Draw pairs of a training as a contact sheet.
 
     Args:
         config: ``conf/train.yaml`` composed and resolved.
         file: PNG to write.
-        count: Number of pairs.
+        count: Number of pairs, the first of the training; not used with ``step``.
         columns: Pairs in a row.
+        step: Draw the whole batch of this step of the stage, counted from 1.
+        stage: ``distillation`` or ``segmentation``, whose steps follow those of the first.
+
+    Returns:
+        The normal image of each pair, as a file.
+
+    Raises:
+        UserError: The stage has no such step, or something given cannot be used.
     """
     import cv2
     import numpy as np
 
     from dmdd.data.datamodule import PairDataModule
-    from dmdd.data.sampling import PairSampler
     from dmdd.train import read_category
 
     data = PairDataModule(
@@ -72,10 +94,14 @@ def write_sheet(config: Any, file: Path, *, count: int, columns: int) -> None:
         **config.data,
     )
     data.setup("fit")
-    steps, size = -(-count // config.batch_size), config.batch_size
-    sampler = PairSampler(images=data.training_images, batch_size=size, first_step=0, steps=steps, seed=config.seed)
-    tiles = []
-    for places in sampler:
+    if step is None:
+        steps = range(-(-count // config.batch_size))
+    else:
+        first, count = _position(config, stage, step), config.batch_size
+        steps = range(first, first + 1)
+    tiles, files = [], []
+    for places in map(data.places, steps):
+        files += [data.training_file(index) for _, _, index in places]
         pairs = data.make_pairs(data.training_batch(places))
         for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, pairs.mask, strict=True):
             tile = np.concatenate([t.permute(1, 2, 0).numpy() for t in (normal, anomalous, mask.expand(3, -1, -1))])
@@ -86,6 +112,15 @@ def write_sheet(config: Any, file: Path, *, count: int, columns: int) -> None:
     sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    return files[:count]
+
+
+def _position(config: Any, stage: str, step: int) -> int:
+    """Count a step of a stage from 0 over both stages."""
+    steps = config.distillation.steps if stage == "distillation" else config.segmentation_training.steps
+    if step > steps:
+        raise UserError(f"step={step}: {stage} has {steps} steps")
+    return step - 1 + (config.distillation.steps if stage == "segmentation" else 0)
 
 
 if __name__ == "__main__":

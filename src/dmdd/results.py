@@ -35,17 +35,24 @@ def protocol(*, native_masks: bool) -> dict[str, str]:
     }
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one.
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one.
 
     Args:
         file: Where to; its folder is made if needed.
-        text: UTF-8.
+        content: Bytes, or text that is written as UTF-8.
+
+    Raises:
+        OSError: It cannot be written; the old file is still there.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_scores(file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path) -> None:

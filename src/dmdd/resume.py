@@ -22,8 +22,9 @@ IGNORED = (
 )
 """Settings that do not change what is computed."""
 
-IGNORED_OF_TRAINER = ("devices", "strategy", "log_every_n_steps")
-"""The same seed gives the same pairs and, batch norm being synchronised, the same training on any number of devices."""
+IGNORED_OF = {"trainer": ("devices", "strategy", "log_every_n_steps"), "data": ("num_workers", "evaluation_batch_size")}
+"""Likewise of single groups: the same seed gives the same pairs and, batch norm being synchronised, the same training
+on any number of devices; and who runs out of memory or workers in the last phase must be able to set less."""
 
 STATE_DIR = "state"
 
@@ -89,9 +90,9 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:
 
 def _decisive(plain: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in plain.items() if name not in IGNORED}
-    trainer = kept.get("trainer")
-    if isinstance(trainer, dict):
-        kept["trainer"] = {name: value for name, value in trainer.items() if name not in IGNORED_OF_TRAINER}
+    for group, ignored in IGNORED_OF.items():
+        if isinstance(kept.get(group), dict):
+            kept[group] = {name: value for name, value in kept[group].items() if name not in ignored}
     return _flat(kept, "")
 
 

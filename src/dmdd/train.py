@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmdd.config import run
+from dmdd.config import print_error, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,15 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    return run(train, "train", arguments)
+    try:
+        return run(train, "train", arguments)
+    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
+        from dmdd.faults import unwritable
+
+        if (told := unwritable(error)) is None:
+            raise
+        print_error(told)
+        return 2
 
 
 def train(config: Any) -> Any:

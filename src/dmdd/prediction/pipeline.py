@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from dmdd import faults
 from dmdd.errors import UserError
 from dmdd.inference import Inspector
 from dmdd.prediction.conversion import as_tensor
@@ -153,7 +153,8 @@ class Scorer:
         ahead = self.workers if self.pictures.overlays else self.batch_size + self.workers
         source = decode_ahead(items, read, workers=self.workers, ahead=ahead)
         batch: list[Decoded] = []
-        with closing(source), ThreadPoolExecutor(self.workers, thread_name_prefix="pictures") as pool:
+        told = faults.told(f"prediction on {self.inspector.device}", sizes=self._sizes())
+        with told, closing(source), ThreadPoolExecutor(self.workers, thread_name_prefix="pictures") as pool:
             for decoded in source:
                 if stopped():
                     return
@@ -165,6 +166,12 @@ class Scorer:
             if batch and not stopped():
                 self._score(batch, pool)
 
+    def _sizes(self) -> dict[str, object]:
+        """Give the settings that decide how much memory is taken."""
+        if not self.inspector.tile:
+            return {"batch_size": self.batch_size, "workers": self.workers}
+        return {"tile_px": self.inspector.tile_px or list(self.inspector.detector.input_size), "workers": self.workers}
+
     def _is_full(self, batch: list[Decoded]) -> bool:
         kept = sum(decoded.rgb.size for decoded in batch if decoded.rgb is not None)
         return len(batch) == self.batch_size or kept > BATCH_BYTES
@@ -172,12 +179,7 @@ class Scorer:
     def _score(self, batch: list[Decoded], pool: ThreadPoolExecutor) -> None:
         good = [decoded for decoded in batch if decoded.error is None]
         began = time.perf_counter()
-        try:
-            heats, scores = self.inspector.predict([d.image for d in good if d.image is not None]) if good else ([], [])
-        except torch.OutOfMemoryError:
-            raise UserError(
-                f"batch_size={self.batch_size} does not fit the memory of {self.inspector.device}; give a smaller one"
-            ) from None
+        heats, scores = self.inspector.predict([d.image for d in good if d.image is not None]) if good else ([], [])
         share = (time.perf_counter() - began) / max(1, len(good))
         # All pictures of the batch are there before its first line says so.
         drawn = list(pool.map(self._draw, good, heats, scores)) if self.pictures.wanted else [0.0] * len(good)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ from dmdd.errors import Interrupted, UserError, check_positive
 
 ASK_EVERY_N_STEPS = 10
 """With several devices: how often they ask each other whether one was told to stop; asking waits for the device."""
+
+
+def kept_state(file: Path) -> str:
+    """Say what is left of a stage that ends before its time.
+
+    Args:
+        file: Where its state is saved.
+
+    Returns:
+        A main clause.
+    """
+    return "the state saved before is kept" if file.is_file() else "nothing was saved yet"
 
 
 class StateSaver(Callback):
@@ -30,6 +43,8 @@ class StateSaver(Callback):
     Args:
         file: The checkpoint.
         every_n_steps: How often to save.
+        before_saving: Called with the trainer before each state is written, by all devices; raises where the state is
+            not worth it.
 
     Raises:
         UserError: ``every_n_steps`` is not positive.
@@ -37,9 +52,11 @@ class StateSaver(Callback):
     Source: ours.
     """
 
-    def __init__(self, file: Path, *, every_n_steps: int) -> None:
+    def __init__(
+        self, file: Path, *, every_n_steps: int, before_saving: Callable[[Trainer], None] | None = None
+    ) -> None:
         check_positive("save_state_every_n_steps", every_n_steps)
-        self.file, self.every_n_steps = file, every_n_steps
+        self.file, self.every_n_steps, self.before_saving = file, every_n_steps, before_saving
         self.signal: int | None = None
         self.earlier_s = 0.0
         self._started: float | None = None
@@ -152,8 +169,10 @@ class StateSaver(Callback):
             trainer: In the middle of a fit; all its devices call this.
 
         Raises:
-            UserError: It cannot be written; the state saved before is still there.
+            UserError: It cannot be written, or ``before_saving`` raised; the state saved before is still there.
         """
+        if self.before_saving is not None:
+            self.before_saving(trainer)
         partial = self.file.with_name(self.file.name + ".partial")
         try:
             for logger in trainer.loggers:
@@ -163,8 +182,7 @@ class StateSaver(Callback):
                 os.replace(partial, self.file)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             partial.unlink(missing_ok=True)
-            kept = "the state saved before is kept" if self.file.is_file() else "nothing was saved yet"
             raise UserError(
-                f"the training state could not be written to {self.file.parent} ({error}); {kept}. "
+                f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
                 "Make room and start the same command with resume=true"
             ) from error
