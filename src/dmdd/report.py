@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
             ``--output=DIR``, so that one spelling works for every command of the package.
 
     Returns:
-        Exit code: 0; 2 after bad input; 3 if the report is whole but for files that could not be used.
+        Exit code: 0; 2 after bad input; 3 if the report is whole but for files that could not be used; 130 after
+        Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args([_as_flag(argument) for argument in given])
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print_error(error)
         return 2
+    except KeyboardInterrupt:
+        print_error(UserError("interrupted"))
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

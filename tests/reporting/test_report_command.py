@@ -30,6 +30,15 @@ def test_everything_is_written_and_told(runs, capsys):
     assert main(["runs"]) == 0  # its own output is no run
 
 
+def test_ctrl_c_is_one_line(runs, monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dmdd.report._report", interrupted)
+    assert main(["runs"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
 def test_formats_and_metrics_are_chosen(runs, capsys):
     assert main(["runs", "--format", "csv", "output=out", "--metrics", "image_auroc", "--maps"]) == 0
     assert sorted(file.name for file in (runs.parent / "out").iterdir()) == ["runs.csv", "table.csv"]

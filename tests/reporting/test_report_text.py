@@ -98,6 +98,13 @@ def test_latex_has_its_rules_and_escapes():
     assert latex_escape("\\{}~^#$") == r"\textbackslash{}\{\}\textasciitilde{}\textasciicircum{}\#\$"
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "plain"])
+def test_no_text_of_a_result_becomes_a_formula_in_a_spreadsheet(name):
+    text = runs_csv([Run(Path("r"), trees.result(category=name))])
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["category"] == (name if name == "plain" else f"'{name}")
+
+
 def test_runs_csv_holds_every_figure_at_full_precision():
     made = trees.result(metrics={"pixel_auroc": 1 / 3}, command=["python", "-m", "dmdd.train", "a b"])
     made["test"] |= {"bounds": {"pixel_auroc": [0.1, 0.2]}, "maps": {"both": {"image_auroc": 2 / 3}}}

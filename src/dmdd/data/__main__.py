@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             `--output=DIR`, so that one spelling works for every command of the package.
 
     Returns:
-        Exit code: 0 done, 1 problems found, 2 input that cannot be used.
+        Exit code: 0 done, 1 problems found, 2 input that cannot be used, 130 after Ctrl-C.
 
     Source: ours.
     """
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -97,5 +97,10 @@ def _csv(columns: list[str], records: list[list[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")  # floats are written so that they read back the same
     writer.writerow(columns)
-    writer.writerows(records)
+    writer.writerows([[_harmless(value) for value in record] for record in records])
     return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Keep a spreadsheet from taking a text for a formula: a name in somebody's result file would run in it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
