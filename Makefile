@@ -7,7 +7,7 @@ BENCH ?= bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test bench check format clean
+.PHONY: help env demo test bench check format soak fuzz compat clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,6 +43,29 @@ check: $(STAMP) ## format, lint and types
 format: $(STAMP) ## put the format right
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
+
+soak: $(STAMP) ## run for long: memory, file handles and threads stay flat (about ten minutes on two idle cores)
+	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python benchmarks/soak.py --output soak.json
+
+fuzz: $(STAMP) ## try bad input in bulk and count what came of it (about ten minutes on one idle core)
+	DMDD_FUZZ=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz
+
+COMPAT ?= build/compat
+COMPAT_PYTHONS ?= python3.11 python3.12 python3.13
+COMPAT_TESTS ?= tests/models tests/metrics tests/pairs tests/training tests/test_inference.py tests/test_train.py
+COMPAT_TOOLS := pytest hypothesis httpx scipy scikit-learn absl-py
+compat: ## test a part with the oldest and the newest versions, in environments of their own (several GB; needs a registry)
+	@for python in $(COMPAT_PYTHONS); do \
+	  command -v $$python > /dev/null && $$python -c '' 2> /dev/null || { echo "$$python: not here, not tested"; continue; }; \
+	  for versions in oldest newest; do \
+	    if [ $$versions = oldest ] && [ $$python != python3.11 ]; then continue; fi; \
+	    place=$(COMPAT)/$$python-$$versions; echo "== $$python, $$versions versions"; \
+	    pinned=$$([ $$versions = oldest ] && echo '-c constraints-oldest.txt'); \
+	    $$python -m venv $$place && \
+	    $$place/bin/python -m pip install --quiet $$pinned -e '.[lite,serve,tensorboard]' $(COMPAT_TOOLS) && \
+	    OMP_NUM_THREADS=1 $$place/bin/python -m pytest -q -o filterwarnings=default $(COMPAT_TESTS) || exit 1; \
+	  done; \
+	done
 
 clean: ## remove caches and the demo, not the environment and not the runs
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

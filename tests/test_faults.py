@@ -343,6 +343,18 @@ def test_a_run_folder_that_becomes_unwritable(arguments, folder, monkeypatch, ca
     assert main([*arguments, "resume=true"]) == 0
 
 
+def test_a_run_folder_that_disappears(arguments, folder, monkeypatch, capsys):
+    def spoil() -> None:
+        shutil.rmtree(folder)
+        folder.write_text("a file where a folder is wanted")
+
+    before(monkeypatch, distillation.DistillationModule, "training_step", spoil, call=3)
+    assert main(arguments) == 2
+    error = one_error(capsys)
+    assert error.startswith(f"the training state could not be written to {folder / 'state'} (")
+    assert "nothing was saved yet" in error
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_run_folder_that_cannot_be_made(arguments, tmp_path, capsys, command):
     from dmdd.evaluate import main as evaluate

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmdd.models.detector import Detector
@@ -108,7 +109,7 @@ def test_curves_begin_and_end_where_they_must(run):
         assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
         assert x == sorted(x)
         assert y == sorted(y)
-    area = np.trapezoid(curves["image_roc"]["y"], curves["image_roc"]["x"])
+    area = trapezoid(curves["image_roc"]["y"], curves["image_roc"]["x"])
     assert area == pytest.approx(
         json.loads((run / "result.json").read_text())["test"]["metrics"]["image_auroc"], abs=1e-4
     )

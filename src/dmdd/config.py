@@ -3,7 +3,8 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ from dmdd.errors import Interrupted, UserError
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parents[1]
+
+SWEEPING = {"-m", "--multirun"}
+FLAGS = SWEEPING | {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"}
+FLAGS |= {"-r", "--run", "-sc", "--shell-completion", "-i", "--info"}
+"""Hydra's flags; not those that read a configuration from elsewhere, of which --experimental-rerun reads a pickle."""
 
 
 def config_dir() -> Path:
@@ -34,31 +40,33 @@ def print_error(error: BaseException) -> None:
 
 
 def build(node: Any, **arguments: Any) -> Any:
-    """Instantiate a configuration node that names its ``_target_``.
+    """Call the ``_target_`` that a configuration node names, if it is on the list of ``dmdd.targets``.
 
     Args:
         node: Part of the configuration; arguments that are lists or dicts arrive as such.
         arguments: Override the node's.
 
     Returns:
-        What the target returns.
+        What the target returns; a function that waits for more arguments if the node says ``_partial_: true``; None
+        for None.
 
     Raises:
-        UserError: The target raised one (Hydra wraps it), or what the node gives does not fit the target.
+        UserError: The target raised one or is refused, or what the node gives does not fit it.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from dmdd.targets import construct
 
     # albumentations asks a server for its newest version at import; a training machine may have no network.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    try:
-        return instantiate(node, **arguments, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError | ValueError):
-            raise UserError(f"{node.get('_target_')}: {error.__cause__}") from error
-        raise
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=True)
+    elif isinstance(node, dict):
+        node = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in node.items()
+        }
+    return None if node is None else construct(node, arguments)
 
 
 def compose_config(config_name: str, overrides: list[str]) -> Any:
@@ -80,18 +88,49 @@ def compose_config(config_name: str, overrides: list[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with initialize_config_dir(str(config_dir()), version_base="1.3"), _told():
             # ++ since not every configuration has them; those of runs would ask Hydra for the run's folder.
-            config = compose(config_name, [*_experiments(), "++run_dir=''", "++name=''", *overrides])
-        OmegaConf.resolve(config)
+            usual = ["++run_dir=''", "++name=''"]
+            config = compose(config_name, [*usual, *overrides, *_experiments(overrides)])
+            _check(config, compose(config_name, usual))
+        with _told():
+            OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_part(error)) from None
     return config
 
 
-def _experiments() -> list[str]:
-    """Let Hydra find the checkout's ``experiments/``, as in ``+experiments=ablation/ngm_only``."""
-    if not (CHECKOUT / "experiments").is_dir():
+def _check(config: Any, usual: Any) -> None:
+    """Refuse settings of the wrong kind and targets that are not on the list, before anything is used."""
+    from omegaconf import OmegaConf
+
+    from dmdd.kinds import check_kinds
+    from dmdd.targets import check_config
+
+    plain: Any = OmegaConf.to_container(config)
+    check_config(plain)
+    check_kinds(plain, OmegaConf.to_container(usual))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what Hydra's composition raises on odd overrides besides its own exceptions into one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException):
+        raise
+    except RecursionError:
+        raise UserError("a setting refers to itself") from None
+    except Exception as error:  # ValueError, TypeError and AttributeError have been met
+        raise UserError(f"these settings do not make a configuration: {error}") from error
+
+
+def _experiments(overrides: list[str]) -> list[str]:
+    """Let Hydra find the checkout's ``experiments/``, as in ``+experiments=ablation/ngm_only``; a path given counts."""
+    if any(o.startswith("hydra.searchpath=") for o in overrides) or not (CHECKOUT / "experiments").is_dir():
         return []
     quoted = str(CHECKOUT).replace("'", "\\'")  # any letter may stand in a path, few outside quotes in an override
     return [f"hydra.searchpath=['file://{quoted}']"]
@@ -118,7 +157,6 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
         signal's number after SIGTERM or SIGINT.
     """
     import hydra
-    from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -127,18 +165,18 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         folder = config_dir()
-        search = _experiments()
         # Overrides go together after the flags: Hydra's parser takes them in one piece only.
         overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
         flags = [a for a in arguments if a not in overrides]
+        search = _experiments(overrides)
         for before, argument in zip(["", *arguments], arguments, strict=False):
             if argument in flags and not argument.startswith("-") and not before.startswith("-"):
                 raise UserError(f"'{argument}' is not a setting; write NAME=VALUE, as in category={argument}")
-        if not flags:
-            # Composed once before Hydra does, because Hydra prints a wrong override as several lines and makes the
-            # run folder first.
-            with initialize_config_dir(str(folder), version_base="1.3"):
-                compose(config_name, overrides=[*search, *overrides])
+        for flag in flags:
+            if flag.startswith("-") and flag.partition("=")[0] not in FLAGS:
+                raise UserError(f"{flag} is not taken here; --help tells what is")
+        if set(flags) <= SWEEPING:
+            _compose_first(config_name, [*search, *overrides], sweeping=bool(flags))
         GlobalHydra.instance().clear()
         sys.argv = [sys.argv[0], *flags, *overrides, *search]
         hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job))()
@@ -156,6 +194,26 @@ def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None
             raise
         return leave.code
     return 0
+
+
+def _compose_first(config_name: str, overrides: list[str], *, sweeping: bool) -> None:
+    """Compose and check before Hydra does, which prints a wrong override as several lines and first makes the folder.
+
+    Raises:
+        UserError: A setting is of the wrong kind, or a target or flag is refused; errors of Hydra's pass through.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    with initialize_config_dir(str(config_dir()), version_base="1.3"), _told():
+        usual = compose(config_name)
+        if not sweeping:
+            config = compose(config_name, overrides=overrides, return_hydra_config=True)
+        else:  # without what is swept over; the members are checked when their time comes
+            loader = GlobalHydra.instance().config_loader()
+            config = loader.load_configuration(config_name, overrides, run_mode=RunMode.MULTIRUN)
+        _check(config, usual)
 
 
 def run_command(job: Callable[[Any], int | None], config_name: str, arguments: list[str] | None = None) -> int:
@@ -193,6 +251,9 @@ def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def wrapped(config: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
+        from omegaconf import OmegaConf
+
+        from dmdd.targets import check_config
 
         hydra_config = HydraConfig.get()
         sweeping = hydra_config.mode == RunMode.MULTIRUN
@@ -202,6 +263,7 @@ def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
             shown = (config.dataset.name, config.category, *([f"seed {config.seed}"] if "seed" in config else []))
             announce(hydra_config.job.num, " ".join(map(str, shown)))
         try:
+            check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
             return job(config)
         except UserError as error:
             remove_if_empty(Path(hydra_config.runtime.output_dir))

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,9 @@ def told_unwritable(folder: Path, *, then: str = "the same command with resume=t
         found = unwritable(error, folder=folder, then=then)
         if found is None:
             raise
-        for partial in folder.rglob("*.partial"):
-            partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            for partial in folder.rglob("*.partial"):
+                partial.unlink()
         raise found from error
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -152,6 +153,9 @@ class Inspector:
 
         Returns:
             Maps ``(h, w)`` float32 in [0, 1] on the CPU at the size of ``prepared``, and scores in [0, 1].
+
+        Raises:
+            UserError: A map or a score is no number.
         """
         with torch.inference_mode(), self._autocast():
             if self.tile:
@@ -162,7 +166,10 @@ class Inspector:
             else:
                 found = [self.detector(torch.stack(list(prepared)).to(self.device))]
         maps = [heat[0].float() for prediction in found for heat in prediction.map.cpu()]
-        return maps, [score for prediction in found for score in prediction.score.float().tolist()]
+        scores = [score for prediction in found for score in prediction.score.float().tolist()]
+        if not all(map(math.isfinite, scores)) or not all(bool(torch.isfinite(heat).all()) for heat in maps):
+            raise UserError(f"the model gives no numbers for an image in {self.precision or 'float32'}: it is damaged")
+        return maps, scores
 
     def finish(self, heat: Tensor, score: float, size: tuple[int, int]) -> Detection:
         """Bring a map to the image's size and hold it and its score against the thresholds.

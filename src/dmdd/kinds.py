@@ -9,6 +9,9 @@ from dmdd.errors import UserError
 FREE = ("trainer", "hydra")
 """Parts whose settings are passed on to others, which check them."""
 
+OPEN = ("callbacks", "logger", *FREE)
+"""Parts from which entries may be taken away, as in ``~callbacks.progress``; and any that name their target."""
+
 LISTS = {"image_size": "height and width"}
 """What a list is of, where a user has to know."""
 
@@ -22,7 +25,7 @@ def check_kinds(given: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: A mapping, list, text, number or switch is wanted and something else given, a whole number is wanted
-            and a fraction given, or a number is not finite.
+            and a fraction given, a number is not finite, or a setting was taken away that is needed.
 
     Source: ours.
     """
@@ -30,6 +33,10 @@ def check_kinds(given: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
 
 
 def _compare(given: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> None:
+    if prefix.rstrip(".") not in OPEN and "_target_" not in usual:
+        for name in usual:
+            if name not in given:
+                raise UserError(f"{prefix}{name} is missing: it is needed, leave it in")
     for name, value in given.items():
         place = f"{prefix}{name}"
         if isinstance(value, float) and not math.isfinite(value):

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from dmdd.errors import UserError
 
@@ -76,7 +77,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Give the settings of the run in a folder; empty if it holds none that can be read."""
     try:
         plain: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    except (OSError, ValueError, OmegaConfBaseException):
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError):
         return {}
     return _decisive(plain) if isinstance(plain, dict) else {}
 

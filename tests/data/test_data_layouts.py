@@ -20,6 +20,7 @@ from dmdd.data.layouts import (
     read_mvtec_loco,
     read_visa,
 )
+from dmdd.data.listing import list_images
 from dmdd.errors import UserError
 
 
@@ -408,3 +409,15 @@ def test_paths_are_those_given(tmp_path, monkeypatch):
     trees.mvtec_category(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     assert read_mvtec_ad(root="data", category="screw").train[0].path == Path("data/screw/train/good/000.png")
+
+
+def test_links_that_lead_back_up_are_not_followed(tmp_path):
+    """Two of them would be followed 2 ** 40 times."""
+    folder = trees.folder_category(tmp_path)
+    before = list_images(folder / "good", nested=True)
+    for name in ("a", "b"):
+        (folder / "good" / name).symlink_to(folder / "good", target_is_directory=True)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(before[0], tmp_path / "elsewhere" / "more.png")
+    (folder / "good" / "c").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert list_images(folder / "good", nested=True) == [folder / "good" / "c" / "more.png", *before]

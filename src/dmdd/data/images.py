@@ -9,6 +9,9 @@ from PIL import Image, ImageOps
 from dmdd.data.listing import list_images
 from dmdd.errors import UserError
 
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+"""Pillow's names for the file endings that count. Its other decoders stay out of reach: one starts Ghostscript."""
+
 MAX_PIXELS = 80_000_000
 """Largest image that is decoded, in pixels: above any camera met here, below Pillow's own bomb warning (89 million)."""
 
@@ -111,12 +114,13 @@ def _decode(path: Path) -> tuple[np.ndarray, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(_too_large(path)) from None
     # Pillow's decoders raise about ten kinds of exception on damaged bytes (SyntaxError and struct.error among them).
     except Exception as error:
-        raise UserError(f"cannot read image {path}: not an image file that Pillow knows") from error
+        kinds = ", ".join(FORMATS)
+        raise UserError(f"cannot read image {path}: not an image file that Pillow knows as one of {kinds}") from error
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise UserError(_too_large(path, size=image.size))

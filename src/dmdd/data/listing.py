@@ -98,11 +98,12 @@ def list_folders(folder: Path) -> list[Path]:
     Returns:
         The subfolders' paths.
 
+    Raises:
+        UserError: It may not be listed.
+
     Source: ours.
     """
-    if not folder.is_dir():
-        return []
-    return sorted((path for path in folder.iterdir() if path.is_dir() and not is_ignored(path)), key=lambda p: p.name)
+    return sorted((path for path in _entries(folder) if path.is_dir() and not is_ignored(path)), key=lambda p: p.name)
 
 
 def list_images(folder: Path, *, nested: bool = False) -> list[Path]:
@@ -110,24 +111,42 @@ def list_images(folder: Path, *, nested: bool = False) -> list[Path]:
 
     Args:
         folder: Where to look; need not exist.
-        nested: Whether to descend into visible subfolders.
+        nested: Whether to descend into visible subfolders; not into a link to a folder that the link lies in.
 
     Returns:
         The files' paths.
 
+    Raises:
+        UserError: A folder may not be listed.
+
     Source: ours.
     """
-    if not folder.is_dir():
-        return []
+    found = _images_below(folder, nested=nested, above=())
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _images_below(folder: Path, *, nested: bool, above: tuple[Path, ...]) -> list[Path]:
     found = [
         path
-        for path in folder.iterdir()
+        for path in _entries(folder)
         if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and not is_ignored(path)
     ]
     if nested:
+        above = (*above, folder.resolve())
         for subfolder in list_folders(folder):
-            found += list_images(subfolder, nested=True)
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+            # Two links that lead back up would double the listing at each of the 40 levels a system follows them.
+            if not subfolder.is_symlink() or subfolder.resolve() not in above:
+                found += _images_below(subfolder, nested=True, above=above)
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot list the folder {folder}: {error.strerror}") from error
 
 
 def name_key(path: Path, *, below: Path) -> str:

@@ -112,18 +112,18 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path, *, given: str = "teacher.weights") -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"teacher.weights: no file at {path.resolve()}")
+        raise UserError(f"{given}: no file at {path.resolve()}")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"teacher.weights: {path} is not a .safetensors file or a .pth state dict ({type(error).__name__})"
+            f"{given}: {path} is not a .safetensors file or a .pth state dict ({type(error).__name__})"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"teacher.weights: {path} holds no state dict of tensors")
+        raise UserError(f"{given}: {path} holds no state dict of tensors")
     return state
 
 
@@ -139,7 +139,7 @@ def _package_state(package: str, backbone: str) -> dict[str, Tensor]:
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))
     if len(files) != 1:
         raise UserError(f"the package {package} holds {len(files)} weight files, expected one")
-    found = torch.load(files[0], "cpu", weights_only=True)
+    found = _read_state(files[0], given=f"the package {package}")
     names = {n: t for n, t in timm.create_model(backbone).state_dict().items() if not n.endswith("num_batches_tracked")}
     tensors = [t for n, t in found.items() if not n.endswith("num_batches_tracked")]
     shapes = [tuple(t.shape) for t in tensors]

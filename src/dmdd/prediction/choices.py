@@ -28,6 +28,8 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device("cuda" if device == "gpu" else device)
         torch.empty(0, device=found)
+        if found.type == "meta":  # a place for shapes without numbers
+            raise RuntimeError
     except (RuntimeError, AssertionError, TypeError):  # the second is how a PyTorch without CUDA says so
         raise UserError(f"device={device} is not on this machine; device=cpu is") from None
     return found

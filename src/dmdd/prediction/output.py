@@ -88,7 +88,7 @@ def _claim(folder: Path, claim: dict[str, Any], *, overwrite: bool) -> None:
 def _read_claim(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{file} is damaged; overwrite=true begins anew") from None
 
 

@@ -201,7 +201,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
     try:
         config = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"damaged: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise UserError("damaged: not a mapping")

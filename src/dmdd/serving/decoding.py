@@ -11,12 +11,9 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from dmdd.data.images import MAX_PIXELS, convert_image
+from dmdd.data.images import FORMATS, MAX_PIXELS, convert_image
 from dmdd.errors import UserError
 from dmdd.serving.limits import Refusal, limited_stream
-
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
-"""Pillow's names for dmdd.data's file endings. Its other decoders stay out of reach: one starts Ghostscript."""
 
 FORM_OVERHEAD_BYTES = 65_536
 """What a form may hold besides the file: boundaries, part headers, a few small fields."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -75,11 +75,18 @@ class Gate:
 
     def _check_address(self, headers: Headers) -> None:
         host = headers.get("host", "")
-        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
+        if self.hosts is not None and (_split(f"//{host}").hostname or "") not in self.hosts:
             raise Refusal(403, f"this server is not called {host[:80]!r}")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _split(origin).netloc != host:
             raise Refusal(403, f"requests from the web site {origin[:80]!r} are not taken")
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # a bracket too few, letters that look like others
+        return urlsplit("")
 
 
 async def _check_page(scope: Scope, receive: Receive) -> Receive:

@@ -131,7 +131,7 @@ async def limited_stream(request: Request, limit_bytes: int, *, spare_bytes: int
     refusal.headers["Connection"] = "close"  # else the rest would be received, only to be thrown away
     limit, stream = limit_bytes + spare_bytes, request.stream()
     stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > limit:
+    if stated.isdecimal() and (len(stated) > 18 or int(stated) > limit):  # int() itself refuses very long texts
         if "expect" not in request.headers:  # who sends it waits for our word and needs no discarding
             await _discard(stream, limit)
         raise refusal

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,8 @@ class StateSaver(Callback):
             if trainer.is_global_zero:
                 os.replace(partial, self.file)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise UserError(
                 f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
                 "Make room and start the same command with resume=true"
