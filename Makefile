@@ -47,7 +47,7 @@ format: $(STAMP) ## put the format right
 soak: $(STAMP) ## run for long: memory, file handles and threads stay flat (about ten minutes on two idle cores)
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python benchmarks/soak.py --output soak.json
 
-fuzz: $(STAMP) ## try bad input in bulk and count what came of it (about ten minutes on one idle core)
+fuzz: $(STAMP) ## try bad input in bulk and count what came of it (ten to twenty minutes on one idle core)
 	DMDD_FUZZ=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz
 
 COMPAT ?= build/compat
@@ -68,5 +68,5 @@ compat: ## test a part with the oldest and the newest versions, in environments 
 	done
 
 clean: ## remove caches and the demo, not the environment and not the runs
-	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(DEMO) $(BENCH) soak.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
