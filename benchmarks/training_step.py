@@ -75,10 +75,11 @@ class Loop:
         device: torch.device,
         mixed: bool,
         fused: bool,
+        hard_fraction: float,
     ) -> None:
         self.teacher = teacher.to(device, memory_format=torch.channels_last)
         self.student = student.to(device, memory_format=torch.channels_last)
-        self.ask, self.device, self.mixed = ask, device, mixed
+        self.ask, self.device, self.mixed, self.hard_fraction = ask, device, mixed, hard_fraction
         options = {"fused": True} if fused else {"foreach": False}
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-3, **options)
         self.clock = Clock(device)
@@ -91,7 +92,7 @@ class Loop:
             loss = clock.run(
                 "loss",
                 lambda: (
-                    normality_guidance_loss(normality, normal)
+                    normality_guidance_loss(normality, normal, hard_fraction=self.hard_fraction)
                     + abnormality_mimicking_loss(abnormality, anomalous, batch.mask)
                 ),
             )
@@ -182,7 +183,7 @@ def make_loops(config: DictConfig, pairs: Pairs, device: torch.device, mixed: bo
     def student(widths: Any = None) -> Student:
         return build(config.student, **({"widths": list(widths)} if widths else {}))(channels=teacher.channels)
 
-    common: dict[str, Any] = {"device": device, "mixed": mixed}
+    common: dict[str, Any] = {"device": device, "mixed": mixed, "hard_fraction": config.distillation.hard_fraction}
     loops = {"real": Loop(teacher, student(), remembered, fused=True, **common)}
     loops["cached"] = Loop(teacher, loops["real"].student, remembered, fused=True, **common)
     loops["plain"] = Loop(as_given, student(), plainly, fused=False, **common)
@@ -194,13 +195,16 @@ def make_loops(config: DictConfig, pairs: Pairs, device: torch.device, mixed: bo
 def measure(config: DictConfig, steps: int) -> dict[str, Any]:
     accelerator = runtime.resolve_accelerator("auto")
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    mixed = runtime.resolve_precision("auto", accelerator) == "bf16-mixed"
+    mixed = runtime.resolve_precision(config.trainer.precision, accelerator) == "bf16-mixed"
+    if accelerator == "cpu":
+        runtime.keep_freed_memory()
     pairs = Pairs(config, device, steps)
     loops = make_loops(config, pairs, device, mixed)
     kept = pairs()
-    for _ in range(pairs.epoch):  # fills the memory of the teacher's features
-        kept = pairs()
-        loops["real"].ask(kept)
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        for _ in range(pairs.epoch):  # fills the memory of the teacher's features
+            kept = pairs()
+            loops["real"].ask(kept)
     for loop in loops.values():
         loop.step(kept)
         loop.clock = Clock(device)

@@ -461,6 +461,7 @@ def test_without_a_connection_the_dashboard_goes_offline_and_the_run_goes_on(
     arguments, folder, tmp_path, variables, reason
 ):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(tmp_path)} | variables
+    environment["WANDB_MODE"] = "online"  # whatever the tests run under
     command = [sys.executable, "-m", "dmdd.train", *arguments, "logger=wandb"]
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
