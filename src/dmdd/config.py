@@ -252,6 +252,7 @@ def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
         from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
 
         from dmdd.targets import check_config
 
@@ -264,7 +265,10 @@ def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
             announce(hydra_config.job.num, " ".join(map(str, shown)))
         try:
             check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
-            return job(config)
+            try:
+                return job(config)
+            except OmegaConfBaseException as error:  # a reference that leads nowhere, met when it was followed
+                raise UserError(_first_part(error)) from error
         except UserError as error:
             remove_if_empty(Path(hydra_config.runtime.output_dir))
             print_error(error)

@@ -78,6 +78,16 @@ def test_every_problem_file_is_named_and_the_exit_code_is_1(data_dir, capsys):
     assert err == ""
 
 
+def test_names_that_are_no_text_are_told(data_dir, capsys):
+    folder = trees.mvtec_category(data_dir / "mvtec_ad")
+    try:
+        (folder / os.fsdecode(b"train/good/\xff.png")).write_bytes(b"no image")
+    except OSError:
+        pytest.skip("this file system takes text names only")
+    assert main(["check", "dataset=mvtec_ad"]) == 1
+    assert "\\udcff.png" in capsys.readouterr().out
+
+
 def test_notes_are_no_problems(data_dir, capsys):
     folder = trees.folder_category(data_dir, masks=False)
     trees.write_image(folder / "bad" / "copy.png", seed=77)

@@ -396,6 +396,14 @@ def test_encrypted_zip(tmp_path):
         extract_archive(archive, tmp_path / "target", max_bytes=LIMIT)
 
 
+def test_zip_with_an_entry_without_a_name(tmp_path):
+    archive = zip_with(tmp_path / "odd.zip", "name")
+    archive.write_bytes(archive.read_bytes().replace(b"name", b"\0ame"))  # names end at the zero
+    (tmp_path / "target").mkdir()
+    with refused(f"cannot unpack {archive}: it is damaged"):
+        extract_archive(archive, tmp_path / "target", max_bytes=LIMIT)
+
+
 def test_disk_error_is_one_line(tmp_path, monkeypatch):
     archive = tar_with(tmp_path / "a.tar", a=b"1")
     (tmp_path / "target").mkdir()

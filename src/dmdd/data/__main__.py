@@ -100,7 +100,8 @@ def _check(options: argparse.Namespace) -> int:
     from dmdd.data.check import check_data
 
     lines, problems = check_data(data_dir=options.data_dir, dataset=options.dataset, category=options.category)
-    print("\n".join(lines))
+    # Names of files may be no UTF-8.
+    print("\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8"))
     return 1 if problems else 0
 
 

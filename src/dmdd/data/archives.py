@@ -95,6 +95,8 @@ def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
             mode = member.external_attr >> 16
             if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_IFMT(mode) == 0):
                 raise UserError(f"refused {archive}: {member.filename!r} is a link or a device")
+            if not member.filename:
+                raise UserError(f"cannot unpack {archive}: it is damaged (an entry without a name); fetch it again")
             if member.flag_bits & 0x1:
                 raise UserError(f"cannot unpack {archive}: it is encrypted")
             if member.is_dir():

@@ -1,5 +1,6 @@
 """Images and masks from files: whatever the format, out comes RGB uint8 or bool; whatever is wrong, one clear line."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def _decode(path: Path) -> tuple[np.ndarray, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
+            # From memory, as the server has it: libtiff makes something else of damaged files on the disk.
+            image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(_too_large(path)) from None
     # Pillow's decoders raise about ten kinds of exception on damaged bytes (SyntaxError and struct.error among them).
