@@ -443,7 +443,7 @@ def test_a_worker_process_that_dies_is_one_line_and_the_run_goes_on_without_work
         before(patch, distillation.DistillationModule, "training_step", kill_workers, call=3)
         assert main([*arguments, "data.num_workers=1", "distillation.steps=40", "save_state_every_n_steps=1"]) == 2
     error = one_error(capsys)
-    assert error.startswith("distillation: DataLoader worker (pid(s) ")
+    assert error.startswith("distillation: DataLoader worker (pid")  # torch has two ways to notice it
     assert error.endswith("; data.num_workers=0 needs no workers")
     assert torch.load(folder / "state/distillation.ckpt", weights_only=True)["global_step"] in range(2, 12)
     assert main([*arguments, "distillation.steps=40", "resume=true"]) == 0

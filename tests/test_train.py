@@ -292,6 +292,7 @@ BAD_INPUT = [
     (["category=plate", "trainer.nonsense=1"], r"nonsense"),
     (["category=plate", "evaluation.precision=fp32"], r"fp32"),
     (["category=plate", "++pairs._target_=${oc.env:NO_SUCH_VARIABLE}"], r"NO_SUCH_VARIABLE"),
+    (["category=plate", "evaluation.resamples=${now:%Y}"], r"evaluation.resamples=\d+: give a whole number from 0"),
     (["category=größe"], r"a value with special letters or signs needs quotes"),
     (["plate"], r"'plate' is not a setting; write NAME=VALUE, as in category=plate"),
 ]

@@ -69,8 +69,9 @@ def told(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_workers") 
                 f"{doing}: memory does not suffice for {shown} ({_one_line(error)}); give a smaller {less}"
             ) from error
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            told = _one_line(error).rstrip(". ")
             raise UserError(
-                f"{doing}: {_one_line(error)}. Often memory or shared memory was used up; {workers}=0 needs no workers"
+                f"{doing}: {told}. Often memory or shared memory was used up; {workers}=0 needs no workers"
             ) from error
         raise
 

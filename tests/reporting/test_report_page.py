@@ -147,6 +147,7 @@ def test_a_picture_opens_large_and_turns_by_key(page):
 
 def test_curves_overlay_and_tell_their_values(page):
     lines = page.locator("#curve-chart polyline")
+    lines.nth(2).wait_for(state="attached")
     assert lines.count() == 3
     page.locator("#curve-legend input").first.uncheck()
     assert lines.count() == 2
@@ -167,6 +168,7 @@ def test_curves_overlay_and_tell_their_values(page):
 def test_a_run_shows_its_scores_types_losses_and_protocol(page):
     page.select_option("#run-choice", index=0)
     body = page.locator("#run-body")
+    body.locator(".chart svg").nth(2).wait_for()  # the browser may be slower than the test
     assert body.locator(".chart svg").count() == 3
     assert body.locator("rect.normal").count() == 2
     assert body.locator("line.threshold").count() == 1

@@ -55,7 +55,7 @@ class EvaluationModule(LightningModule):
         resamples: Test sets drawn for the intervals; 0 for none.
 
     Raises:
-        UserError: ``false_alarm_rate`` is not between 0 and 1.
+        UserError: ``false_alarm_rate`` is not between 0 and 1, or ``resamples`` no whole number from 0.
 
     Source: METHOD section 5.
     """
@@ -75,6 +75,8 @@ class EvaluationModule(LightningModule):
         super().__init__()
         if not 0 < false_alarm_rate < 1:
             raise UserError(f"evaluation.false_alarm_rate={false_alarm_rate}: give a number between 0 and 1")
+        if not isinstance(resamples, int) or isinstance(resamples, bool) or resamples < 0:
+            raise UserError(f"evaluation.resamples={resamples}: give a whole number from 0")
         self.detector, self.false_alarm_rate, self.has_masks = detector, false_alarm_rate, has_masks
         own = (detector.anomaly_map, detector.score_map)
         self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(own))
