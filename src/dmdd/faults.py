@@ -40,6 +40,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known and (isinstance(error, RuntimeError) or type(error).__module__.startswith("cv2"))
 
 
+def is_worker_death(error: BaseException) -> bool:
+    """Tell whether an exception says that a worker process of a DataLoader died.
+
+    torch raises it from a signal handler, so it can come out of any line of the main thread, a file's writing included.
+
+    Args:
+        error: Any exception.
+
+    Source: ours.
+    """
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
 @contextmanager
 def told(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_workers") -> Iterator[None]:
     """Turn too little memory and what DataLoader workers meet into one line.
@@ -68,7 +81,7 @@ def told(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_workers") 
             raise UserError(
                 f"{doing}: memory does not suffice for {shown} ({_one_line(error)}); give a smaller {less}"
             ) from error
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        if is_worker_death(error):
             told = _one_line(error).rstrip(". ")
             raise UserError(
                 f"{doing}: {told}. Often memory or shared memory was used up; {workers}=0 needs no workers"

@@ -14,6 +14,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from dmdd.errors import Interrupted, UserError, check_positive
+from dmdd.faults import is_worker_death
 
 ASK_EVERY_N_STEPS = 10
 """With several devices: how often they ask each other whether one was told to stop; asking waits for the device."""
@@ -184,6 +185,8 @@ class StateSaver(Callback):
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             with suppress(OSError):
                 partial.unlink()
+            if is_worker_death(error):
+                raise  # nothing the disk did; the caller tells it as what it is
             raise UserError(
                 f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
                 "Make room and start the same command with resume=true"
