@@ -181,7 +181,7 @@ def test_the_pairs_of_the_bad_step_are_drawn_again(
     assert sheet.shape == (3 * 64, BATCH * 64, 3)
     for place in range(BATCH):
         tile = sheet[:, place * 64 : (place + 1) * 64]
-        parts = (batch.normal[place], batch.anomalous[place], batch.mask[place].expand(3, -1, -1))
+        parts = (batch.normal[place] / 255, batch.anomalous[place], batch.mask[place].expand(3, -1, -1))
         expected = torch.cat([part.permute(1, 2, 0) for part in parts])
         assert np.array_equal(tile, (expected * 255).round().to(torch.uint8).numpy())
         file = Path(printed[place].removeprefix(f"pair {place}: "))

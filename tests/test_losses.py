@@ -9,7 +9,9 @@ from dmdd.errors import UserError
 from dmdd.losses import (
     abnormality_mimicking_loss,
     cosine_distance,
+    distance_to_target,
     level_mask,
+    level_masks,
     normality_guidance_loss,
     segmentation_loss,
 )
@@ -83,6 +85,37 @@ def test_aim_of_a_batch_is_the_mean_of_its_images(form):
 def test_aim_refuses_an_unknown_form():
     with pytest.raises(UserError, match=r"aim=l2: choose one of margin, l1"):
         abnormality_mimicking_loss([features(EAST)], [features(EAST)], torch.zeros(1, 1, 1, 1), form="l2")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_distance_to_target_has_the_value_and_the_gradient_of_the_cosine_distance(dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    trained, target = (torch.randn(2, 7, 5, 6, generator=generator).to(dtype) for _ in range(2))
+    weight = torch.randn(2, 5, 6, generator=generator)
+    found = []
+    for distance in (distance_to_target, cosine_distance):
+        own = trained.clone().requires_grad_()
+        value = distance(own, target)
+        (value * weight).sum().backward()
+        assert own.grad.dtype == dtype
+        found.append((value.detach(), own.grad.float()))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)
+    assert (found[0][1] - found[1][1]).abs().max() < tolerance
+
+
+def test_distance_to_target_of_a_feature_of_length_zero_is_finite():
+    trained = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    value = distance_to_target(trained, torch.ones(1, 3, 1, 1))
+    value.sum().backward()
+    assert value.item() == 1
+    assert trained.grad.isfinite().all()
+
+
+def test_masks_of_levels_are_those_of_each_level_alone():
+    mask = (torch.rand(2, 1, 48, 80, generator=torch.Generator().manual_seed(0)) > 0.99).float()
+    sizes = [(24, 40), (12, 20), (5, 7), (3, 5)]  # the third is no whole part of the second, nor the fourth of it
+    for size, found in zip(sizes, level_masks(mask, sizes), strict=True):
+        assert torch.equal(found, level_mask(mask, size)[:, 0])
 
 
 def test_level_mask_keeps_a_single_pixel():

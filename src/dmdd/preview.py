@@ -80,6 +80,7 @@ def write_sheet(
     """
     import cv2
     import numpy as np
+    import torch
 
     from dmdd.data.datamodule import PairDataModule
     from dmdd.train import read_category
@@ -104,8 +105,8 @@ def write_sheet(
         files += [data.training_file(index) for _, _, index in places]
         pairs = data.make_pairs(data.training_batch(places))
         for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, pairs.mask, strict=True):
-            tile = np.concatenate([t.permute(1, 2, 0).numpy() for t in (normal, anomalous, mask.expand(3, -1, -1))])
-            tiles.append((tile * 255).round().astype(np.uint8))
+            made = [(t * 255).round().to(torch.uint8) for t in (anomalous, mask.expand(3, -1, -1))]
+            tiles.append(torch.cat([normal, *made], dim=1).permute(1, 2, 0).numpy())
     tiles = tiles[:count]
     tiles += [np.zeros_like(tiles[0])] * (-count % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmdd.data import datamodule
 from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import VALIDATION_STEP, PairDataModule, as_evaluation
 from dmdd.data.datasets import FileDataset, PairBatch, load_images
@@ -16,18 +17,23 @@ from dmdd.pairs import PairSynthesis
 MIX = {"procedural": 1, "shift": 1, "blob": 1, "stroke": 1}
 
 
-def make(category, *, max_steps=3, rank=0, world_size=1, stage="fit", **changes):
+def make(category, *, max_steps=3, rank=0, world_size=1, stage="fit", device="cpu", **changes):
     settings = {"synthesis": PairSynthesis(**MIX), "image_size": (64, 64), "batch_size": 4, "seed": 7} | changes
     module = PairDataModule(category=category, **settings)
     module.setup(stage)
     module.trainer = SimpleNamespace(
-        max_steps=max_steps, global_step=0, global_rank=rank, world_size=world_size, training=True
+        max_steps=max_steps,
+        global_step=0,
+        global_rank=rank,
+        world_size=world_size,
+        training=True,
+        strategy=SimpleNamespace(root_device=torch.device(device)),
     )
     return module
 
 
 def pairs(module):
-    return [module.make_pairs(batch) for batch in module.train_dataloader()]
+    return list(module.train_dataloader())
 
 
 def equal(first: PairBatch, second: PairBatch) -> bool:
@@ -55,15 +61,34 @@ def test_pairs_from_a_later_step_are_those_of_an_unbroken_run(demo_category):
 def test_twin_differs_inside_the_mask_only(demo_category):
     for batch in pairs(make(demo_category)):
         outside = (batch.mask == 0).expand_as(batch.normal)
-        assert torch.equal(batch.normal[outside], batch.anomalous[outside])
+        assert torch.equal(batch.normal[outside] / 255, batch.anomalous[outside])
         assert batch.mask.flatten(1).any(1).all()
-        assert batch.normal.is_contiguous(memory_format=torch.channels_last)
+        assert batch.anomalous.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pairs_are_the_same_made_for_several_steps_at_once_or_step_by_step(demo_category, monkeypatch):
+    together = pairs(make(demo_category, max_steps=11))
+    planned = list(make(demo_category, max_steps=11, device="cuda").train_dataloader())  # made after the transfer
+    assert (len(together), len(planned)) == (11, 11)
+    monkeypatch.setattr(datamodule, "PAIRS_AT_ONCE", 1)  # 4 steps of 4 pairs of 64 x 64 px
+    few = pairs(make(demo_category, max_steps=11))
+    for step, batch in enumerate(planned):
+        assert equal(make(demo_category).make_pairs(batch), together[step])
+        assert equal(few[step], together[step])
+
+
+def test_a_resumed_stage_counts_all_its_steps_and_serves_the_rest(demo_category):
+    module = make(demo_category, max_steps=11)
+    module.trainer.global_step = 9
+    loader = module.train_dataloader()
+    assert len(loader) == 11
+    assert all(equal(*two) for two in zip(loader, pairs(make(demo_category, max_steps=11))[9:], strict=True))
 
 
 def test_held_out_images_are_never_trained_on(demo_category):
     module = make(demo_category, max_steps=10, held_out_fraction=0.25)
     assert (module.training_images, module.held_out_images) == (9, 3)
-    seen = {image.numpy().tobytes() for batch in module.train_dataloader() for image in batch.images}
+    seen = {image.numpy().tobytes() for batch in module.train_dataloader() for image in batch.normal}
     held = {image.numpy().tobytes() for batch in module.val_dataloader() for image in batch.images}
     assert (len(seen), len(held)) == (9, 3)
     assert not seen & held
@@ -77,7 +102,7 @@ def test_validation_pairs_are_fixed_and_not_the_training_pairs(demo_category):
 
 
 def test_transfer_makes_pairs_in_training_and_labelled_images_otherwise(demo_category):
-    module = make(demo_category)
+    module = make(demo_category, device="cuda")
     batch = next(iter(module.train_dataloader()))
     assert isinstance(module.on_after_batch_transfer(batch, 0), PairBatch)
     module.trainer.training = False
@@ -90,7 +115,7 @@ def test_transfer_makes_pairs_in_training_and_labelled_images_otherwise(demo_cat
 def test_a_twin_without_change_counts_as_normal():
     image, mask = torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
     mask[1, 0, 0, 0] = 1
-    batch = as_evaluation(PairBatch(image, image, mask, torch.tensor([4, 0])))
+    batch = as_evaluation(PairBatch((image * 255).byte(), image, mask, torch.tensor([4, 0])))
     assert batch.labels.tolist() == [0, 0, 0, 1]
     assert batch.indices.tolist() == [4, 0, -5, -1]
 
@@ -117,22 +142,25 @@ def test_file_dataset_reads_image_mask_and_label_of_the_same_file(demo_category)
 def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(demo_category):
     albumentations = pytest.importorskip("albumentations")
     flip = build_augmentation(transforms=[albumentations.HorizontalFlip(p=1.0)])
-    plain, flipped = next(iter(make(demo_category).train_dataloader())), None
-    flipped = next(iter(make(demo_category, augmentation=flip).train_dataloader()))
+    plain, flipped = next(iter(make(demo_category, device="cuda").train_dataloader())), None
+    flipped = next(iter(make(demo_category, device="cuda", augmentation=flip).train_dataloader()))
     assert torch.equal(flipped.images, plain.images.flip(-1))
     assert torch.equal(flipped.foreground, plain.foreground.flip(-1))
     sometimes = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
-    runs = [make(demo_category, augmentation=build_augmentation(transforms=sometimes)) for _ in range(2)]
+    runs = [make(demo_category, device="cuda", augmentation=build_augmentation(transforms=sometimes)) for _ in range(2)]
     first, second = ([batch.images for batch in module.train_dataloader()] for module in runs)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not all(torch.equal(a, b.images) for a, b in zip(first, make(demo_category).train_dataloader(), strict=True))
+    assert not all(
+        torch.equal(a, b.images)
+        for a, b in zip(first, make(demo_category, device="cuda").train_dataloader(), strict=True)
+    )
 
 
 def test_augmentation_that_changes_the_size_is_refused(demo_category):
     albumentations = pytest.importorskip("albumentations")
     crop = build_augmentation(transforms=[albumentations.CenterCrop(32, 32)])
     with pytest.raises(ValueError, match="the augmentation changes the size"):
-        next(iter(make(demo_category, augmentation=crop).train_dataloader()))
+        next(iter(make(demo_category, device="cuda", augmentation=crop).train_dataloader()))
 
 
 def test_no_transforms_no_augmentation():
@@ -148,7 +176,7 @@ def test_textures_that_are_missing(demo_category, tmp_path):
 
 def test_textures_are_chosen_by_the_plan(demo_category):
     folder = demo_category.test[0].path.parent
-    module = make(demo_category, synthesis=PairSynthesis(dtd=1, perlin=1), textures_dir=folder)
+    module = make(demo_category, device="cuda", synthesis=PairSynthesis(dtd=1, perlin=1), textures_dir=folder)
     batch = next(iter(module.train_dataloader()))
     assert batch.textures.shape == (4, 3, 64, 64)
     assert batch.textures.float().std() > 0

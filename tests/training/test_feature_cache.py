@@ -6,7 +6,7 @@ import torch
 from dmdd.models.teacher import Teacher
 from dmdd.training.feature_cache import FeatureCache
 
-IMAGES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(256, (5, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 MORE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
@@ -39,7 +39,7 @@ def test_a_partly_known_batch_is_computed(teacher):
     cache = FeatureCache(images=5, limit_gb=1)
     cache(teacher, IMAGES[:2], torch.tensor([0, 1]), MORE)
     own, rest = cache(teacher, IMAGES[1:3], torch.tensor([1, 2]), MORE)
-    expected = teacher(IMAGES[1:3])
+    expected = teacher(IMAGES[1:3] / 255)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(own, expected, strict=True))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(rest, teacher(MORE), strict=True))
 

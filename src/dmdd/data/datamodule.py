@@ -1,6 +1,6 @@
 """The data module: normal images in memory, twins made on the device, test images read once after training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from dmdd.data.datasets import (
     load_images,
 )
 from dmdd.data.listing import Category, list_images
-from dmdd.data.sampling import PairSampler, Place, held_out
+from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
 from dmdd.errors import UserError, check_positive
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
+PAIRS_AT_ONCE = 32  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 
 
 class PairDataModule(LightningDataModule):
@@ -107,15 +108,12 @@ class PairDataModule(LightningDataModule):
         self, images: Tensor, foregrounds: Tensor, textures: Tensor, rows: list[int], augmentation: Augmentation | None
     ) -> PlannedDataset:
         images, foregrounds = images[rows], foregrounds[rows]
-        if self.num_workers:  # one copy for all workers
-            images, foregrounds = images.share_memory_(), foregrounds.share_memory_()
-        return PlannedDataset(
-            images=images,
-            foregrounds=foregrounds,
-            textures=textures,
-            seed=self.seed,
-            augmentation=augmentation,
+        dataset = PlannedDataset(
+            images=images, foregrounds=foregrounds, textures=textures, seed=self.seed, augmentation=augmentation
         )
+        if self.num_workers:
+            dataset.share_memory()
+        return dataset
 
     def _load_textures(self) -> Tensor:
         if not self.synthesis.needs_textures:
@@ -183,8 +181,12 @@ class PairDataModule(LightningDataModule):
         """
         return self.category.train[self._rows[index]].path
 
-    def train_dataloader(self) -> DataLoader[PlannedBatch]:
-        """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done."""
+    def train_dataloader(self) -> "DataLoader[PlannedBatch] | PairBlocks":
+        """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done.
+
+        Where the networks run on the CPU the pairs of some steps are made together and served step by step; elsewhere
+        ``on_after_batch_transfer`` makes them on the device.
+        """
         trainer, dataset = self.trainer, self._ready(self._train)
         if trainer is None:
             raise RuntimeError("the data module serves a trainer")
@@ -198,7 +200,13 @@ class PairDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        return self._loader(dataset, batch_sampler=sampler)
+        share = self.batch_size // trainer.world_size
+        height, width = self.image_size
+        at_once = PAIRS_AT_ONCE * 256**2 // (share * height * width)
+        if trainer.strategy.root_device.type != "cpu" or at_once < 2:
+            return self._loader(dataset, batch_sampler=sampler)
+        blocks = self._loader(dataset, batch_sampler=BlockSampler(sampler, at_once))
+        return PairBlocks(blocks, self.make_pairs, share=share, steps=len(sampler))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Serve the held-out normal images with the plans of their twins; each device its own part."""
@@ -272,24 +280,45 @@ class PairDataModule(LightningDataModule):
             batch: On any device.
 
         Returns:
-            Pairs on the same device, channels last.
+            Pairs on the same device.
         """
         with _one_thread(batch.images.device):
-            normal = _as_float(batch.images)
             anomalous, mask = self.synthesis(
-                normal,
+                batch.images,
                 batch.plan,
-                others=_as_float(batch.others),
+                others=batch.others,
                 foreground=batch.foreground,
-                textures=_as_float(batch.textures) if len(batch.textures) else None,
+                textures=batch.textures if len(batch.textures) else None,
             )
-        layout = torch.channels_last
-        return PairBatch(
-            normal=normal.contiguous(memory_format=layout),
-            anomalous=anomalous.contiguous(memory_format=layout),
-            mask=mask.float(),
-            indices=batch.indices,
-        )
+        return PairBatch(batch.images, anomalous, mask, batch.indices)
+
+
+class PairBlocks:
+    """Serve pairs step by step that are made for several steps in one go.
+
+    Args:
+        planned: Batches of some steps, joined.
+        make: Turns one into pairs.
+        share: Pairs of a step.
+        steps: Steps of the stage.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self, planned: DataLoader[PlannedBatch], make: Callable[[PlannedBatch], PairBatch], *, share: int, steps: int
+    ) -> None:
+        self.planned, self.make, self.share, self.steps = planned, make, share, steps
+
+    def __len__(self) -> int:
+        """Return the number of steps of the whole stage, which is what Lightning counts against."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        """Yield the pairs of one step after the other."""
+        for planned in self.planned:
+            parts = [part.split(self.share) for part in self.make(planned)]
+            yield from (PairBatch(*step) for step in zip(*parts, strict=True))
 
 
 def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
@@ -301,11 +330,11 @@ def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
     Returns:
         ``2 B`` images; a twin without any changed pixel is labelled normal.
     """
-    images = torch.cat([pairs.normal, pairs.anomalous])
+    images = torch.cat([pairs.normal, (pairs.anomalous * 255).round().to(torch.uint8)])
     masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
     labels = masks.flatten(1).any(1).long()
     both = torch.cat([pairs.indices, -1 - pairs.indices])
-    return EvaluationBatch((images * 255).round().to(torch.uint8), masks, labels, both)
+    return EvaluationBatch(images, masks, labels, both)
 
 
 @contextmanager
@@ -324,10 +353,6 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _as_float(images: Tensor) -> Tensor:
-    return images.float() / 255
 
 
 def as_is(batch: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,8 +44,8 @@ class PairBatch(NamedTuple):
     """Pairs as the networks see them.
 
     Args:
-        normal: ``(B, 3, h, w)`` float32 in [0, 1].
-        anomalous: ``(B, 3, h, w)`` float32 in [0, 1].
+        normal: ``(B, 3, h, w)`` uint8 RGB, as read: mostly the teacher's features of it are known already.
+        anomalous: ``(B, 3, h, w)`` float32 in [0, 1], channels last in memory.
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
         indices: ``(B,)`` int64 on the CPU, position of each normal image in its set.
     """
@@ -149,24 +150,29 @@ class PlannedDataset(Dataset[PlannedBatch]):
         seed: int,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.images, self.foregrounds, self.textures = images, foregrounds, textures
+        # Channels last, so that turning bytes into the twins' floats is one straight pass.
+        self.images, self.textures = (t.contiguous(memory_format=torch.channels_last) for t in (images, textures))
+        self.foregrounds = foregrounds
         self.seed, self.augmentation = seed, augmentation
 
+    def share_memory(self) -> None:
+        """Keep one copy of the images for all worker processes."""
+        for tensor in (self.images, self.foregrounds):
+            tensor.share_memory_()
+
     def __getitems__(self, places: list[Place]) -> PlannedBatch:
-        """Gather one device's part of a batch at once."""
-        steps, indices = {step for step, _, _ in places}, [index for _, _, index in places]
-        if len(steps) != 1:
-            raise ValueError("a batch belongs to one step")
-        plan = draw_plan(self.seed, steps.pop(), [place for _, place, _ in places])
-        own = torch.tensor(indices)
+        """Gather one device's part of a batch, or of several steps' batches, at once."""
+        by_step = groupby(places, key=lambda place: place[0])
+        plan = torch.cat([draw_plan(self.seed, step, [place for _, place, _ in part]) for step, part in by_step])
+        own = torch.tensor([index for _, _, index in places])
         # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
         shift = 1 + (plan[:, Column.OTHER] * max(len(self.images) - 1, 1)).long()
         other = (own + shift) % len(self.images)
         texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
-        images, foreground = self.images[own], self.foregrounds[own]
+        images, foreground = _rows(self.images, own), self.foregrounds.index_select(0, own)
         if self.augmentation is not None:
             images, foreground = self._augment(images, foreground, places)
-        return PlannedBatch(images, self.images[other], foreground, self.textures[texture], plan, own)
+        return PlannedBatch(images, _rows(self.images, other), foreground, _rows(self.textures, texture), plan, own)
 
     def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
         seeds = [augmentation_seed(self.seed, step=step, place=place) for step, place, _ in places]
@@ -183,6 +189,11 @@ class PlannedDataset(Dataset[PlannedBatch]):
         if changed.shape != images.shape:
             raise ValueError("the augmentation changes the size of the image; use transforms that keep it")
         return changed, masks
+
+
+def _rows(images: Tensor, index: Tensor) -> Tensor:
+    """Select images that are channels last, whole rows at once: indexing by a tensor would go pixel by pixel."""
+    return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
 class FileDataset(Dataset[EvaluationBatch]):

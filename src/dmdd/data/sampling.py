@@ -1,6 +1,7 @@
 """Which image stands at which place of which training batch: a function of (seed, step, place) alone."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -70,6 +71,30 @@ class PairSampler(Sampler[list[Place]]):
                     epoch, order = wanted, permutation(self.images, seed=self.seed, epoch=wanted)
                 batch.append((step, place, int(order[offset])))
             yield batch
+
+
+class BlockSampler(Sampler[list[Place]]):
+    """Join the parts of several consecutive steps into one list, so that their pairs are made in one go.
+
+    Args:
+        sampler: The parts, step by step.
+        steps: How many steps to join, at least 1; the last list may be of fewer.
+
+    Source: ours.
+    """
+
+    def __init__(self, sampler: PairSampler, steps: int) -> None:
+        self.sampler, self.steps = sampler, steps
+
+    def __len__(self) -> int:
+        """Return the number of lists of the whole stage."""
+        return -(-len(self.sampler) // self.steps)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        """Yield the places of ``steps`` steps at a time, in order."""
+        parts = iter(self.sampler)
+        while block := list(islice(parts, self.steps)):
+            yield [place for part in block for place in part]
 
 
 def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from dmdd.pairs.hashing import derive_key, hash_uniform
+from dmdd.pairs.hashing import derive_key, hash_uniform, hash_uniforms
 from dmdd.pairs.perlin import perlin_field, rotate_field
 from dmdd.pairs.plan import Column
 from dmdd.pairs.window import Window
@@ -149,10 +149,11 @@ def _part(uniform: Tensor, keys: Tensor, anchor: Tensor, part: int, window: Wind
     if part == 0:
         return anchor, angle, extent, aspect, keys
     keys = derive_key(keys, 100 + part)
-    away = torch.stack([hash_uniform(keys, 2), hash_uniform(keys, 3)], dim=1) - 0.5
+    drawn = hash_uniforms(keys, 6)
+    away = drawn[2:4].T - 0.5
     # Parts lie near each other and look alike, as several scratches from one accident do.
-    angle = angle + 0.1 * (hash_uniform(keys, 4) - 0.5)
-    return anchor + away * (2 * PARTS_APART * window.side), angle, extent * hash_uniform(keys, 5), aspect, keys
+    angle = angle + 0.1 * (drawn[4] - 0.5)
+    return anchor + away * (2 * PARTS_APART * window.side), angle, extent * drawn[5], aspect, keys
 
 
 def blob_shape(

@@ -10,32 +10,41 @@ from dmdd.pairs.hashing import derive_key
 from dmdd.pairs.window import Window
 
 
-def lattice_gradients(keys: Tensor, lattice: int) -> tuple[Tensor, Tensor]:
+def lattice_gradients(keys: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Draw the unit gradient at each lattice point of each pair.
 
     Args:
-        keys: (B,) int64 in [0, 2^32).
-        lattice: Points per axis.
+        keys: (b,) int64 in [0, 2^32).
+        rows: (b, m) int64, numbers of the lattice's rows.
+        columns: (b, n) int64, and of its columns.
 
     Returns:
-        The x and the y components, each (B, lattice, lattice) float32; element [b, i, j] depends on (key, i, j) only.
+        The x and the y components, each (b, m, n) float32; an element depends on (key, row, column) only.
 
     Source: Perlin 1985; gradients by hash instead of by table are ours.
     """
-    points = torch.arange(lattice, device=keys.device)
-    rows = derive_key(keys[:, None], points)
-    words = derive_key(rows[:, :, None], points)
+    words = derive_key(derive_key(keys[:, None], rows)[:, :, None], columns[:, None, :])
     angles = words.to(torch.float32) * (2 * math.pi * 2.0**-32)
     return torch.cos(angles), torch.sin(angles)
 
 
-def _fade_weights(positions: Tensor, lattice: int) -> tuple[Tensor, Tensor]:
-    """Fade weight (b, n, lattice) of each lattice point at each position, and the same times the distance."""
-    offset = positions[:, :, None] - torch.arange(lattice, device=positions.device)
+def _fade_weights(positions: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Fade weight (b, n, m) of each of (b, m) lattice points at each of (b, n) positions, and times the distance."""
+    offset = positions[:, :, None] - points[:, None, :]
     # 6t^5 - 15t^4 + 10t^3 falls to 0 one point away, so each row has two weights that sum to one.
     near = (1 - offset.abs()).clamp_(min=0)
     weights = (near * 6).sub_(15).mul_(near).add_(10).mul_(near).mul_(near).mul_(near)
     return weights, weights * offset
+
+
+def _axis(scale: Tensor, window: Window, axis: int, lattice: int) -> tuple[Tensor, Tensor]:
+    """Positions (b, n) of a window's rows or columns on the lattice, and the points (b, m) that they lie between."""
+    length = window.image_size[axis]
+    step = scale[:, None] / length
+    # The most that any scale needs: pairs of one window size have the same number, whatever batch they come in.
+    count = min(lattice, (lattice - 1) * window.size[axis] // length + 2)
+    first = (window.origin[:, axis, None] * step).floor().clamp_(max=lattice - count)
+    return window.pixels(axis) * step, first.long() + torch.arange(count, device=scale.device)
 
 
 def perlin_field(keys: Tensor, scales: Tensor, window: Window, *, lattice: int = 33) -> Tensor:
@@ -58,12 +67,12 @@ def perlin_field(keys: Tensor, scales: Tensor, window: Window, *, lattice: int =
     """
     # On CUDA a float32 product may silently be TF32 (a user's setting), which would move mask edges against the CPU's.
     exact = torch.float64 if keys.device.type == "cuda" else torch.float32
-    gradient_x, gradient_y = (part.to(exact) for part in lattice_gradients(keys, lattice))
-    positions = [window.pixels(axis) * (scales[:, axis, None] / window.image_size[axis]) for axis in (0, 1)]
-    down, down_offset = (part.to(exact) for part in _fade_weights(positions[0], lattice))
-    across, across_offset = (part.to(exact).transpose(1, 2) for part in _fade_weights(positions[1], lattice))
-    field = torch.bmm(down @ gradient_x, across_offset).baddbmm_(down_offset @ gradient_y, across)
-    return field.mul_(math.sqrt(2)).float()
+    (down_at, rows), (across_at, columns) = (_axis(scales[:, axis], window, axis, lattice) for axis in (0, 1))
+    gradient_x, gradient_y = (part.to(exact) for part in lattice_gradients(keys, rows, columns))
+    down, down_offset = (part.to(exact) for part in _fade_weights(down_at, rows))
+    across, across_offset = (part.to(exact).transpose(1, 2) for part in _fade_weights(across_at, columns))
+    field = torch.bmm(torch.bmm(down, gradient_x), across_offset)
+    return field.baddbmm_(torch.bmm(down_offset, gradient_y), across).mul_(math.sqrt(2)).float()
 
 
 def rotate_field(field: Tensor, angles: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def survey(images: Tensor, uniform: Tensor, *, inside: Tensor | None, structural
     """Choose the place of each anomaly and read what is there.
 
     Args:
-        images: (B, 3, H, W) float32 in [0, 1].
+        images: (B, 3, H, W) in [0, 1], or uint8.
         uniform: (B,) float32 in [0, 1): the plan's ANCHOR column.
         inside: (B, H, W) bool, the foreground, or None for the whole image.
         structural: (B,) bool on the CPU: these pairs change structure, so they prefer places that have some.
@@ -80,7 +80,8 @@ def survey(images: Tensor, uniform: Tensor, *, inside: Tensor | None, structural
     Source: ours.
     """
     stride = max(1, min(images.shape[-2:]) // _CELLS)
-    thumbnail = images[:, :, ::stride, ::stride].contiguous()
+    thumbnail = images[:, :, ::stride, ::stride]
+    thumbnail = (thumbnail / 255 if images.dtype == torch.uint8 else thumbnail.float()).contiguous()
     cells = torch.ones_like(thumbnail[:, 0], dtype=torch.bool)
     if inside is not None:
         cells = inside[:, ::stride, ::stride]

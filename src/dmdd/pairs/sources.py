@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmdd.pairs.hashing import derive_key, hash_uniform
+from dmdd.pairs.hashing import derive_key, hash_uniforms
 from dmdd.pairs.masks import between, relative_positions
 from dmdd.pairs.perlin import perlin_field
 from dmdd.pairs.plan import Column
@@ -30,36 +30,39 @@ def _without_colour(colour: Tensor, grey: Tensor) -> Tensor:
     return torch.where(grey[:, None], luma.expand_as(colour), colour)
 
 
-def _shift_colour(colour: Tensor, uniform: Tensor, keys: Tensor, contrasts: tuple[float, float]) -> Tensor:
+def _shift_colour(colour: Tensor, uniform: Tensor, drawn: Tensor, contrasts: tuple[float, float]) -> Tensor:
     """Make (b, 3) colours lighter or darker by a drawn contrast, tinted a little; towards the side that has room."""
     contrast = between(uniform[:, Column.CONTRAST], *contrasts)
     brightness = colour.mean(1)
-    up = torch.where(hash_uniform(keys, 10) < 0.5, brightness + contrast < 1, brightness - contrast < 0)
-    tint = torch.stack([hash_uniform(keys, 11 + channel) for channel in range(3)], dim=1) * 0.6 + 0.7
+    up = torch.where(drawn[10] < 0.5, brightness + contrast < 1, brightness - contrast < 0)
+    tint = drawn[11:14].T * 0.6 + 0.7
     return colour + torch.where(up, contrast, -contrast)[:, None] * tint
 
 
-def _palette(uniform: Tensor, keys: Tensor) -> Tensor:
+def _palette(uniform: Tensor, drawn: Tensor) -> Tensor:
     """Draw (b, 3) colours of what soils or bares parts: rust, bare grey, dark or pale, now and then any paint."""
     hue, saturation, value = (uniform[:, column] for column in (Column.HUE, Column.SATURATION, Column.VALUE))
-    rust = _hsv_to_rgb(0.04 + 0.09 * hue, 0.3 + 0.5 * saturation, 0.15 + 0.5 * value)
-    bare = _hsv_to_rgb(hue, 0.08 * saturation, 0.3 + 0.5 * value)
-    stark = _hsv_to_rgb(hue, 0.2 * saturation, torch.where(value < 0.5, 0.3 * value, 0.7 + 0.3 * value))
-    paint = _hsv_to_rgb(hue, 0.3 + 0.7 * saturation, 0.2 + 0.8 * value)
-    kind = hash_uniform(keys, 14)[:, None]
-    return torch.where(kind < 0.4, rust, torch.where(kind < 0.65, bare, torch.where(kind < 0.85, stark, paint)))
-
-
-def _colours(scene: Scene, uniform: Tensor, keys: Tensor, contrasts: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Draw the two colours (b, 3) between which a procedural texture runs."""
-    shifted = _shift_colour(scene.colour, uniform, keys, contrasts)
-    first = _without_colour(
-        torch.where(hash_uniform(keys, 15)[:, None] < 0.5, shifted, _palette(uniform, keys)), scene.grey
+    stark = torch.where(value < 0.5, 0.3 * value, 0.7 + 0.3 * value)
+    kinds = (  # up to which share of the draws, hue, saturation, value
+        (0.4, 0.04 + 0.09 * hue, 0.3 + 0.5 * saturation, 0.15 + 0.5 * value),  # rust
+        (0.65, hue, 0.08 * saturation, 0.3 + 0.5 * value),  # bare
+        (0.85, hue, 0.2 * saturation, stark),
+        (1.0, hue, 0.3 + 0.7 * saturation, 0.2 + 0.8 * value),  # paint
     )
+    chosen = list(kinds[-1][1:])
+    for share, *colour in kinds[-2::-1]:
+        chosen = [torch.where(drawn[14] < share, own, other) for own, other in zip(colour, chosen, strict=True)]
+    return _hsv_to_rgb(*chosen)
+
+
+def _colours(scene: Scene, uniform: Tensor, drawn: Tensor, contrasts: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Draw the two colours (b, 3) between which a procedural texture runs."""
+    shifted = _shift_colour(scene.colour, uniform, drawn, contrasts)
+    first = _without_colour(torch.where(drawn[15, :, None] < 0.5, shifted, _palette(uniform, drawn)), scene.grey)
     # A palette colour that happens to be the part's own would be invisible.
     seen = (first - scene.colour).abs().amax(1, keepdim=True) >= contrasts[0]
     first = torch.where(seen, first, _without_colour(shifted, scene.grey))
-    spread = (0.05 + 0.25 * hash_uniform(keys, 16)) * torch.where(hash_uniform(keys, 17) < 0.5, 1.0, -1.0)
+    spread = (0.05 + 0.25 * drawn[16]) * torch.where(drawn[17] < 0.5, 1.0, -1.0)
     return first, (first * (1 + spread[:, None]) + 0.3 * spread[:, None])
 
 
@@ -80,7 +83,8 @@ def procedural_texture(
 
     Source: ours.
     """
-    scale = between(hash_uniform(keys, 20), 2.0, 16.0)
+    drawn = hash_uniforms(keys, 24)
+    scale = between(drawn[20], 2.0, 16.0)
     scales = torch.stack([scale, scale], dim=1)
     coarse = perlin_field(derive_key(keys, 21), scales, window, lattice=17)
     fine = perlin_field(derive_key(keys, 22), scales * (_FINE / 16), window, lattice=_FINE + 1)
@@ -89,10 +93,10 @@ def procedural_texture(
     gains = torch.tensor([[1.0, 5.0, 0.6, 0.0, 2.5], [0.5, 2.5, 2.5, 0.4, 0.3]], device=keys.device)[:, kind]
     noise = coarse.mul_(gains[0][:, None, None]).add_(fine.mul_(gains[1][:, None, None]))
     along, _ = relative_positions(torch.zeros_like(scales), uniform[:, Column.MOVE_ANGLE] * math.pi, window)
-    waves = between(hash_uniform(keys, 23), 6.0, 48.0) * (2 * math.pi / window.side)
+    waves = between(drawn[23], 6.0, 48.0) * (2 * math.pi / window.side)
     striped = torch.sin(along.mul_(waves[:, None, None]).add_(noise))
     level = noise.clamp_(-1, 1).lerp_(striped, (kind == 4).float()[:, None, None])
-    first, second = _colours(scene, uniform, keys, contrasts)
+    first, second = _colours(scene, uniform, drawn, contrasts)
     middle, half = (first + second) / 2, (second - first) / 2
     return (level[:, None] * half[:, :, None, None]).add_(middle[:, :, None, None])
 
@@ -115,10 +119,11 @@ def changed_tone(
 
     Source: ours.
     """
-    scale = between(hash_uniform(keys, 30), 2.0, 12.0)
+    drawn = hash_uniforms(keys, 33)
+    scale = between(drawn[30], 2.0, 12.0)
     smooth = perlin_field(derive_key(keys, 31), torch.stack([scale, scale], dim=1), window, lattice=13)
-    change = _without_colour(_shift_colour(scene.colour, uniform, keys, contrasts), scene.grey) - scene.colour
-    gain = torch.where(uniform[:, Column.VARIANT] < 0.5, 1.0, 0.3 + 1.4 * hash_uniform(keys, 32))[:, None, None, None]
+    change = _without_colour(_shift_colour(scene.colour, uniform, drawn, contrasts), scene.grey) - scene.colour
+    gain = torch.where(uniform[:, Column.VARIANT] < 0.5, 1.0, 0.3 + 1.4 * drawn[32])[:, None, None, None]
     offset = scene.colour * (1 - gain[:, 0, 0]) + change
     changed = (smooth[:, None] * (0.6 * change)[:, :, None, None]).add_(offset[:, :, None, None])
     return changed.add_(images * gain)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmdd.pairs.hashing import hash_uniform
+from dmdd.pairs.hashing import hash_uniform, hash_uniforms
 from dmdd.pairs.masks import between
 from dmdd.pairs.plan import Column
 from dmdd.pairs.scene import Scene
@@ -88,8 +88,9 @@ def warp_motion(uniform: Tensor, keys: Tensor, radius_px: Tensor) -> tuple[Tenso
         _direction(uniform[:, Column.MOVE_ANGLE]) * (radius_px * (0.2 + 0.3 * uniform[:, Column.MOVE_LENGTH]))[:, None]
     )
     bent = (uniform[:, Column.VARIANT] < 0.6)[:, None]
-    angle = (0.4 + 0.9 * hash_uniform(keys, 51)) * torch.where(hash_uniform(keys, 52) < 0.5, 1.0, -1.0)
-    scale = between(hash_uniform(keys, 53), 0.5, 1.6)
+    drawn = hash_uniforms(keys, 54)
+    angle = (0.4 + 0.9 * drawn[51]) * torch.where(drawn[52] < 0.5, 1.0, -1.0)
+    scale = between(drawn[53], 0.5, 1.6)
     return torch.where(bent[:, None], 0.0, _turn(angle, scale)), torch.where(bent, move, 0.0)
 
 

@@ -1,5 +1,6 @@
 """Anomalous twins of a batch of normal images."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from dmdd.pairs import masks, sources, structure
 from dmdd.pairs.hashing import key_from_uniform
 from dmdd.pairs.plan import PLAN_LENGTH, Column
 from dmdd.pairs.scene import Scene, survey
-from dmdd.pairs.window import Window, crop, paste
+from dmdd.pairs.window import Window, crop, paste, select
 
 TEXTURE_SOURCES = ("dtd", "procedural", "tone", "scramble")
 STRUCTURE_SOURCES = ("shift", "warp", "missing")
@@ -20,6 +21,7 @@ MASKS = ("perlin", "blob", "stroke", "patch")
 _SMALLEST_FOREGROUND = 1e-3  # share of the image; less is an estimation failure and the whole image is used instead
 _FALLBACK_RADIUS = 0.02  # share of the shorter side: 5 px at 256 px, an area of 0.12 %
 _FALLBACK_CHANGE = 0.25
+_CHUNK_PX = 8 * 256**2  # pixels of a plane that a CPU works on in one go: more would leave its cache at every pass
 _MARGIN_PX = 4  # around a mask's reach: soft edges, rounding and the fallback spot's neighbourhood
 
 
@@ -27,11 +29,15 @@ _MARGIN_PX = 4  # around a mask's reach: soft edges, rounding and the fallback s
 class _Pixels:
     """The pixels of one call, on the images' device."""
 
-    images: Tensor  # (B, 3, H, W) float32
-    others: Tensor  # (B, 3, H, W), as given
+    images: Tensor  # (B, 3, H, W), as given: only what is worked on is converted
+    others: Tensor
     textures: Tensor | None
     inside: Tensor | None  # (B, H, W) bool
-    dtype: torch.dtype  # of the images as given
+    dtype: torch.dtype  # of the twins
+
+    def some(self, pairs: "_Pairs") -> Tensor:
+        """Whole normal images (b, 3, H, W) float32."""
+        return _as_float(select(self.images, pairs.rows))
 
 
 @dataclass(frozen=True)
@@ -184,15 +190,16 @@ class PairSynthesis:
         """Make the twins.
 
         Args:
-            images: (B, 3, H, W) float32, float16 or bfloat16 in [0, 1].
+            images: (B, 3, H, W) float32, float16 or bfloat16 in [0, 1], or uint8, whose twins are float32.
             plan: (B, PLAN_LENGTH) float64 uniforms, best left on the CPU: on a GPU reading it back stops the queue.
-            others: Another normal image for each pair, like `images`.
+            others: Another normal image for each pair, of any of these types.
             foreground: (B, 1, H, W) bool, True on the part, or None for the whole image.
-            textures: A texture for each pair, like `images`; may be None where `dtd` weighs nothing.
+            textures: A texture for each pair, of any of these types; may be None where `dtd` weighs nothing.
 
         Returns:
-            The anomalous images, like `images`, in [0, 1], and the masks (B, 1, H, W), of exactly 0 and 1, of the
-            same dtype: 1 where something was changed. Outside the mask the pixels are bit-identical to `images`.
+            The anomalous images, like `images`, in [0, 1], channels last in memory, and the masks (B, 1, H, W), of
+            exactly 0 and 1, of the same dtype: 1 where something was changed. Outside the mask the pixels are
+            bit-identical to `images` (to `images / 255` of uint8).
 
         Raises:
             ValueError: If shapes do not fit, or textures are needed and missing.
@@ -203,14 +210,16 @@ class PairSynthesis:
         plan = plan.detach().cpu()
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             inside = self._inside(foreground)
-            pixels = _Pixels(images.float(), others, textures, inside, images.dtype)
-            made = [(pairs, *self._make(pixels, pairs)) for pairs in self._windows(self._decide(plan, pixels))]
-            twin, mask = made[0][1:]
-            if len(made) > 1 or not made[0][0].window.is_whole:
-                twin, mask = images.clone(), torch.zeros_like(images[:, :1])
-                for pairs, part, part_mask in made:
-                    paste(twin, part, pairs.rows, pairs.window)
-                    paste(mask, part_mask, pairs.rows, pairs.window)
+            dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
+            pixels = _Pixels(images, others, textures, inside, dtype)
+            # Channels last, as networks want it: converting later would take another pass.
+            twin = torch.empty_like(images, dtype=dtype, memory_format=torch.channels_last)
+            mask = torch.zeros_like(images[:, :1], dtype=dtype)
+            _fill(twin, images)
+            for pairs in self._windows(self._decide(plan, pixels)):
+                part, part_mask = self._make(pixels, pairs)
+                paste(twin, part, pairs.rows, pairs.window)
+                paste(mask, part_mask, pairs.rows, pairs.window)
         return twin, mask
 
     def _range(self, name: str) -> tuple[float, float]:
@@ -236,8 +245,12 @@ class PairSynthesis:
         """Foreground (B, H, W) bool, whole where it is too small to be true; None where anomalies may lie anywhere."""
         if foreground is None or not self.foreground:
             return None
-        share = foreground.flatten(1).float().mean(1)
-        return foreground[:, 0].bool() | (share < _SMALLEST_FOREGROUND)[:, None, None]
+        foreground = foreground[:, 0].bool()
+        failed = foreground.sum((1, 2)) < _SMALLEST_FOREGROUND * foreground[0].numel()
+        # Asking is free on a CPU only.
+        if failed.device.type == "cpu" and not failed.any():
+            return foreground
+        return foreground | failed[:, None, None]
 
     def _decide(self, plan: Tensor, pixels: _Pixels) -> _Pairs:
         device = pixels.images.device
@@ -285,11 +298,14 @@ class PairSynthesis:
         needed = 2 * (pairs.reach + _MARGIN_PX / pairs.window.side)
         for quarters, _, group in pairs.split((needed * 4).ceil().long().clamp_(1, 4)):
             side = -(-quarters * group.window.side // 4)
-            yield group if quarters == 4 else replace(group, window=group.window.around(group.scene.anchor, side))
+            windows = group.window if quarters == 4 else group.window.around(group.scene.anchor, side)
+            group, length = replace(group, window=windows), max(1, _CHUNK_PX // math.prod(windows.size))
+            for rows in torch.arange(len(group.rows)).split(length):
+                yield group if len(rows) == len(group.rows) else group.take(rows)
 
     def _make(self, pixels: _Pixels, pairs: _Pairs) -> tuple[Tensor, Tensor]:
         """Twins (b, 3, h, w) and masks (b, 1, h, w) of pairs that share a window size."""
-        normal = crop(pixels.images, pairs.rows, pairs.window)
+        normal = _as_float(crop(pixels.images, pairs.rows, pairs.window))
         inside = None if pixels.inside is None else crop(pixels.inside[:, None], pairs.rows, pairs.window)[:, 0]
         shape = self._draw_shapes(pairs, inside)
         weight = self._weigh(pairs, shape, inside)
@@ -381,36 +397,36 @@ class PairSynthesis:
 
     def _dtd_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
         assert pixels.textures is not None  # checked on entry
-        return sources.fit_colour(crop(pixels.textures, pairs.rows, pairs.window).float(), pairs.scene)
+        return sources.fit_colour(_as_float(crop(pixels.textures, pairs.rows, pairs.window)), pairs.scene)
 
     def _procedural_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
         facts = pairs.uniform, pairs.source_keys, pairs.scene, pairs.window
         return sources.procedural_texture(*facts, contrasts=self._range("contrast"))
 
     def _tone_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
-        normal = crop(pixels.images, pairs.rows, pairs.window)
+        normal = _as_float(crop(pixels.images, pairs.rows, pairs.window))
         facts = pairs.uniform, pairs.source_keys, pairs.scene, pairs.window
         return sources.changed_tone(normal, *facts, contrasts=self._range("contrast"))
 
     def _scramble_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
-        others = pixels.others[pairs.rows].float()
+        others = _as_float(select(pixels.others, pairs.rows))
         return sources.scrambled_patches(others, pairs.uniform, pairs.source_keys, pairs.window, grid=self.patch_grid)
 
     def _shift_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
         lengths_px = (self.move_min * pairs.window.side, self.move_max * pairs.window.side)
         motion = structure.shift_motion(pairs.uniform, pairs.source_keys, lengths_px)
-        return structure.resample(pixels.images[pairs.rows], pairs.scene.anchor, *motion, None, pairs.window)
+        return structure.resample(pixels.some(pairs), pairs.scene.anchor, *motion, None, pairs.window)
 
     def _missing_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
         motion = structure.missing_motion(pairs.uniform, pairs.scene, self._radius_px(pairs))
-        return structure.resample(pixels.images[pairs.rows], pairs.scene.anchor, *motion, None, pairs.window)
+        return structure.resample(pixels.some(pairs), pairs.scene.anchor, *motion, None, pairs.window)
 
     def _warp_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
         radius = self._radius_px(pairs)
         depth = (shape / (0.8 * radius)[:, None, None]).clamp_(0, 1)
         motion = structure.warp_motion(pairs.uniform, pairs.source_keys, radius)
         weight = depth**2 * (3 - 2 * depth)
-        return structure.resample(pixels.images[pairs.rows], pairs.scene.anchor, *motion, weight, pairs.window)
+        return structure.resample(pixels.some(pairs), pairs.scene.anchor, *motion, weight, pairs.window)
 
     def _changed(self, normal: Tensor, painted: Tensor, weight: Tensor) -> Tensor:
         """Keep of the covered pixels those near a visible change: (b, h, w) float32, 0 or 1."""
@@ -425,6 +441,9 @@ class PairSynthesis:
         """Where a mask came out too small, write a small bright or dark spot at the anchor into the last three."""
         height, width = pairs.window.image_size
         small = mask.flatten(1).sum(1) < max(1.0, self.min_pixels * height * width / 256**2)
+        # Asking is free on a CPU only; there hardly any pair needs it.
+        if small.device.type == "cpu" and not small.any():
+            return
         # Only the spot's surroundings are touched, in every pair: asking a GPU which pairs need it would stop its work.
         mask *= (~small).float()[:, None, None]
         radius = max(1, round(_FALLBACK_RADIUS * pairs.window.side))
@@ -442,6 +461,19 @@ class PairSynthesis:
         colours[at] = torch.where(spot[..., None], (before + away).clamp_(0, 1), colours[at])
         weight[at] = torch.where(spot, 1.0, weight[at])
         mask[at] = torch.where(spot, 1.0, mask[at])
+
+
+def _as_float(images: Tensor) -> Tensor:
+    """Turn images of any accepted type and layout into float32 in [0, 1], channel by channel in memory."""
+    return (images / 255 if images.dtype == torch.uint8 else images.float()).contiguous()
+
+
+def _fill(twin: Tensor, images: Tensor) -> None:
+    """Write images into a tensor of the same shape, uint8 ones as 255ths."""
+    if images.dtype == torch.uint8:
+        torch.div(images, 255, out=twin)
+    else:
+        twin.copy_(images)
 
 
 def _draw(uniform: Tensor, weights: list[float]) -> Tensor:

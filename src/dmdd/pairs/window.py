@@ -1,6 +1,7 @@
 """The part of the image that one group of pairs works on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,7 +37,12 @@ class Window:
 
     def pixels(self, axis: int) -> Tensor:
         """Positions (b, n) of the window's rows (axis 0) or columns (axis 1) in the image, float32, px."""
-        return torch.arange(self.size[axis], device=self.origin.device) + self.origin[:, axis, None]
+        return self._pixels[axis]
+
+    @cached_property
+    def _pixels(self) -> tuple[Tensor, Tensor]:
+        down, across = (torch.arange(length, device=self.origin.device) for length in self.size)
+        return down + self.origin[:, :1], across + self.origin[:, 1:]
 
     def take(self, rows: Tensor) -> "Window":
         """Select pairs."""
@@ -47,6 +53,13 @@ class Window:
         limit = torch.tensor(self.image_size, device=anchor.device) - side
         origin = (anchor.floor() - side // 2).clamp_(min=0)
         return Window(torch.minimum(origin, limit), (side, side), self.image_size)
+
+
+def select(images: Tensor, rows: Tensor) -> Tensor:
+    """Select images (B, C, H, W); `index_select` alone goes pixel by pixel where they are channels last."""
+    if images.is_contiguous():
+        return images.index_select(0, rows)
+    return images.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
 
 
 def crop(images: Tensor, rows: Tensor, window: Window) -> Tensor:
@@ -63,21 +76,21 @@ def crop(images: Tensor, rows: Tensor, window: Window) -> Tensor:
     Source: ours.
     """
     if window.is_whole:
-        return images if len(rows) == len(images) else images.index_select(0, rows)
-    return torch.stack([images[row][where] for row, where in _slices(rows, window)])
+        return images if len(rows) == len(images) else select(images, rows)
+    return torch.stack([images[row, *where] for row, where in _slices(rows, window)])
 
 
 def paste(images: Tensor, windows: Tensor, rows: Tensor, window: Window) -> None:
     """Write (b, C, h, w) windows back into a batch (B, C, H, W): the reverse of `crop`."""
-    if window.is_whole:
+    if window.is_whole and images.is_cuda:
         images.index_copy_(0, rows, windows)
         return
     for (row, where), content in zip(_slices(rows, window), windows, strict=True):
-        images[row][where] = content
+        images[row, *where] = content
 
 
 def _slices(rows: Tensor, window: Window) -> list[tuple[int, tuple[slice, slice, slice]]]:
-    """Places in a batch of windows smaller than the image; these exist on a CPU only, so reading them is free."""
+    """Places of windows in a batch, on a CPU, where reading them is free."""
     height, width = window.size
     return [
         (row, (slice(None), slice(top, top + height), slice(left, left + width)))

@@ -31,7 +31,7 @@ class FeatureCache:
 
         Args:
             teacher: The frozen teacher.
-            images: ``(B, 3, H, W)`` in [0, 1], normal images.
+            images: ``(B, 3, H, W)`` uint8 RGB, normal images.
             indices: ``(B,)`` int64, on the CPU, the index of each.
             more: ``(M, 3, H, W)`` in [0, 1], images that are new in every step.
 
@@ -41,6 +41,7 @@ class FeatureCache:
         count = len(images)
         if self.images and bool(self._known[indices].all()):
             return [level[indices.to(level.device)] for level in self._levels], teacher(more)
+        images = (images / 255).contiguous(memory_format=torch.channels_last)
         if not self.images:
             # All through the teacher in one batch: half the launches.
             features = teacher(torch.cat([images, more]))
