@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dmdd.pairs.window import as_float
+
 _CELLS = 64  # cells along the shorter side of the coarse grid: 4 px at 256 px, below the size of any defect made here
 _FEWEST_CELLS = 4  # a foreground of fewer cells is an estimation failure: the whole image is used instead
 
@@ -64,6 +66,16 @@ def _mean_colour(thumbnail: Tensor, row: Tensor, column: Tensor) -> Tensor:
     return thumbnail[batch, :, rows, columns].mean((1, 2))
 
 
+def _stride(images: Tensor) -> int:
+    return max(1, min(images.shape[-2:]) // _CELLS)
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Take the first pixel of each cell of (..., H, W)."""
+    stride = _stride(images)
+    return images[..., ::stride, ::stride]
+
+
 def survey(images: Tensor, uniform: Tensor, *, inside: Tensor | None, structural: Tensor, escaping: Tensor) -> Scene:
     """Choose the place of each anomaly and read what is there.
 
@@ -79,12 +91,11 @@ def survey(images: Tensor, uniform: Tensor, *, inside: Tensor | None, structural
 
     Source: ours.
     """
-    stride = max(1, min(images.shape[-2:]) // _CELLS)
-    thumbnail = images[:, :, ::stride, ::stride]
-    thumbnail = (thumbnail / 255 if images.dtype == torch.uint8 else thumbnail.float()).contiguous()
+    stride = _stride(images)
+    thumbnail = as_float(coarse(images).contiguous())
     cells = torch.ones_like(thumbnail[:, 0], dtype=torch.bool)
     if inside is not None:
-        cells = inside[:, ::stride, ::stride]
+        cells = coarse(inside)
         cells = cells | (cells.flatten(1).sum(1) < _FEWEST_CELLS)[:, None, None]
     weights = cells.long()
     if structural.any():

@@ -11,7 +11,7 @@ from dmdd.pairs.masks import between, relative_positions
 from dmdd.pairs.perlin import perlin_field
 from dmdd.pairs.plan import Column
 from dmdd.pairs.scene import Scene
-from dmdd.pairs.window import Window
+from dmdd.pairs.window import Window, as_float
 
 _FINE = 64  # lattice cells of the finest octave: 4 px grains at 256 px
 _LUMA = (0.299, 0.587, 0.114)
@@ -133,7 +133,7 @@ def scrambled_patches(others: Tensor, uniform: Tensor, keys: Tensor, window: Win
     """Permute the patches of another normal image, in half of the pairs with changed brightness and contrast.
 
     Args:
-        others: (b, 3, H, W) float32 in [0, 1], whole images.
+        others: (b, 3, H, W) in [0, 1], or uint8; whole images.
         uniform: (b, PLAN_LENGTH) float32.
         keys: (b,) int64 source keys.
         window: Where the texture is wanted.
@@ -146,22 +146,23 @@ def scrambled_patches(others: Tensor, uniform: Tensor, keys: Tensor, window: Win
     """
     tall, wide = (-(-length // grid) for length in window.image_size)
     padding = (0, wide * grid - others.shape[3], 0, tall * grid - others.shape[2])
-    padded = F.pad(others, padding, mode="replicate") if any(padding) else others
+    padded = F.pad(as_float(others), padding, mode="replicate") if any(padding) else others
     order = derive_key(derive_key(keys, 40)[:, None], torch.arange(grid * grid, device=keys.device)).argsort(1)
-    # Copied in runs of a patch's width: eight times faster on a CPU than a gather of pixels.
+    # Copied in runs of a patch's width, channels last: many times faster on a CPU than a gather of pixels.
     rows, first = window.pixels(0).long(), window.origin[:, 1].long() // wide
     runs = min(grid, (window.size[1] - 2) // wide + 2)
     columns = (first[:, None] + torch.arange(runs, device=keys.device)).clamp_(max=grid - 1)
     cells = (rows // tall)[:, :, None] * grid + columns[:, None, :]
     drawn = order.gather(1, cells.flatten(1)).view_as(cells)
     index = ((drawn // grid) * tall + (rows % tall)[:, :, None]) * grid + drawn % grid
-    plane = torch.arange(len(keys) * 3, device=keys.device).view(-1, 3, 1, 1) * (tall * grid * grid)
-    mixed = padded.reshape(-1, wide).index_select(0, (plane + index[:, None]).flatten())
-    mixed = _cut_runs(mixed.view(len(keys), 3, window.size[0], runs * wide), window, wide)
+    image = torch.arange(len(keys), device=keys.device)[:, None, None] * (tall * grid * grid)
+    mixed = padded.permute(0, 2, 3, 1).reshape(-1, 3 * wide).index_select(0, (image + index).flatten())
+    mixed = mixed.view(len(keys), window.size[0], runs * wide, 3).permute(0, 3, 1, 2)
+    mixed = as_float(_cut_runs(mixed, window, wide).contiguous())
     changed = uniform[:, Column.VARIANT] < 0.5
     gain = torch.where(changed, 0.6 + 0.8 * uniform[:, Column.CONTRAST], 1.0)
     offset = torch.where(changed, 0.3 * (uniform[:, Column.VALUE] - 0.5), 0.0)
-    return mixed.mul_(gain[:, None, None, None]).add_(offset[:, None, None, None])
+    return mixed * gain[:, None, None, None] + offset[:, None, None, None]
 
 
 def _cut_runs(mixed: Tensor, window: Window, wide: int) -> Tensor:

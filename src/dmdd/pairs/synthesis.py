@@ -10,8 +10,8 @@ from torch import Tensor
 from dmdd.pairs import masks, sources, structure
 from dmdd.pairs.hashing import key_from_uniform
 from dmdd.pairs.plan import PLAN_LENGTH, Column
-from dmdd.pairs.scene import Scene, survey
-from dmdd.pairs.window import Window, crop, paste, select
+from dmdd.pairs.scene import Scene, coarse, survey
+from dmdd.pairs.window import Window, as_float, crop, paste, select
 
 TEXTURE_SOURCES = ("dtd", "procedural", "tone", "scramble")
 STRUCTURE_SOURCES = ("shift", "warp", "missing")
@@ -37,7 +37,11 @@ class _Pixels:
 
     def some(self, pairs: "_Pairs") -> Tensor:
         """Whole normal images (b, 3, H, W) float32."""
-        return _as_float(select(self.images, pairs.rows))
+        return as_float(select(self.images, pairs.rows))
+
+    def cut(self, pairs: "_Pairs") -> Tensor:
+        """Windows of normal images (b, 3, h, w) float32, channel by channel in memory."""
+        return as_float(crop(self.images, pairs.rows, pairs.window).contiguous())
 
 
 @dataclass(frozen=True)
@@ -213,9 +217,8 @@ class PairSynthesis:
             dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
             pixels = _Pixels(images, others, textures, inside, dtype)
             # Channels last, as networks want it: converting later would take another pass.
-            twin = torch.empty_like(images, dtype=dtype, memory_format=torch.channels_last)
+            twin = as_float(images, dtype).clone(memory_format=torch.channels_last)
             mask = torch.zeros_like(images[:, :1], dtype=dtype)
-            _fill(twin, images)
             for pairs in self._windows(self._decide(plan, pixels)):
                 part, part_mask = self._make(pixels, pairs)
                 paste(twin, part, pairs.rows, pairs.window)
@@ -246,7 +249,7 @@ class PairSynthesis:
         if foreground is None or not self.foreground:
             return None
         foreground = foreground[:, 0].bool()
-        failed = foreground.sum((1, 2)) < _SMALLEST_FOREGROUND * foreground[0].numel()
+        failed = coarse(foreground).float().mean((1, 2)) < _SMALLEST_FOREGROUND
         # Asking is free on a CPU only.
         if failed.device.type == "cpu" and not failed.any():
             return foreground
@@ -305,7 +308,7 @@ class PairSynthesis:
 
     def _make(self, pixels: _Pixels, pairs: _Pairs) -> tuple[Tensor, Tensor]:
         """Twins (b, 3, h, w) and masks (b, 1, h, w) of pairs that share a window size."""
-        normal = _as_float(crop(pixels.images, pairs.rows, pairs.window))
+        normal = pixels.cut(pairs)
         inside = None if pixels.inside is None else crop(pixels.inside[:, None], pairs.rows, pairs.window)[:, 0]
         shape = self._draw_shapes(pairs, inside)
         weight = self._weigh(pairs, shape, inside)
@@ -397,19 +400,19 @@ class PairSynthesis:
 
     def _dtd_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
         assert pixels.textures is not None  # checked on entry
-        return sources.fit_colour(_as_float(crop(pixels.textures, pairs.rows, pairs.window)), pairs.scene)
+        return sources.fit_colour(as_float(crop(pixels.textures, pairs.rows, pairs.window).contiguous()), pairs.scene)
 
     def _procedural_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
         facts = pairs.uniform, pairs.source_keys, pairs.scene, pairs.window
         return sources.procedural_texture(*facts, contrasts=self._range("contrast"))
 
     def _tone_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
-        normal = _as_float(crop(pixels.images, pairs.rows, pairs.window))
+        normal = pixels.cut(pairs)
         facts = pairs.uniform, pairs.source_keys, pairs.scene, pairs.window
         return sources.changed_tone(normal, *facts, contrasts=self._range("contrast"))
 
     def _scramble_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
-        others = _as_float(select(pixels.others, pairs.rows))
+        others = select(pixels.others, pairs.rows)
         return sources.scrambled_patches(others, pairs.uniform, pairs.source_keys, pairs.window, grid=self.patch_grid)
 
     def _shift_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
@@ -461,19 +464,6 @@ class PairSynthesis:
         colours[at] = torch.where(spot[..., None], (before + away).clamp_(0, 1), colours[at])
         weight[at] = torch.where(spot, 1.0, weight[at])
         mask[at] = torch.where(spot, 1.0, mask[at])
-
-
-def _as_float(images: Tensor) -> Tensor:
-    """Turn images of any accepted type and layout into float32 in [0, 1], channel by channel in memory."""
-    return (images / 255 if images.dtype == torch.uint8 else images.float()).contiguous()
-
-
-def _fill(twin: Tensor, images: Tensor) -> None:
-    """Write images into a tensor of the same shape, uint8 ones as 255ths."""
-    if images.dtype == torch.uint8:
-        torch.div(images, 255, out=twin)
-    else:
-        twin.copy_(images)
 
 
 def _draw(uniform: Tensor, weights: list[float]) -> Tensor:
