@@ -100,14 +100,14 @@ def test_inputs_are_left_alone():
     assert all(torch.equal(value, before[key]) for key, value in given.items())
 
 
-@pytest.mark.parametrize("kind", ["blob", "stroke", "patch"])
+@pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("source", SOURCES)
 def test_windows_change_nothing(kind, source, monkeypatch):
     """On a CPU small anomalies are made in windows; elsewhere in the whole image. Both agree."""
     given, plan = batch(12, side=128), draw_plan(4, 0, range(12))
     synthesis = PairSynthesis(**{source: 1.0, kind: 1.0})
     anomalous, mask = make(synthesis, plan, **given)
-    monkeypatch.setattr(PairSynthesis, "_windows", lambda self, pairs: iter([pairs]))
+    monkeypatch.setattr(PairSynthesis, "_windows", lambda self, pairs, pixels: iter([pairs]))
     whole, whole_mask = make(synthesis, plan, **given)
     assert (whole_mask != mask).sum() <= 2  # of 200,000 pixels: rounding at an outline
     assert ((whole - anomalous).abs() > 1e-5).sum() <= 6

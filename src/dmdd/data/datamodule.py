@@ -26,7 +26,7 @@ from dmdd.errors import UserError, check_positive
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
-PAIRS_AT_ONCE = 32  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
+PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 
 
 class PairDataModule(LightningDataModule):
@@ -182,11 +182,7 @@ class PairDataModule(LightningDataModule):
         return self.category.train[self._rows[index]].path
 
     def train_dataloader(self) -> "DataLoader[PlannedBatch] | PairBlocks":
-        """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done.
-
-        Where the networks run on the CPU the pairs of some steps are made together and served step by step; elsewhere
-        ``on_after_batch_transfer`` makes them on the device.
-        """
+        """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done."""
         trainer, dataset = self.trainer, self._ready(self._train)
         if trainer is None:
             raise RuntimeError("the data module serves a trainer")
@@ -200,10 +196,23 @@ class PairDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        share = self.batch_size // trainer.world_size
+        return self.serve(sampler, trainer.strategy.root_device)
+
+    def serve(self, sampler: PairSampler, device: torch.device) -> "DataLoader[PlannedBatch] | PairBlocks":
+        """Serve the batches that a sampler lists.
+
+        Args:
+            sampler: This device's part of each batch.
+            device: Where the networks are. For a CPU the pairs of some steps are made together and served step by step;
+                for another device :meth:`on_after_batch_transfer` makes them there.
+
+        Returns:
+            An iterable of ``PlannedBatch`` or ``PairBatch``, one for each step.
+        """
+        dataset, share = self._ready(self._train), sampler.batch_size // sampler.world_size
         height, width = self.image_size
         at_once = PAIRS_AT_ONCE * 256**2 // (share * height * width)
-        if trainer.strategy.root_device.type != "cpu" or at_once < 2:
+        if device.type != "cpu" or at_once < 2:
             return self._loader(dataset, batch_sampler=sampler)
         blocks = self._loader(dataset, batch_sampler=BlockSampler(sampler, at_once))
         return PairBlocks(blocks, self.make_pairs, share=share, steps=len(sampler))

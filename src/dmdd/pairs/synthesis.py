@@ -39,6 +39,10 @@ class _Pixels:
         """Whole normal images (b, 3, H, W) float32."""
         return as_float(select(self.images, pairs.rows))
 
+    def within(self, pairs: "_Pairs") -> Tensor | None:
+        """Windows (b, h, w) of the foreground."""
+        return None if self.inside is None else crop(self.inside[:, None], pairs.rows, pairs.window)[:, 0]
+
     def cut(self, pairs: "_Pairs") -> Tensor:
         """Windows of normal images (b, 3, h, w) float32, channel by channel in memory."""
         return as_float(crop(self.images, pairs.rows, pairs.window).contiguous())
@@ -59,18 +63,32 @@ class _Pairs:
     kind: Tensor  # (b,) int64, index into MASKS
     parts: Tensor  # (b,) int64, number of blobs or strokes
     reach: Tensor  # (b,) float64, share of the shorter side that the mask reaches from the anchor, at most
+    # On a CPU, Perlin's shapes on whole images (n, H, W), shared by all groups, and each pair's place there (b,).
+    fields: Tensor | None = None
+    field: Tensor | None = None
+
+    def with_fields(self, fields: Tensor, rows: Tensor) -> "_Pairs":
+        """Remember the shapes of some pairs, given by their places among these."""
+        field = torch.zeros(len(self.rows), dtype=torch.int64)
+        field[rows] = torch.arange(len(rows))
+        return replace(self, fields=fields, field=field)
 
     def take(self, rows: Tensor) -> "_Pairs":
         """Select pairs by their places among these, an int64 index on the CPU."""
         at = rows.to(self.rows.device)
         return _Pairs(
-            self.rows[at],
-            self.uniform[at],
-            self.mask_keys[at],
-            self.source_keys[at],
-            self.scene.take(at),
-            self.window.take(at),
-            *(choice[rows] for choice in (self.source, self.kind, self.parts, self.reach)),
+            rows=self.rows[at],
+            uniform=self.uniform[at],
+            mask_keys=self.mask_keys[at],
+            source_keys=self.source_keys[at],
+            scene=self.scene.take(at),
+            window=self.window.take(at),
+            source=self.source[rows],
+            kind=self.kind[rows],
+            parts=self.parts[rows],
+            reach=self.reach[rows],
+            fields=self.fields,
+            field=None if self.field is None else self.field[rows],
         )
 
     def split(self, choice: Tensor) -> Iterator[tuple[int, Tensor, "_Pairs"]]:
@@ -217,9 +235,10 @@ class PairSynthesis:
             dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
             pixels = _Pixels(images, others, textures, inside, dtype)
             # Channels last, as networks want it: converting later would take another pass.
-            twin = as_float(images, dtype).clone(memory_format=torch.channels_last)
+            twin = as_float(images, dtype).contiguous(memory_format=torch.channels_last)
+            twin = twin.clone() if twin.data_ptr() == images.data_ptr() else twin
             mask = torch.zeros_like(images[:, :1], dtype=dtype)
-            for pairs in self._windows(self._decide(plan, pixels)):
+            for pairs in self._windows(self._decide(plan, pixels), pixels):
                 part, part_mask = self._make(pixels, pairs)
                 paste(twin, part, pairs.rows, pairs.window)
                 paste(mask, part_mask, pairs.rows, pairs.window)
@@ -292,24 +311,39 @@ class PairSynthesis:
         reaches = torch.stack([torch.full_like(blob, 2.0), blob + several, stroke + several, patch])
         return reaches.gather(0, kind[None])[0]
 
-    def _windows(self, pairs: _Pairs) -> Iterator[_Pairs]:
+    def _windows(self, pairs: _Pairs, pixels: _Pixels) -> Iterator[_Pairs]:
         """Group pairs by the window they need: a quarter, half or three quarters of the shorter side, or the image."""
         if pairs.rows.device.type != "cpu":
             # More, smaller groups would cost a GPU more in launches than they save in work.
             yield pairs
             return
-        needed = 2 * (pairs.reach + _MARGIN_PX / pairs.window.side)
-        for quarters, _, group in pairs.split((needed * 4).ceil().long().clamp_(1, 4)):
+        centre, needed = pairs.scene.anchor.clone(), 2 * pairs.reach
+        noisy = torch.nonzero(pairs.kind == MASKS.index("perlin"))[:, 0]
+        if len(noisy):
+            # How far noise reaches is known when it is there.
+            fields = [self._perlin_shape(part, pixels.within(part)) for part in _chunks(pairs.take(noisy))]
+            pairs = pairs.with_fields(torch.cat(fields), noisy)
+            centre[noisy], needed[noisy] = self._frame(pairs.take(noisy), pixels)
+        needed += 2 * _MARGIN_PX / pairs.window.side
+        for quarters, at, group in pairs.split((needed * 4).ceil().long().clamp_(1, 4)):
             side = -(-quarters * group.window.side // 4)
-            windows = group.window if quarters == 4 else group.window.around(group.scene.anchor, side)
-            group, length = replace(group, window=windows), max(1, _CHUNK_PX // math.prod(windows.size))
-            for rows in torch.arange(len(group.rows)).split(length):
-                yield group if len(rows) == len(group.rows) else group.take(rows)
+            window = group.window if quarters == 4 else group.window.around(centre[at], side)
+            yield from _chunks(replace(group, window=window))
+
+    def _frame(self, pairs: _Pairs, pixels: _Pixels) -> tuple[Tensor, Tensor]:
+        """Middle (b, 2), px, and longer side (b,), share of the shorter side of the image, of what noise fills."""
+        assert pairs.fields is not None
+        filled, inside = pairs.fields > -0.5, pixels.within(pairs)  # the weight is zero elsewhere
+        if inside is not None:
+            filled &= inside
+        # The anchor too, where a spot may have to be written.
+        ends = [_ends(filled.any(3 - axis), pairs.scene.anchor[:, axis - 1]) for axis in (1, 2)]
+        low, high = (torch.stack(places, dim=1) for places in zip(*ends, strict=True))
+        return (low + high) / 2, (high - low).amax(1).double() / pairs.window.side
 
     def _make(self, pixels: _Pixels, pairs: _Pairs) -> tuple[Tensor, Tensor]:
         """Twins (b, 3, h, w) and masks (b, 1, h, w) of pairs that share a window size."""
-        normal = pixels.cut(pairs)
-        inside = None if pixels.inside is None else crop(pixels.inside[:, None], pairs.rows, pairs.window)[:, 0]
+        normal, inside = pixels.cut(pairs), pixels.within(pairs)
         shape = self._draw_shapes(pairs, inside)
         weight = self._weigh(pairs, shape, inside)
         # Clamped before the blend: a mean of two values in [0, 1] stays there, and where the weight is zero the normal
@@ -371,6 +405,8 @@ class PairSynthesis:
         return masks.between(pairs.uniform[:, Column.SIZE], *self._range("radius")) * pairs.window.side
 
     def _perlin_shape(self, pairs: _Pairs, inside: Tensor | None) -> Tensor:
+        if pairs.fields is not None and pairs.field is not None:
+            return crop(pairs.fields[:, None], pairs.field, pairs.window)[:, 0]
         uniform, keys, window = pairs.uniform, pairs.mask_keys, pairs.window
         if self.threshold is not None:
             return masks.classic_shape(uniform, keys, window, threshold=self.threshold, rotate=self.rotate)
@@ -470,6 +506,21 @@ def _draw(uniform: Tensor, weights: list[float]) -> Tensor:
     """Draw indices (B,) by weights from uniforms (B,)."""
     edges = torch.tensor(weights, dtype=torch.float64).cumsum(0)
     return torch.searchsorted(edges, uniform * edges[-1], right=True)
+
+
+def _chunks(pairs: _Pairs) -> Iterator[_Pairs]:
+    """Split pairs into as many at a time as a CPU's cache has room for."""
+    length = max(1, _CHUNK_PX // math.prod(pairs.window.size))
+    for rows in torch.arange(len(pairs.rows)).split(length):
+        yield pairs if len(rows) == len(pairs.rows) else pairs.take(rows)
+
+
+def _ends(filled: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last place (b,) float32 of (b, n) that is filled, or is the anchor's (b,)."""
+    places = torch.arange(filled.shape[1], dtype=torch.float32)
+    low = torch.where(filled, places, torch.inf).amin(1)
+    high = torch.where(filled, places, -torch.inf).amax(1)
+    return torch.minimum(low, anchor), torch.maximum(high, anchor)
 
 
 def _join_parts(draw: Callable[[_Pairs, int], Tensor], pairs: _Pairs) -> Tensor:

@@ -40,7 +40,7 @@ class FeatureCache:
         """
         count = len(images)
         if self.images and bool(self._known[indices].all()):
-            return [level[indices.to(level.device)] for level in self._levels], teacher(more)
+            return [_rows(level, indices.to(level.device)) for level in self._levels], teacher(more)
         images = (images / 255).contiguous(memory_format=torch.channels_last)
         if not self.images:
             # All through the teacher in one batch: half the launches.
@@ -65,3 +65,8 @@ class FeatureCache:
         for level, feature in zip(self._levels, features, strict=True):
             level[indices.to(level.device)] = feature
         self._known[indices] = True
+
+
+def _rows(level: Tensor, index: Tensor) -> Tensor:
+    """Select rows that are channels last, each in one piece: indexing by a tensor would go element by element."""
+    return level.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
