@@ -75,7 +75,7 @@ def seconds_each(function: Callable[[], object], repeats: int, device: str) -> l
 
 
 def inputs(batch: int, size: int) -> dict[str, torch.Tensor]:
-    """Generate normal images with a part on plain ground, its foreground, and textures."""
+    """Generate normal images with a part on plain ground, its foreground, and textures: bytes, as in training."""
     generator = torch.Generator().manual_seed(0)
     images = torch.full((batch, 3, size, size), 0.7)
     part = slice(size // 5, 4 * size // 5)
@@ -85,6 +85,9 @@ def inputs(batch: int, size: int) -> dict[str, torch.Tensor]:
     foreground = torch.zeros(batch, 1, size, size, dtype=torch.bool)
     foreground[:, :, part, part] = True
     textures = torch.rand(batch, 3, size, size, generator=generator)
+    images, textures = (
+        (255 * t).round().to(torch.uint8).contiguous(memory_format=torch.channels_last) for t in (images, textures)
+    )
     return {"images": images, "others": images.roll(1, 0), "foreground": foreground, "textures": textures}
 
 
@@ -125,7 +128,7 @@ def measure_numpy(batch: int, size: int, repeats: int) -> dict[str, Any]:
     """Milliseconds per pair of the per-image recipe, its textures decoded beforehand at 640 px, DTD's size."""
     rng = np.random.default_rng(0)
     given = inputs(batch, size)
-    images = given["images"].permute(0, 2, 3, 1).contiguous().numpy()
+    images = given["images"].permute(0, 2, 3, 1).contiguous().numpy().astype(np.float32) / 255
     foreground = given["foreground"][:, 0].numpy()
     textures = rng.integers(0, 256, (4, 640, 640, 3), np.uint8)
 

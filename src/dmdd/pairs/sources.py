@@ -177,6 +177,6 @@ def fit_colour(textures: Tensor, scene: Scene) -> Tensor:
     """Take the colour out of (b, 3, h, w) textures that go into grey images."""
     # Asking is free on a CPU only, where the answer saves a tenth of the whole pair.
     if scene.grey.device.type == "cpu" and not scene.grey.any():
-        return textures.clone()
+        return textures
     # Not `where`: selecting by a mask takes three times as long on a CPU.
     return torch.lerp(textures, textures.mean(1, keepdim=True), scene.grey.float()[:, None, None, None])
