@@ -70,7 +70,7 @@ def test_pairs_are_the_same_made_for_several_steps_at_once_or_step_by_step(demo_
     together = pairs(make(demo_category, max_steps=11))
     planned = list(make(demo_category, max_steps=11, device="cuda").train_dataloader())  # made after the transfer
     assert (len(together), len(planned)) == (11, 11)
-    monkeypatch.setattr(datamodule, "PAIRS_AT_ONCE", 1)  # 4 steps of 4 pairs of 64 x 64 px
+    monkeypatch.setattr(datamodule, "STEPS_AT_ONCE", 3)
     few = pairs(make(demo_category, max_steps=11))
     for step, batch in enumerate(planned):
         assert equal(make(demo_category).make_pairs(batch), together[step])

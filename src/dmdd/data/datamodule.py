@@ -27,6 +27,7 @@ from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
 PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
+STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
 
 
 class PairDataModule(LightningDataModule):
@@ -211,7 +212,7 @@ class PairDataModule(LightningDataModule):
         """
         dataset, share = self._ready(self._train), sampler.batch_size // sampler.world_size
         height, width = self.image_size
-        at_once = PAIRS_AT_ONCE * 256**2 // (share * height * width)
+        at_once = min(STEPS_AT_ONCE, PAIRS_AT_ONCE * 256**2 // (share * height * width))
         if device.type != "cpu" or at_once < 2:
             return self._loader(dataset, batch_sampler=sampler)
         blocks = self._loader(dataset, batch_sampler=BlockSampler(sampler, at_once))
@@ -277,7 +278,8 @@ class PairDataModule(LightningDataModule):
         """
         if not isinstance(batch, PlannedBatch):
             return batch
-        pairs = self.make_pairs(batch)
+        with _one_thread(batch.images.device):
+            pairs = self.make_pairs(batch)
         if self.trainer is not None and self.trainer.training:
             return pairs
         return as_evaluation(pairs)
@@ -291,14 +293,13 @@ class PairDataModule(LightningDataModule):
         Returns:
             Pairs on the same device.
         """
-        with _one_thread(batch.images.device):
-            anomalous, mask = self.synthesis(
-                batch.images,
-                batch.plan,
-                others=batch.others,
-                foreground=batch.foreground,
-                textures=batch.textures if len(batch.textures) else None,
-            )
+        anomalous, mask = self.synthesis(
+            batch.images,
+            batch.plan,
+            others=batch.others,
+            foreground=batch.foreground,
+            textures=batch.textures if len(batch.textures) else None,
+        )
         return PairBatch(batch.images, anomalous, mask, batch.indices)
 
 
@@ -348,11 +349,7 @@ def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """Work on one thread on the CPU.
-
-    The synthesis is many small operations, where a second thread waits more than it works; and with one thread their
-    rounding does not depend on how many cores a machine has.
-    """
+    """Work on one thread on the CPU: in a small batch a second one waits more than it works."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield
