@@ -88,7 +88,7 @@ def crop(images: Tensor, rows: Tensor, window: Window) -> Tensor:
 
 def paste(images: Tensor, windows: Tensor, rows: Tensor, window: Window) -> None:
     """Write (b, C, h, w) windows back into a batch (B, C, H, W): the reverse of `crop`."""
-    if window.is_whole and images.is_cuda:
+    if window.is_whole and images.device.type != "cpu":
         images.index_copy_(0, rows, windows)
         return
     for (row, where), content in zip(_slices(rows, window), windows, strict=True):
