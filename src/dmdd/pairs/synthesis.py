@@ -1,6 +1,5 @@
 """Anomalous twins of a batch of normal images."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -8,9 +7,10 @@ import torch
 from torch import Tensor
 
 from dmdd.pairs import masks, sources, structure
+from dmdd.pairs.group import Pairs, Pixels, chunks
 from dmdd.pairs.hashing import key_from_uniform
 from dmdd.pairs.plan import PLAN_LENGTH, Column
-from dmdd.pairs.scene import Scene, coarse, survey
+from dmdd.pairs.scene import coarse, survey
 from dmdd.pairs.window import Window, as_float, crop, paste, select
 
 TEXTURE_SOURCES = ("dtd", "procedural", "tone", "scramble")
@@ -21,81 +21,7 @@ MASKS = ("perlin", "blob", "stroke", "patch")
 _SMALLEST_FOREGROUND = 1e-3  # share of the image; less is an estimation failure and the whole image is used instead
 _FALLBACK_RADIUS = 0.02  # share of the shorter side: 5 px at 256 px, an area of 0.12 %
 _FALLBACK_CHANGE = 0.25
-_CHUNK_PX = 8 * 256**2  # pixels of a plane that a CPU works on in one go: more would leave its cache at every pass
 _MARGIN_PX = 4  # around a mask's reach: soft edges, rounding and the fallback spot's neighbourhood
-
-
-@dataclass(frozen=True)
-class _Pixels:
-    """The pixels of one call, on the images' device."""
-
-    images: Tensor  # (B, 3, H, W), as given: only what is worked on is converted
-    others: Tensor
-    textures: Tensor | None
-    inside: Tensor | None  # (B, H, W) bool
-    dtype: torch.dtype  # of the twins
-
-    def some(self, pairs: "_Pairs") -> Tensor:
-        """Whole normal images (b, 3, H, W) float32."""
-        return as_float(select(self.images, pairs.rows))
-
-    def within(self, pairs: "_Pairs") -> Tensor | None:
-        """Windows (b, h, w) of the foreground."""
-        return None if self.inside is None else crop(self.inside[:, None], pairs.rows, pairs.window)[:, 0]
-
-    def cut(self, pairs: "_Pairs") -> Tensor:
-        """Windows of normal images (b, 3, h, w) float32, channel by channel in memory."""
-        return as_float(crop(self.images, pairs.rows, pairs.window).contiguous())
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """What is decided about some pairs; tensors on the images' device except where said."""
-
-    rows: Tensor  # (b,) int64: their places in the batch
-    uniform: Tensor  # (b, PLAN_LENGTH) float32
-    mask_keys: Tensor  # (b,) int64
-    source_keys: Tensor
-    scene: Scene
-    window: Window
-    # On the CPU, so that selecting pairs by kind never waits for the device.
-    source: Tensor  # (b,) int64, index into SOURCES
-    kind: Tensor  # (b,) int64, index into MASKS
-    parts: Tensor  # (b,) int64, number of blobs or strokes
-    reach: Tensor  # (b,) float64, share of the shorter side that the mask reaches from the anchor, at most
-    # On a CPU, Perlin's shapes on whole images (n, H, W), shared by all groups, and each pair's place there (b,).
-    fields: Tensor | None = None
-    field: Tensor | None = None
-
-    def with_fields(self, fields: Tensor, rows: Tensor) -> "_Pairs":
-        """Remember the shapes of some pairs, given by their places among these."""
-        field = torch.zeros(len(self.rows), dtype=torch.int64)
-        field[rows] = torch.arange(len(rows))
-        return replace(self, fields=fields, field=field)
-
-    def take(self, rows: Tensor) -> "_Pairs":
-        """Select pairs by their places among these, an int64 index on the CPU."""
-        at = rows.to(self.rows.device)
-        return _Pairs(
-            rows=self.rows[at],
-            uniform=self.uniform[at],
-            mask_keys=self.mask_keys[at],
-            source_keys=self.source_keys[at],
-            scene=self.scene.take(at),
-            window=self.window.take(at),
-            source=self.source[rows],
-            kind=self.kind[rows],
-            parts=self.parts[rows],
-            reach=self.reach[rows],
-            fields=self.fields,
-            field=None if self.field is None else self.field[rows],
-        )
-
-    def split(self, choice: Tensor) -> Iterator[tuple[int, Tensor, "_Pairs"]]:
-        """Go through the values of a choice, with the places of the pairs that have it, and these pairs."""
-        for value in choice.unique().tolist():
-            at = torch.nonzero(choice == value)[:, 0]
-            yield value, at.to(self.rows.device), self if len(at) == len(choice) else self.take(at)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +159,7 @@ class PairSynthesis:
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             inside = self._inside(foreground)
             dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
-            pixels = _Pixels(images, others, textures, inside, dtype)
+            pixels = Pixels(images, others, textures, inside, dtype)
             # Channels last, as networks want it: converting later would take another pass.
             twin = as_float(images, dtype).contiguous(memory_format=torch.channels_last)
             twin = twin.clone() if twin.data_ptr() == images.data_ptr() else twin
@@ -274,7 +200,7 @@ class PairSynthesis:
             return foreground
         return foreground | failed[:, None, None]
 
-    def _decide(self, plan: Tensor, pixels: _Pixels) -> _Pairs:
+    def _decide(self, plan: Tensor, pixels: Pixels) -> Pairs:
         device = pixels.images.device
         source = _draw(plan[:, Column.SOURCE], [getattr(self, name) for name in SOURCES])
         kind = _draw(plan[:, Column.MASK], [getattr(self, name) for name in MASKS])
@@ -287,7 +213,7 @@ class PairSynthesis:
         parts = masks.count_parts(plan).masked_fill(structural, 1)
         uniform = plan.float().to(device)
         anchor = uniform[:, Column.ANCHOR]
-        return _Pairs(
+        return Pairs(
             rows=torch.arange(len(plan), device=device),
             uniform=uniform,
             mask_keys=key_from_uniform(plan[:, Column.MASK_KEY]).to(device),
@@ -311,7 +237,7 @@ class PairSynthesis:
         reaches = torch.stack([torch.full_like(blob, 2.0), blob + several, stroke + several, patch])
         return reaches.gather(0, kind[None])[0]
 
-    def _windows(self, pairs: _Pairs, pixels: _Pixels) -> Iterator[_Pairs]:
+    def _windows(self, pairs: Pairs, pixels: Pixels) -> Iterator[Pairs]:
         """Group pairs by the window they need: a quarter, half or three quarters of the shorter side, or the image."""
         if pairs.rows.device.type != "cpu":
             # More, smaller groups would cost a GPU more in launches than they save in work.
@@ -321,16 +247,16 @@ class PairSynthesis:
         noisy = torch.nonzero(pairs.kind == MASKS.index("perlin"))[:, 0]
         if len(noisy):
             # How far noise reaches is known when it is there.
-            fields = [self._perlin_shape(part, pixels.within(part)) for part in _chunks(pairs.take(noisy))]
+            fields = [self._perlin_shape(part, pixels.within(part)) for part in chunks(pairs.take(noisy))]
             pairs = pairs.with_fields(torch.cat(fields), noisy)
             centre[noisy], needed[noisy] = self._frame(pairs.take(noisy), pixels)
         needed += 2 * _MARGIN_PX / pairs.window.side
         for quarters, at, group in pairs.split((needed * 4).ceil().long().clamp_(1, 4)):
             side = -(-quarters * group.window.side // 4)
             window = group.window if quarters == 4 else group.window.around(centre[at], side)
-            yield from _chunks(replace(group, window=window))
+            yield from chunks(replace(group, window=window))
 
-    def _frame(self, pairs: _Pairs, pixels: _Pixels) -> tuple[Tensor, Tensor]:
+    def _frame(self, pairs: Pairs, pixels: Pixels) -> tuple[Tensor, Tensor]:
         """Middle (b, 2), px, and longer side (b,), share of the shorter side of the image, of what noise fills."""
         assert pairs.fields is not None
         filled, inside = pairs.fields > -0.5, pixels.within(pairs)  # the weight is zero elsewhere
@@ -342,7 +268,7 @@ class PairSynthesis:
         low, high = (torch.stack(places, dim=1) for places in zip(*ends, strict=True))
         return (low + high) / 2, (high - low).amax(1).double() / pairs.window.side
 
-    def _make(self, pixels: _Pixels, pairs: _Pairs) -> tuple[Tensor, Tensor]:
+    def _make(self, pixels: Pixels, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Twins (b, 3, h, w) and masks (b, 1, h, w) of pairs that share a window size."""
         normal, inside = pixels.cut(pairs), pixels.within(pairs)
         shape = self._draw_shapes(pairs, inside)
@@ -357,7 +283,7 @@ class PairSynthesis:
         twin = torch.lerp(normal, painted, weight.mul_(mask)[:, None], out=painted)
         return twin.to(pixels.dtype), mask[:, None].to(pixels.dtype)
 
-    def _draw_shapes(self, pairs: _Pairs, inside: Tensor | None) -> Tensor:
+    def _draw_shapes(self, pairs: Pairs, inside: Tensor | None) -> Tensor:
         """Signed fields (b, h, w), positive inside the mask."""
         shape = torch.empty(len(pairs.rows), *pairs.window.size, device=pairs.rows.device)
         for kind, at, group in pairs.split(pairs.kind):
@@ -368,7 +294,7 @@ class PairSynthesis:
             shape.index_copy_(0, at, drawn)
         return shape
 
-    def _weigh(self, pairs: _Pairs, shape: Tensor, inside: Tensor | None) -> Tensor:
+    def _weigh(self, pairs: Pairs, shape: Tensor, inside: Tensor | None) -> Tensor:
         """Turn signed fields into the source's share (b, h, w) in [0, 1]: hard, or fading inwards."""
         structural = pairs.source >= len(TEXTURE_SOURCES)
         if self.soft_edges:
@@ -385,14 +311,14 @@ class PairSynthesis:
             weight *= inside.float()
         return weight.mul_(self._opacity(pairs)[:, None, None])
 
-    def _opacity(self, pairs: _Pairs) -> Tensor:
+    def _opacity(self, pairs: Pairs) -> Tensor:
         """Share (b,) of the source in the blend."""
         share = torch.full(pairs.kind.shape, self.blend_max)
         share[pairs.kind == MASKS.index("stroke")] = self.blend_max / 3
         share[pairs.source >= len(TEXTURE_SOURCES)] = 0
         return 1 - share.to(pairs.rows.device) * pairs.uniform[:, Column.BLEND]
 
-    def _paint(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _paint(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         """What covers the normal images: (b, 3, h, w) float32."""
         painted = torch.empty(len(pairs.rows), 3, *pairs.window.size, device=pairs.rows.device)
         for source, at, group in pairs.split(pairs.source):
@@ -403,10 +329,10 @@ class PairSynthesis:
             painted.index_copy_(0, at, own)
         return painted
 
-    def _radius_px(self, pairs: _Pairs) -> Tensor:
+    def _radius_px(self, pairs: Pairs) -> Tensor:
         return masks.between(pairs.uniform[:, Column.SIZE], *self._range("radius")) * pairs.window.side
 
-    def _perlin_shape(self, pairs: _Pairs, inside: Tensor | None) -> Tensor:
+    def _perlin_shape(self, pairs: Pairs, inside: Tensor | None) -> Tensor:
         if pairs.fields is not None and pairs.field is not None:
             return crop(pairs.fields[:, None], pairs.field, pairs.window)[:, 0]
         uniform, keys, window = pairs.uniform, pairs.mask_keys, pairs.window
@@ -417,52 +343,52 @@ class PairSynthesis:
         area, anchor = self._range("area"), pairs.scene.anchor
         return masks.area_shape(uniform, keys, anchor, inside, area_range=area, rotate=self.rotate)
 
-    def _blob_shape(self, pairs: _Pairs, inside: Tensor | None) -> Tensor:
-        def draw(few: _Pairs, part: int) -> Tensor:
+    def _blob_shape(self, pairs: Pairs, inside: Tensor | None) -> Tensor:
+        def draw(few: Pairs, part: int) -> Tensor:
             place = few.scene.anchor, few.window
             return masks.blob_shape(few.uniform, few.mask_keys, *place, radii=self._range("radius"), part=part)
 
         return _join_parts(draw, pairs)
 
-    def _stroke_shape(self, pairs: _Pairs, inside: Tensor | None) -> Tensor:
+    def _stroke_shape(self, pairs: Pairs, inside: Tensor | None) -> Tensor:
         widths, lengths = self._range("width"), self._range("length")
 
-        def draw(few: _Pairs, part: int) -> Tensor:
+        def draw(few: Pairs, part: int) -> Tensor:
             place = few.scene.anchor, few.window
             return masks.stroke_shape(few.uniform, few.mask_keys, *place, widths=widths, lengths=lengths, part=part)
 
         return _join_parts(draw, pairs)
 
-    def _patch_shape(self, pairs: _Pairs, inside: Tensor | None) -> Tensor:
+    def _patch_shape(self, pairs: Pairs, inside: Tensor | None) -> Tensor:
         return masks.rectangle_shape(pairs.uniform, pairs.scene.anchor, pairs.window, radii=self._range("radius"))
 
-    def _dtd_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _dtd_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         assert pixels.textures is not None  # checked on entry
         return sources.fit_colour(as_float(crop(pixels.textures, pairs.rows, pairs.window).contiguous()), pairs.scene)
 
-    def _procedural_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _procedural_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         facts = pairs.uniform, pairs.source_keys, pairs.scene, pairs.window
         return sources.procedural_texture(*facts, contrasts=self._range("contrast"))
 
-    def _tone_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _tone_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         normal = pixels.cut(pairs)
         facts = pairs.uniform, pairs.source_keys, pairs.scene, pairs.window
         return sources.changed_tone(normal, *facts, contrasts=self._range("contrast"))
 
-    def _scramble_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _scramble_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         others = select(pixels.others, pairs.rows)
         return sources.scrambled_patches(others, pairs.uniform, pairs.source_keys, pairs.window, grid=self.patch_grid)
 
-    def _shift_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _shift_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         lengths_px = (self.move_min * pairs.window.side, self.move_max * pairs.window.side)
         motion = structure.shift_motion(pairs.uniform, pairs.source_keys, lengths_px)
         return structure.resample(pixels.some(pairs), pairs.scene.anchor, *motion, None, pairs.window)
 
-    def _missing_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _missing_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         motion = structure.missing_motion(pairs.uniform, pairs.scene, self._radius_px(pairs))
         return structure.resample(pixels.some(pairs), pairs.scene.anchor, *motion, None, pairs.window)
 
-    def _warp_source(self, pixels: _Pixels, pairs: _Pairs, shape: Tensor) -> Tensor:
+    def _warp_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         radius = self._radius_px(pairs)
         depth = (shape / (0.8 * radius)[:, None, None]).clamp_(0, 1)
         motion = structure.warp_motion(pairs.uniform, pairs.source_keys, radius)
@@ -477,7 +403,7 @@ class PairSynthesis:
         return _dilate(visible, 2).float().mul_(weight.sign())
 
     def _rescue(
-        self, pairs: _Pairs, inside: Tensor | None, normal: Tensor, painted: Tensor, weight: Tensor, mask: Tensor
+        self, pairs: Pairs, inside: Tensor | None, normal: Tensor, painted: Tensor, weight: Tensor, mask: Tensor
     ) -> None:
         """Where a mask came out too small, write a small bright or dark spot at the anchor into the last three."""
         height, width = pairs.window.image_size
@@ -510,13 +436,6 @@ def _draw(uniform: Tensor, weights: list[float]) -> Tensor:
     return torch.searchsorted(edges, uniform * edges[-1], right=True)
 
 
-def _chunks(pairs: _Pairs) -> Iterator[_Pairs]:
-    """Split pairs into as many at a time as a CPU's cache has room for."""
-    length = max(1, _CHUNK_PX // math.prod(pairs.window.size))
-    for rows in torch.arange(len(pairs.rows)).split(length):
-        yield pairs if len(rows) == len(pairs.rows) else pairs.take(rows)
-
-
 def _ends(filled: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
     """First and last place (b,) float32 of (b, n) that is filled (not zero), or is the anchor's (b,)."""
     places = torch.arange(filled.shape[1], dtype=torch.float32)
@@ -525,7 +444,7 @@ def _ends(filled: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
     return torch.minimum(low, anchor), torch.maximum(high, anchor)
 
 
-def _join_parts(draw: Callable[[_Pairs, int], Tensor], pairs: _Pairs) -> Tensor:
+def _join_parts(draw: Callable[[Pairs, int], Tensor], pairs: Pairs) -> Tensor:
     """Union (b, h, w) of the one to three parts of each pair; later parts only where a pair has them."""
     union = draw(pairs, 0)
     for part in range(1, masks.MOST_PARTS):
