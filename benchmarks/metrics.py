@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAUROC
 
@@ -109,7 +110,7 @@ def with_sort(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, 
     overlap = np.cumsum(share.ravel()[order], dtype=np.float64)[last] / n_regions
     fp = rank - tp
     result = {
-        "pixel_auroc": float(np.trapezoid(np.append(0, tp), np.append(0, fp)) / (tp[-1] * fp[-1])),
+        "pixel_auroc": float(trapezoid(np.append(0, tp), np.append(0, fp)) / (tp[-1] * fp[-1])),
         "pixel_ap": float(np.sum(np.diff(tp, prepend=0) * tp / rank) / tp[-1]),
         "pixel_f1_max": float((2 * tp / (rank + tp[-1])).max()),
     }
@@ -117,7 +118,7 @@ def with_sort(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, 
     for name, limit in (("aupro_30", 0.3), ("aupro_5", 0.05)):
         inside = x < limit
         xs, ys = np.append(x[inside], limit), np.append(y[inside], np.interp(limit, x, y))
-        result[name] = float(np.trapezoid(ys, xs) / limit)
+        result[name] = float(trapezoid(ys, xs) / limit)
     return result
 
 

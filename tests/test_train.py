@@ -277,6 +277,8 @@ BAD_INPUT = [
     (["category=plate", "data_dir=nowhere"], r"no data folder .*nowhere"),
     (["category=plate", "trainer.devices=4096"], r"trainer.devices=4096, but this machine has \d+ CPU core"),
     (["category=plate", "trainer.devices=0"], r"trainer.devices=0: give a number from 1"),
+    (["category=plate", "+trainer.accumulate_grad_batches=2"], r"trainer.accumulate_grad_batches=2: a stage has "),
+    (["category=plate", "+trainer.max_time=00:00:01:00"], r"trainer.max_time=00:00:01:00: a stage has "),
     (["category=plate", "trainer.accelerator=gpu"], r"no CUDA GPU is visible"),
     (["category=plate", "batch_size=0"], r"batch_size=0: give a positive whole number"),
     (["category=plate", "seed=-1"], r"seed=-1: give a whole number from 0"),

@@ -6,10 +6,11 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -31,6 +32,27 @@ def resolve_accelerator(accelerator: str) -> str:
     if accelerator == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return "gpu" if accelerator == "cuda" else accelerator
+
+
+STEP_COUNTERS = ("accumulate_grad_batches", "limit_train_batches", "overfit_batches", "max_epochs", "max_time")
+"""Arguments of a trainer that change how many batches a stage sees; a stage here is its steps, one batch each."""
+
+
+def check_steps(trainer: Mapping[str, Any]) -> None:
+    """Refuse arguments that would end a stage early or show it batches twice.
+
+    Args:
+        trainer: The arguments of ``lightning.Trainer``.
+
+    Raises:
+        UserError: One of ``STEP_COUNTERS`` is among them.
+    """
+    for name in STEP_COUNTERS:
+        if trainer.get(name) is not None and not (name == "accumulate_grad_batches" and trainer[name] == 1):
+            raise UserError(
+                f"trainer.{name}={trainer[name]}: a stage has as many batches as distillation.steps or "
+                "segmentation_training.steps say; set these, or batch_size"
+            )
 
 
 def check_devices(devices: object, accelerator: str, batch_size: int) -> int:

@@ -62,6 +62,7 @@ def train(config: Any) -> Any:
     check_files(read_category(config).test)
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
+    runtime.check_steps(config.trainer)
     if config.launcher.claim_gpu:
         runtime.claim_gpu()
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
