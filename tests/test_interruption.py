@@ -240,5 +240,10 @@ def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
     with pytest.raises(UserError, match=r"no GPU of 5, GPU-7 became free; start fewer jobs"):
         runtime.claim_gpu(wait_s=0)
+    runtime.claim_gpu(runs_per_gpu=2, wait_s=0)  # a second place on the first
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(runtime, "_claimed", None)
     runtime.claim_gpu(wait_s=0)  # none to claim
+    with pytest.raises(UserError, match=r"launcher.runs_per_gpu"):
+        runtime.claim_gpu(runs_per_gpu=0, wait_s=0)

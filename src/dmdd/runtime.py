@@ -1,6 +1,7 @@
 """What depends on the machine: devices, precision, and what a result records about both."""
 
 import ctypes
+import itertools
 import os
 import platform
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from dmdd.errors import UserError
+from dmdd.errors import UserError, check_positive
 
 RECORDED_PACKAGES = ("dmdd", "torch", "torchvision", "lightning", "timm", "torchmetrics", "albumentations", "numpy")
 
@@ -213,18 +214,22 @@ def locked(folder: Path) -> Iterator[None]:
 _claimed: FileLock | None = None
 
 
-def claim_gpu(*, wait_s: float = 600) -> None:
-    """Take one GPU for this process alone, as a worker of a sweep; without GPUs do nothing.
+def claim_gpu(*, runs_per_gpu: int = 1, wait_s: float = 600) -> None:
+    """Take one GPU, or a share of one, for this process, as a worker of a sweep; without GPUs do nothing.
 
-    Each worker process keeps the first GPU it gets: CUDA cannot move to another one later. The lock ends with it.
+    Each worker process keeps the first GPU it gets: CUDA cannot move to another one later. The lock ends with it. The
+    workers spread over all GPUs before two of them share one.
 
     Args:
+        runs_per_gpu: How many workers may share a GPU. With two, one trains while the other reads images, computes
+            metrics or writes pictures.
         wait_s: How long to wait for a GPU to become free.
 
     Raises:
-        UserError: None became free.
+        UserError: None became free, or ``runs_per_gpu`` is not positive.
     """
     global _claimed
+    check_positive("launcher.runs_per_gpu", runs_per_gpu)
     if _claimed is not None:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -235,8 +240,8 @@ def claim_gpu(*, wait_s: float = 600) -> None:
     folder.mkdir(exist_ok=True)
     end = time.monotonic() + wait_s
     while True:
-        for name in names:
-            lock = FileLock(folder / f"{name.replace('/', '_')}.lock", blocking=False)
+        for place, name in itertools.product(range(runs_per_gpu), names):
+            lock = FileLock(folder / f"{name.replace('/', '_')}.{place}.lock", blocking=False)
             try:
                 lock.acquire()
             except Timeout:

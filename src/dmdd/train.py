@@ -64,7 +64,7 @@ def train(config: Any) -> Any:
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
     runtime.check_steps(config.trainer)
     if config.launcher.claim_gpu:
-        runtime.claim_gpu()
+        runtime.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu)
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
     devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
     if devices > 1:
