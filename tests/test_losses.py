@@ -118,6 +118,12 @@ def test_masks_of_levels_are_those_of_each_level_alone():
         assert torch.equal(found, level_mask(mask, size)[:, 0])
 
 
+@pytest.mark.parametrize("size", [(24, 40), (5, 7), (12, 7), (48, 80)])
+def test_level_mask_is_the_maximum_of_each_cell(size):
+    mask = (torch.rand(2, 1, 48, 80, generator=torch.Generator().manual_seed(0)) > 0.97).float()
+    assert torch.equal(level_mask(mask, size), torch.nn.functional.adaptive_max_pool2d(mask, size))
+
+
 def test_level_mask_keeps_a_single_pixel():
     mask = torch.zeros(1, 1, 8, 8)
     mask[0, 0, 5, 2] = 1
