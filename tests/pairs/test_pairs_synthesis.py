@@ -170,6 +170,21 @@ def test_mask_kinds_have_one_to_three_parts():
     assert shares[3] < 0.1
 
 
+def test_gathered_noise_is_of_equal_area_and_nearer_together():
+    plan, given = draw_plan(0, 0, range(200)), batch(200)
+
+    def areas_and_spreads(gathered: float) -> tuple[Tensor, Tensor]:
+        synthesis = PairSynthesis(procedural=1, perlin=1, gathered=gathered, min_change=0, soft_edges=False)
+        _, mask = make(synthesis, plan, **dict(given))
+        places = [torch.nonzero(row[0]).float() for row in mask]
+        return mask.flatten(1).sum(1), torch.stack([(place - place.mean(0)).norm(dim=1).mean() for place in places])
+
+    (area, spread), (near_area, near_spread), (_, some_spread) = map(areas_and_spreads, (0.0, 1.0, 0.5))
+    assert (near_area / area).median() == pytest.approx(1, abs=0.1)
+    assert (near_spread / spread).median() < 0.7
+    assert 60 < (some_spread == near_spread).sum() < 140  # half of them each
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_empty_rate(rate):
     synthesis = PairSynthesis(procedural=1, blob=1, empty_rate=rate)
@@ -314,6 +329,7 @@ def test_crop_and_paste_are_inverse():
         ({"tone": 1, "blob": 1, "blend_max": 1.0}, r"blend_max must lie in \[0, 1\), got 1.0"),
         ({"tone": 1, "blob": 1, "min_change": -0.1}, r"min_change must lie in \[0, 1\)"),
         ({"tone": 1, "blob": 1, "empty_rate": 1.5}, r"empty_rate must lie in \[0, 1\]"),
+        ({"tone": 1, "blob": 1, "gathered": -0.1}, r"gathered must lie in \[0, 1\]"),
         ({"tone": 1, "blob": 1, "radius_min": 0.5}, "0 < radius_min <= radius_max <= 1 must hold, got 0.5 and 0.12"),
         ({"tone": 1, "blob": 1, "patch_grid": 0}, "patch_grid must be at least 1"),
     ],

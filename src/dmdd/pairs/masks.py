@@ -85,9 +85,16 @@ def _px_per_unit(scales: Tensor, window: Window) -> Tensor:
 
 
 def area_shape(
-    uniform: Tensor, keys: Tensor, anchor: Tensor, inside: Tensor, *, area_range: tuple[float, float], rotate: bool
+    uniform: Tensor,
+    keys: Tensor,
+    anchor: Tensor,
+    inside: Tensor,
+    *,
+    area_range: tuple[float, float],
+    gathered: float,
+    rotate: bool,
 ) -> Tensor:
-    """Take the highest share of a Perlin field inside the foreground, in two of three pairs gathered around the anchor.
+    """Take the highest share of a Perlin field inside the foreground, in some pairs gathered around the anchor.
 
     Unlike a fixed threshold this cannot come out empty, and its area does not hang on the size of the part.
 
@@ -97,6 +104,7 @@ def area_shape(
         anchor: (b, 2) y and x, px.
         inside: (b, h, w) bool: the foreground.
         area_range: Smallest and largest share of the foreground (log-uniform).
+        gathered: Share of pairs that are gathered, in [0, 1]; the others lie scattered over the foreground.
         rotate: Whether the field is rotated.
 
     Returns:
@@ -111,10 +119,10 @@ def area_shape(
         field = rotate_field(field, (uniform[:, Column.ANGLE] - 0.5) * math.pi)
     share = between(uniform[:, Column.AREA], *area_range)
     along, across = relative_positions(anchor, torch.zeros_like(share), window)
-    gathered = (hash_uniform(keys, 1) < 2 / 3).float()
+    near = (hash_uniform(keys, 1) < gathered).float()
     # The window is as wide as the wanted area, so that the field, not the circle, still draws the outline.
     reach = (2.5 * share * inside.flatten(1).float().sum(1)).clamp_(min=1)
-    field -= along.square_().add_(across.square_()).mul_((gathered / reach)[:, None, None])
+    field -= along.square_().add_(across.square_()).mul_((near / reach)[:, None, None])
     return field.sub_(_quantile_inside(field, inside, share)).mul_(_px_per_unit(scales, window))
 
 

@@ -47,6 +47,8 @@ class PairSynthesis:
         threshold: Perlin masks: the classic fixed threshold, or None for a drawn share of the foreground.
         area_min: Perlin masks without threshold: smallest share of the foreground, in (0, 1).
         area_max: ... and the largest.
+        gathered: Perlin masks without threshold: share of them gathered around a point, not scattered over the
+            foreground, in [0, 1].
         rotate: Perlin masks: rotate the field.
         radius_min: Blobs and patches: smallest radius, share of the shorter side.
         radius_max: ... and the largest.
@@ -87,6 +89,7 @@ class PairSynthesis:
     threshold: float | None = None
     area_min: float = 0.005
     area_max: float = 0.2
+    gathered: float = 2 / 3
     rotate: bool = True
     radius_min: float = 0.016
     radius_max: float = 0.12
@@ -112,8 +115,9 @@ class PairSynthesis:
         for name in ("blend_max", "min_change"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.empty_rate <= 1:
-            raise ValueError(f"empty_rate must lie in [0, 1], got {self.empty_rate}")
+        for name in ("empty_rate", "gathered"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("area", "radius", "width", "length", "move", "contrast"):
             low, high = self._range(name)
             if not 0 < low <= high <= 1:
@@ -341,7 +345,9 @@ class PairSynthesis:
         if inside is None:
             inside = torch.ones(len(keys), *window.size, dtype=torch.bool, device=keys.device)
         area, anchor = self._range("area"), pairs.scene.anchor
-        return masks.area_shape(uniform, keys, anchor, inside, area_range=area, rotate=self.rotate)
+        return masks.area_shape(
+            uniform, keys, anchor, inside, area_range=area, gathered=self.gathered, rotate=self.rotate
+        )
 
     def _blob_shape(self, pairs: Pairs, inside: Tensor | None) -> Tensor:
         def draw(few: Pairs, part: int) -> Tensor:
