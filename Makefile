@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 DATA ?= data
 BENCH ?= bench
+TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -24,8 +25,8 @@ demo: $(STAMP) ## draw a small data set, train on it, show the result (about 6 m
 	$(BIN)/python -m dmdd.data demo --output $(DEMO)/data
 	$(BIN)/python -m dmdd.train dataset=demo category=plate data_dir=$(DEMO)/data teacher=efficientnet_lite0 recipe=demo hydra.run.dir=$(DEMO)/run
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest -q
+test: $(STAMP) ## run the tests, in TEST_PROCESSES=2 processes
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
 
 bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on DATA=folder with mvtec_ad; MODEL=model folder adds inference
 	mkdir -p $(BENCH)

@@ -1,5 +1,6 @@
 """The page for people: drop images, see verdicts and where they come from, move the thresholds."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,19 @@ def add_page(app: FastAPI, inspection: Inspection) -> None:
     Args:
         app: The application of :func:`build_api`.
         inspection: The inspection behind it.
+
+    Raises:
+        RuntimeError: In a running event loop.
     """
+
+    async def build() -> None:
+        _add_page(app, inspection)
+
+    # Where no event loop runs, Gradio makes one for each of its locks and never closes them.
+    asyncio.run(build())
+
+
+def _add_page(app: FastAPI, inspection: Inspection) -> None:
     board = Board(inspection.limits.page_memory_mb * 1_000_000)
     _add_routes(app, inspection, board)
     page = _build_blocks(inspection, board)
