@@ -25,7 +25,8 @@ class DistillationModule(LightningModule):
         aim: Form of the AIM loss, ``margin`` or ``l1``.
         hard_fraction: Share of each image's distances, the largest, that ``L_NGM`` is the mean of, in (0, 1].
         ngm_weight: Weight of ``L_NGM``; 0 trains the abnormality branch alone.
-        aim_weight: Weight of ``L_AIM``; 0 trains the normality branch alone.
+        aim_weight: Weight of ``L_AIM``; 0 trains the normality branch alone. AdamW gives the abnormality branch's own
+            parameters the same steps with any; it decides what the body that both branches share learns.
         cached_images: Number of training images if each is the same whenever it comes, so that the teacher's features
             of them can be remembered; 0 if they are augmented.
         cache_limit_gb: Remember nothing if it took more than this, in 10^9 bytes on the training device.
@@ -47,7 +48,7 @@ class DistillationModule(LightningModule):
         aim: str = "margin",
         hard_fraction: float = 0.1,
         ngm_weight: float = 1.0,
-        aim_weight: float = 1.0,
+        aim_weight: float = 0.1,
         cached_images: int = 0,
         cache_limit_gb: float = 4.0,
     ) -> None:
