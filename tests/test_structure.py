@@ -62,7 +62,7 @@ def test_import_dmdd_and_help_stay_light():
 
 
 GROUP_SIZES = {
-    "augmentation": 3,
+    "augmentation": 5,
     "callbacks": 1,
     "dataset": 7,
     "launcher": 5,

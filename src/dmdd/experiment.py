@@ -343,6 +343,7 @@ class Experiment:
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
                 "tested": len(self.evaluation.scores),
+                "augmented": self.data.augmentation is not None,
             },
             "teacher": {
                 "backbone": self.detector.teacher.spec["backbone"],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmdd.config import build, compose_config
 from dmdd.data import datamodule
 from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import VALIDATION_STEP, PairDataModule, as_evaluation
@@ -154,6 +155,40 @@ def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(dem
         torch.equal(a, b.images)
         for a, b in zip(first, make(demo_category, device="cuda").train_dataloader(), strict=True)
     )
+
+
+def test_few_images_are_jittered_the_same_whatever_the_workers_and_devices(demo_category):
+    def jitter(images=12):
+        return build(compose_config("train", ["category=x", f"augmentation.fewer_than={images}"]).augmentation)
+
+    alone = pairs(make(demo_category, augmentation=jitter()))
+    workers = pairs(make(demo_category, augmentation=jitter(), num_workers=2))
+    assert all(equal(a, b) for a, b in zip(alone, workers, strict=True))
+    devices = [pairs(make(demo_category, augmentation=jitter(), rank=rank, world_size=2)) for rank in range(2)]
+    joined = [
+        PairBatch(*(torch.cat(parts) for parts in zip(*step, strict=True))) for step in zip(*devices, strict=True)
+    ]
+    assert all(equal(a, b) for a, b in zip(alone, joined, strict=True))
+    plain = pairs(make(demo_category))
+    assert not any(torch.equal(a.normal[i], b.normal[i]) for a, b in zip(alone, plain, strict=True) for i in range(4))
+    enough = make(demo_category, augmentation=jitter(11))
+    assert enough.training_images == 11
+    assert enough.augmentation is None
+    assert all(equal(a, b) for a, b in zip(pairs(enough), plain, strict=True))
+
+
+def test_images_held_out_are_never_augmented(demo_category):
+    jitter = build(compose_config("train", ["category=x"]).augmentation)
+    plain, module = make(demo_category), make(demo_category, augmentation=jitter)
+    assert module.augmentation is jitter
+    first, second = (next(iter(each.val_dataloader())).images for each in (plain, module))
+    assert torch.equal(first, second)
+    assert torch.equal(plain.held_out_pixels, module.held_out_pixels)
+
+
+def test_augmentation_of_no_images_is_refused():
+    with pytest.raises(UserError, match=r"augmentation\.fewer_than"):
+        build(compose_config("train", ["category=x", "augmentation.fewer_than=0"]).augmentation)
 
 
 def test_augmentation_that_changes_the_size_is_refused(demo_category):

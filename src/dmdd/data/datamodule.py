@@ -10,8 +10,8 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dmdd.data.augmentation import Augmentation
 from dmdd.data.datasets import (
-    Augmentation,
     EvaluationBatch,
     FileDataset,
     PairBatch,
@@ -41,7 +41,8 @@ class PairDataModule(LightningDataModule):
         seed: Seed of pairs, order and split.
         held_out_fraction: Share of the normal training images kept for calibration, never trained on.
         textures_dir: Folder of texture images; read only if a source of ``synthesis`` uses textures.
-        augmentation: albumentations composition for the normal image, or None.
+        augmentation: What is done to the normal image before its twin is made, or None; ``setup`` makes it None where
+            it is not wanted for so many images.
         evaluation_batch_size: Images a device scores at once.
         native_masks: Leave the test masks at the images' own sizes.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
@@ -102,6 +103,8 @@ class PairDataModule(LightningDataModule):
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
         self._rows = train
+        if self.augmentation is not None:
+            self.augmentation = self.augmentation.for_images(len(train))
         self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
         self._held_out = self._dataset(images, foregrounds, textures, rest, None)
 

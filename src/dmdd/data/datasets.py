@@ -1,23 +1,22 @@
 """Training images in memory, and evaluation images from files: what the loaders hand to the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dmdd.data.augmentation import Augmentation
 from dmdd.data.images import read_image, read_mask
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
 from dmdd.pairs import Column, draw_plan, estimate_foreground
 from dmdd.resize import resize_images, resize_masks
-
-Augmentation = Callable[..., dict[str, Any]]
 
 
 class PlannedBatch(NamedTuple):
@@ -138,7 +137,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         foregrounds: ``(N, 1, h, w)`` bool.
         textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
         seed: Seed of the run.
-        augmentation: albumentations composition with a mask target, or None.
+        augmentation: What is done to the normal images, or None.
     """
 
     def __init__(
@@ -175,13 +174,13 @@ class PlannedDataset(Dataset[PlannedBatch]):
         return PlannedBatch(images, _rows(self.images, other), foreground, _rows(self.textures, texture), plan, own)
 
     def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
-        seeds = [augmentation_seed(self.seed, step=step, place=place) for step, place, _ in places]
         results = []
-        for image, mask, seed in zip(images, foreground, seeds, strict=True):
-            self.augmentation.set_random_seed(seed)  # type: ignore[union-attr]
+        for image, mask, (step, place, _) in zip(images, foreground, places, strict=True):
             results.append(
                 self.augmentation(  # type: ignore[misc]
-                    image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()), mask=mask[0].numpy().astype(np.uint8)
+                    seed=augmentation_seed(self.seed, step=step, place=place),
+                    image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()),
+                    mask=mask[0].numpy().astype(np.uint8),
                 )
             )
         changed = torch.stack([torch.from_numpy(np.ascontiguousarray(r["image"])).permute(2, 0, 1) for r in results])
