@@ -100,6 +100,14 @@ def test_what_cannot_be_swept(demo_root, tmp_path, monkeypatch, capsys, argument
     assert not list(tmp_path.rglob("result.json"))
 
 
+def test_an_experiment_may_choose_the_data_set(two_sets, tmp_path, monkeypatch, capsys):
+    from dmdd.train import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "+experiments/mpdd=paper", f"data_dir={two_sets}", "category=x*"]) == 2
+    assert "no category matches 'x*': there are bracket_black, bracket_white" in capsys.readouterr().err
+
+
 def test_categories_by_layout(tmp_path, demo_root):
     layout = {"_target_": "dmdd.data.layouts.read_mvtec_ad", "root": str(demo_root / "demo"), "dataset": "demo"}
     assert category_names(layout) == ["plate"]

@@ -84,7 +84,12 @@ class CategorySweeper(BasicSweeper):
         if place is None or wanted is None or (wanted != ALL_EACH and not any(sign in wanted for sign in WILDCARDS)):
             return [list(member)]
         rest = (*member[:place], *member[place + 1 :])
-        where = tuple(text for text in rest if text.split("=")[0].split(".")[0] in ("dataset", "data_dir"))
+        # Whatever can say where the categories lie: an added group, such as an experiment, may choose the data set.
+        where = tuple(
+            text
+            for text in rest
+            if parsed[text].is_add() or str(parsed[text].key_or_group).split(".")[0] in ("dataset", "data_dir")
+        )
         if where not in known:
             known[where] = self._categories(list(where))
         names = [name for name in known[where] if wanted == ALL_EACH or fnmatch.fnmatchcase(name, wanted)]
