@@ -25,7 +25,7 @@ def cosine_distance(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         ``(B, h, w)`` float32 in [0, 2].
 
-    Source: METHOD, notation.
+    Source: paper.
     """
     return 1 - F.cosine_similarity(first.float(), second.float(), dim=1, eps=_EPS)
 
@@ -63,7 +63,7 @@ def distance_to_target(features: Tensor, target: Tensor) -> Tensor:
     Returns:
         ``(B, h, w)`` float32 in [0, 2].
 
-    Source: METHOD, notation; the closed form of the gradient is ours.
+    Source: paper; the closed form of the gradient is ours.
     """
     distance: Tensor = _DistanceToTarget.apply(features, target.detach())
     return distance
@@ -118,7 +118,7 @@ def abnormality_mimicking_loss(
     Raises:
         UserError: ``form`` is neither of the two.
 
-    Source: paper (AIM) for the idea; ``margin`` METHOD [R], ``l1`` the group's later code.
+    Source: paper (AIM) for the idea; ``margin`` reconstructed, ``l1`` the group's later code.
     """
     if form not in AIM_FORMS:
         raise UserError(f"aim={form}: choose one of {', '.join(AIM_FORMS)}")
@@ -190,7 +190,7 @@ def segmentation_loss(logits: Tensor, mask: Tensor, *, focal_gamma: float = 4.0)
     Returns:
         Scalar, at least 0.
 
-    Source: METHOD [R], after DeSTSeg.
+    Source: reconstructed, after DeSTSeg.
     """
     logits = logits.float()
     target = level_mask(mask, (logits.shape[-2], logits.shape[-1]))

@@ -23,7 +23,7 @@ def protocol(*, native_masks: bool) -> dict[str, str]:
     Returns:
         Sentences by topic.
 
-    Source: METHOD section 5.
+    Source: ours (docs/method.md, protocol).
     """
     size = (
         "compared at the masks' own size, maps upsampled bilinearly" if native_masks else "compared at the input size"

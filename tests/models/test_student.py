@@ -61,7 +61,7 @@ def test_reverse_sees_features_and_encoder_decoder_sees_images():
 
 def test_default_reverse_student_has_the_prototypes_size():
     count = sum(p.numel() for p in Student(channels=(24, 40, 112)).parameters())
-    assert 5.0e6 < count < 6.0e6  # METHOD section 4: 5.5 M
+    assert 5.0e6 < count < 6.0e6  # 5.5 million
 
 
 def test_unknown_body():

@@ -63,6 +63,6 @@ def build_augmentation(*, transforms: Sequence[Any], fewer_than: int | None = No
     Raises:
         UserError: ``fewer_than`` is not positive.
 
-    Source: ours (METHOD section 0 has none).
+    Source: ours.
     """
     return Augmentation(transforms, fewer_than=fewer_than) if transforms else None

@@ -50,7 +50,7 @@ class PairDataModule(LightningDataModule):
     Raises:
         UserError: A batch size is not positive.
 
-    Source: METHOD sections 0 and 5.
+    Source: paper for pairs made on the fly; held-out images ours (docs/method.md).
     """
 
     def __init__(

@@ -126,7 +126,7 @@ def held_out(count: int, *, fraction: float, seed: int) -> tuple[list[int], list
     Raises:
         ValueError: ``fraction`` is outside [0, 1), or it is positive and there are fewer than two images.
 
-    Source: METHOD section 5 (thresholds come from held-out normal training images).
+    Source: ours (docs/method.md, protocol: thresholds come from held-out normal training images).
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"the held-out fraction must be in [0, 1), got {fraction}")

@@ -60,7 +60,7 @@ class Detector(nn.Module):
     Raises:
         UserError: An argument is out of its range.
 
-    Source: paper for the parts; smoothing and mean of the largest METHOD [R]; ``score_map`` and levels ours.
+    Source: paper for the parts; smoothing and mean of the largest reconstructed; ``score_map`` and levels ours.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Detector(nn.Module):
         Returns:
             ``(B,)`` in [0, 1].
 
-        Source: mean of the largest METHOD [R]; the level ours, docs/maps.md has what it is worth.
+        Source: mean of the largest reconstructed; the level ours, docs/maps.md has what it is worth.
         """
         values = self.smooth(raw) if self.score_smoothed else raw
         flat = values.flatten(1)
@@ -367,7 +367,7 @@ def mean_distance(distances: list[Tensor]) -> Tensor:
     Returns:
         ``(B, 1, h_1, w_1)`` float32 in [0, 1].
 
-    Source: METHOD section 3; divided by 2 L so that it lies in [0, 1].
+    Source: paper for the idea; the mean over levels, divided by 2 so that it lies in [0, 1], is ours.
     """
     size = (distances[0].shape[-2], distances[0].shape[-1])
     return torch.stack([upsample(distance, size) for distance in distances]).mean(0).clamp(0, 2) / 2
@@ -387,7 +387,7 @@ def fuse(segmented: Tensor, distances: list[Tensor]) -> Tensor:
     Returns:
         ``(B, 1, h, w)`` float32 in [0, 1]: ``(S G^2)^(1/3)`` with ``G`` the geometric mean over levels of ``D / 2``.
 
-    Source: ours, in place of METHOD's segmentation map alone, which fell behind the normality map on one of two data
+    Source: ours, in place of the paper's segmentation map alone, which fell behind the normality map on one of two data
     sets; docs/maps.md has the figures and the other combinations tried.
     """
     size = (segmented.shape[-2], segmented.shape[-1])

@@ -57,7 +57,7 @@ class SegmentationNetwork(nn.Module):
         width: Channels inside.
         dilations: One branch a dilation, in pixels at stride 4.
 
-    Source: paper (fusion with multiple attention, several receptive fields); layout METHOD [R].
+    Source: paper (fusion with multiple attention, several receptive fields); layout reconstructed.
     """
 
     def __init__(self, *, channels: Sequence[int], width: int = 64, dilations: Sequence[int] = (1, 2, 6, 12)) -> None:

@@ -46,7 +46,7 @@ class ReverseBody(nn.Module):
         channels: Teacher channels at strides 4, 8, 16.
         widths: Channels of the initial features at strides 4, 8, 16.
 
-    Source: METHOD [R], after RD4AD's multi-scale fusion and one-class bottleneck.
+    Source: reconstructed, after RD4AD's multi-scale fusion and one-class bottleneck.
     """
 
     def __init__(self, *, channels: Sequence[int], widths: Sequence[int]) -> None:
@@ -81,7 +81,7 @@ class EncoderDecoderBody(nn.Module):
         channels: Teacher channels; not used, the input is the image.
         widths: Channels of encoder and initial features at strides 4, 8, 16.
 
-    Source: METHOD [R], after DeSTSeg's denoising student.
+    Source: reconstructed, after DeSTSeg's denoising student.
     """
 
     def __init__(self, *, channels: Sequence[int], widths: Sequence[int]) -> None:
@@ -124,7 +124,7 @@ class DecoupleHead(nn.Module):
         channels: Channels of the teacher at this level.
 
     Source: paper (1x1 expansion, split, equal capacity); the 3x3 layer and the ending in the teacher's channels are
-    METHOD [R].
+    reconstructed.
     """
 
     def __init__(self, width: int, channels: int) -> None:
@@ -150,7 +150,7 @@ class Student(nn.Module):
     Raises:
         UserError: ``body`` is neither of the two, or ``widths`` are not three positive numbers.
 
-    Source: paper (decouple student-teacher network); bodies METHOD [R].
+    Source: paper (decouple student-teacher network); bodies reconstructed.
     """
 
     def __init__(

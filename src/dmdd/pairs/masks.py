@@ -70,7 +70,7 @@ def classic_shape(uniform: Tensor, keys: Tensor, window: Window, *, threshold: f
     Returns:
         (b, h, w) float32.
 
-    Source: METHOD.md 0 (DRAEM's recipe).
+    Source: reconstructed, DRAEM's recipe (Zavrtanik et al., ICCV 2021).
     """
     scales = perlin_scales(uniform)
     field = perlin_field(keys, scales, window, lattice=_LATTICE)

@@ -63,7 +63,7 @@ def perlin_field(keys: Tensor, scales: Tensor, window: Window, *, lattice: int =
     Returns:
         (b, h, w) float32, about [-1, 1] (the noise times sqrt 2, as DRAEM scales it).
 
-    Source: METHOD.md 0; the recipe is DRAEM's, the factorisation ours.
+    Source: reconstructed; the recipe is DRAEM's, the factorisation ours.
     """
     # On CUDA a float32 product may silently be TF32 (a user's setting), which would move mask edges against the CPU's.
     exact = torch.float64 if keys.device.type == "cuda" else torch.float32
@@ -86,7 +86,7 @@ def rotate_field(field: Tensor, angles: Tensor) -> Tensor:
         (B, H, W) float32; what comes from outside is mirrored (the classic code leaves zeros there, hence bare
         corners).
 
-    Source: METHOD.md 0; mirroring is ours.
+    Source: reconstructed, as DRAEM's; mirroring is ours.
     """
     height, width = field.shape[-2:]
     down = torch.arange(height, device=field.device) - (height - 1) / 2

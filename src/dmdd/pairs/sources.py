@@ -142,7 +142,7 @@ def scrambled_patches(others: Tensor, uniform: Tensor, keys: Tensor, window: Win
     Returns:
         (b, 3, h, w) float32, may leave [0, 1] a little.
 
-    Source: METHOD.md 0; MemSeg's "structural" source.
+    Source: reconstructed, after MemSeg's "structural" source.
     """
     tall, wide = (-(-length // grid) for length in window.image_size)
     padding = (0, wide * grid - others.shape[3], 0, tall * grid - others.shape[2])

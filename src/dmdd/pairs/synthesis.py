@@ -70,7 +70,7 @@ class PairSynthesis:
     Raises:
         ValueError: If a weight is negative, all weights of a group are zero, or a value is out of range.
 
-    Source: METHOD.md 0 for the classic recipe (`prototype`); the other kinds are ours.
+    Source: paper for the pairs, reconstructed for the classic recipe (`dtd`, `prototype`); the other kinds are ours.
     """
 
     dtd: float = 0.0
@@ -156,7 +156,7 @@ class PairSynthesis:
         Raises:
             ValueError: If shapes do not fit, or textures are needed and missing.
 
-        Source: METHOD.md 0; batching and kinds are ours.
+        Source: reconstructed; batching and kinds are ours.
         """
         self._check(images, plan, others, foreground, textures)
         plan = plan.detach().cpu()

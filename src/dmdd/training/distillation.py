@@ -34,7 +34,7 @@ class DistillationModule(LightningModule):
     Raises:
         UserError: ``aim`` is unknown, a weight or ``hard_fraction`` is out of its range, or ``steps`` is not positive.
 
-    Source: paper (stage 1); weights of one each METHOD [R].
+    Source: paper (stage 1); weights ours (docs/method.md).
     """
 
     def __init__(

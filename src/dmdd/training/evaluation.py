@@ -57,7 +57,7 @@ class EvaluationModule(LightningModule):
     Raises:
         UserError: ``false_alarm_rate`` is not between 0 and 1, or ``resamples`` no whole number from 0.
 
-    Source: METHOD section 5.
+    Source: ours (docs/method.md, protocol).
     """
 
     def __init__(

@@ -23,7 +23,7 @@ def adamw_one_cycle(
     Returns:
         What ``configure_optimizers`` returns; the schedule steps every batch.
 
-    Source: METHOD section 4 (AdamW 2e-3, one-cycle over the whole stage).
+    Source: ours.
     """
     trained = [p for p in parameters if p.requires_grad]
     groups = [

@@ -29,7 +29,7 @@ class SegmentationModule(LightningModule):
     Raises:
         UserError: ``steps`` is not positive.
 
-    Source: paper (stage 2); loss METHOD [R].
+    Source: paper (stage 2); loss reconstructed (docs/method.md).
     """
 
     def __init__(
