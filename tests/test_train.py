@@ -140,6 +140,17 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     assert other["test"]["metrics"]["image_auroc"] == old["test"]["metrics"]["image_auroc"]
     assert other["calibration"] == {}
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert len(list((tmp_path / "out/images").iterdir())) == 1  # none of an earlier evaluation
+
+
+def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
+    from dmdd.evaluate import main
+
+    before = (run / "result.json").read_bytes()
+    arguments = ["dataset=demo", "category=plate", f"data_dir={demo_root}", f"model={run / 'model'}"]
+    assert main([*arguments, f"hydra.run.dir={run}"]) == 2
+    assert "holds a training run, whose result would be lost; give another hydra.run.dir=" in capsys.readouterr().err
+    assert (run / "result.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def bench(config: Any) -> None:
     from dmdd.exporting.engines import ENGINES, open_engines
     from dmdd.exporting.metadata import PACKAGES
     from dmdd.exporting.speed import measure, print_speed
+    from dmdd.faults import told_unwritable
     from dmdd.models.detector import Detector
 
     if config.model is None:
@@ -75,8 +76,9 @@ def bench(config: Any) -> None:
         "device": runtime.describe_device("cpu"),
         "versions": runtime.describe_versions() | {package: version(package) for package in PACKAGES},
     }
-    results.write_result(Path(config.output), report)
     print_speed(report)
+    with told_unwritable(Path(config.output).parent, then=""):
+        results.write_result(Path(config.output), report)
 
 
 if __name__ == "__main__":

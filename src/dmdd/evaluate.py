@@ -1,5 +1,6 @@
 """Measure a saved model on a test set: ``python -m dmdd.evaluate model=runs/.../model category=screw``."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,9 @@ def evaluate(config: Any) -> None:
     if config.model is None:
         raise UserError("model is missing: give model=FOLDER, the model folder of a run")
     check_positive("batch_size", config.batch_size)
+    run_dir = Path(config.run_dir)
+    if (run_dir / "config.yaml").is_file():  # an evaluation writes none
+        raise UserError(f"{run_dir} holds a training run, whose result would be lost; give another hydra.run.dir=")
     category = read_category(config)
     detector = Detector.load(config.model)
     choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
@@ -85,8 +89,8 @@ def evaluate(config: Any) -> None:
     )
     with faults.told("the test", sizes={"batch_size": config.batch_size}):
         trainer.test(module, dataloaders=loader, verbose=False)
-    run_dir = Path(config.run_dir)
     with faults.told_unwritable(run_dir, then="start the same command again"):
+        shutil.rmtree(run_dir / "images", ignore_errors=True)  # those of an earlier evaluation
         write_evaluation(
             run_dir, evaluation=module, category=category, pictures=config.pictures, accelerator=accelerator
         )

@@ -35,6 +35,7 @@ def export(config: Any) -> int:
     from dmdd.exporting.comparison import print_comparison
     from dmdd.exporting.job import Job
     from dmdd.exporting.sources import choose_source
+    from dmdd.faults import told_unwritable
     from dmdd.models.detector import Detector
     from dmdd.train import read_category
 
@@ -44,7 +45,8 @@ def export(config: Any) -> int:
     category = None if config.category is None else read_category(config)
     source = choose_source(category, config.images)
     detector = Detector.load(config.model)
-    report = job.run(detector, source)
+    with told_unwritable(job.file.parent, then=""):
+        report = job.run(detector, source)
     print_comparison(report)
     if report["failed"]:
         print_error(UserError(f"{report['failed']}; {job.file} was not written, {job.report_file} tells more"))

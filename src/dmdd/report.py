@@ -136,14 +136,14 @@ def _write(file: Path, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(file.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="replace")
         partial.replace(file)
     except OSError as error:
         raise UserError(f"--output: cannot write {file}: {error.strerror}") from None
 
 
 def _size(text: str) -> str:
-    size = len(text.encode())
+    size = len(text.encode(errors="replace"))
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 

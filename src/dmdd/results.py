@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dmdd.data.listing import Sample
@@ -41,7 +42,7 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 
     Args:
         file: Where to; its folder is made if needed.
-        content: Bytes, or text that is written as UTF-8.
+        content: Bytes, or text that is written as UTF-8; file names that are no UTF-8 keep their bytes.
 
     Raises:
         OSError: It cannot be written; the old file is still there.
@@ -49,7 +50,7 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
         partial.replace(file)
     except OSError:
         with suppress(OSError):
@@ -118,7 +119,7 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
         run_dir: Where everything lies.
     """
     names = [("pixel_auroc", "pixel AUROC"), ("aupro_30", "AUPRO@0.3"), ("image_auroc", "image AUROC")]
-    table = Table(title=f"{result['dataset']} / {result['category']}, test set, percent")
+    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set, percent"))
     table.add_column("map")
     for _, title in names:
         table.add_column(title, justify="right")
@@ -134,7 +135,7 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     console.print(f"{', '.join(minutes)} on {result['device']}", soft_wrap=True)
     for title, name in (("result", "result.json"), ("pictures", "images"), ("model", "model")):
         if (run_dir / name).exists():
-            console.print(f"{title:<9} {run_dir / name}", soft_wrap=True)
+            console.print(_printable(f"{title:<9} {run_dir / name}"), soft_wrap=True)
 
 
 def _type_table(types: dict[str, dict[str, float]]) -> Table:
@@ -145,8 +146,13 @@ def _type_table(types: dict[str, dict[str, float]]) -> Table:
     for title in ("images", *(title for _, title in columns)):
         table.add_column(title, justify="right")
     for name, figures in types.items():
-        table.add_row(name, str(int(figures["images"])), *(_percent(figures, key) for key, _ in columns))
+        table.add_row(_printable(name), str(int(figures["images"])), *(_percent(figures, key) for key, _ in columns))
     return table
+
+
+def _printable(name: str) -> str:
+    """Let a folder's name stand for itself: no markup, and a question mark for each byte that is no text."""
+    return escape(name.encode(errors="replace").decode())
 
 
 def _percent(figures: dict[str, float], key: str) -> str:

@@ -73,3 +73,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, model, tmp
     assert main([*given, *arguments]) == 2
     assert re.search(f"^error: {message}", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_measured_is_shown_even_where_it_cannot_be_written(model, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    arguments = [f"model={model}", "engines=[torch]", "image_size=[64,64]", "runs=1", "batches=[1]"]
+    assert main([*arguments, f"output={tmp_path}/file/bench.json"]) == 2
+    shown = capsys.readouterr()
+    assert "torch" in shown.out
+    assert shown.err.startswith(f"error: {tmp_path}/file")
+    assert "cannot be written: " in shown.err

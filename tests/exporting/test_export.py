@@ -222,3 +222,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, model, tmp
 
 def _suffix(arguments: list[str]) -> str:
     return "pt2" if "format=torch" in arguments else "onnx"
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(model, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([f"model={model}", "format=onnx", f"output={tmp_path}/file/x.onnx"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path}/file")
+    assert "cannot be written: " in error

@@ -221,3 +221,26 @@ def test_percentile_interval_by_hand():
 def test_bootstrap_indices_must_fit():
     with pytest.raises(UserError, match="2 maps but 1 indices"):
         PixelBootstrap().update(torch.rand(2, 4, 4), torch.zeros(2, 4, 4), [0])
+
+
+def test_defect_types_keep_one_copy_of_their_histograms_and_forget_them():
+    maps, masks = images()
+    types = ["good", "dent"] * 5
+    metric = DefectTypes(["dent"], threshold=0.5)
+    assert metric._defaults["anomalous"].untyped_storage().nbytes() == 8
+    metric.update(maps, masks, types)
+    first = metric.table()["dent"]
+    metric.reset()
+    assert metric.table()["dent"].n_pixels == 0
+    metric.update(maps, masks, types)
+    assert metric.table()["dent"] == first
+    assert metric._defaults["anomalous"].untyped_storage().nbytes() == 8
+
+
+def test_draws_are_those_of_numpy_all_at_once():
+    anomalous = np.array([False, True, False, True, True])
+    rng = np.random.default_rng(3)
+    normal, other = (rng.multinomial(count, np.full(count, 1 / count), 7) for count in (2, 3))
+    drawn = resample(anomalous, 7, 3)
+    assert np.array_equal(drawn[:, ~anomalous], normal)
+    assert np.array_equal(drawn[:, anomalous], other)

@@ -67,7 +67,27 @@ def test_a_partial_mean_says_so_and_takes_each_category_once():
     assert cell.seeds == 2
 
 
-def test_a_mean_over_uneven_seeds_has_no_deviation_and_over_a_missing_metric_no_value():
+def test_a_mean_over_uneven_seeds_has_the_deviation_of_those_that_all_have():
+    runs = [run(value=v, seed=s, category="a") for s, v in ((0, 0.90), (1, 0.92), (2, 0.97))]
+    runs += [run(value=v, seed=s, category="b") for s, v in ((0, 0.98), (1, 0.94))]
+    cell = build_table(runs).means[0].cells["pixel_auroc"]
+    assert cell.mean == pytest.approx((0.93 + 0.96) / 2)  # of the rows above it
+    assert cell.deviation == pytest.approx(0.01 / 2**0.5)  # of 0.94 and 0.93
+    assert cell.seeds == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"resume": True}, {"launcher": "joblib"}, {"save_state_every_n_steps": 50}, {"upload_model": True}],
+)
+def test_settings_that_change_no_figure_make_no_other_configuration(settings):
+    overrides = tuple(f"{name.replace('__', '.')}={value}" for name, value in settings.items())
+    runs = [run(seed=0), run(seed=1, settings=trees.config(**settings), overrides=overrides)]
+    (row,) = build_table(runs).rows
+    assert row.seeds == [0, 1]
+
+
+def test_a_mean_over_one_common_seed_has_no_deviation_and_over_a_missing_metric_no_value():
     runs = [run(seed=0, category="a"), run(seed=1, category="a"), run(seed=0, category="b")]
     cell = build_table(runs).means[0].cells["pixel_auroc"]
     assert (cell.deviation, cell.seeds) == (None, 1)

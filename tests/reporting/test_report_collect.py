@@ -26,6 +26,13 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path, monkeypatch):
     ]
 
 
+def test_categories_may_be_called_like_the_folders_of_a_run(tmp_path):
+    for name in ("model", "images", "wandb"):
+        trees.write_run(tmp_path / "runs/folder" / name / "a", trees.result(category=name))
+    trees.write_run(tmp_path / "runs/folder/model/a/wandb/b")  # W&B's own
+    assert sorted(run.category for run in collect([tmp_path])) == ["images", "model", "wandb"]
+
+
 def test_a_folder_named_like_a_pattern_is_a_folder(tmp_path):
     trees.write_run(tmp_path / "runs[1]/a")
     assert len(collect([tmp_path / "runs[1]"])) == 1

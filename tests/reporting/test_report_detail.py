@@ -103,6 +103,19 @@ def test_damaged_files_are_named(folder, name, text):
     assert problems[0].reason.startswith("damaged: ")
 
 
+def test_a_file_name_that_is_no_text_is_read(folder):
+    from dmdd.report import main
+
+    lines = (folder / "scores.csv").read_bytes().replace(b"test/dent/001.png", b"test/dent/Stra\xdfe.png")
+    (folder / "scores.csv").write_bytes(lines)
+    unreadable = []
+    names = [score.file for score in read_scores(folder, unreadable)]
+    assert "test/dent/Stra\udcdfe.png" in names
+    assert not unreadable
+    assert main([str(folder), "--output", str(folder / "report")]) == 0
+    assert (folder / "report/report.html").read_text(encoding="utf-8")
+
+
 def test_disorder_averages_to_one_minus_auroc():
     rng = np.random.default_rng(1)
     values = rng.integers(0, 12, 60) / 12  # with ties

@@ -14,6 +14,7 @@ from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.pairs import PairSynthesis
+from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.optimization import adamw_one_cycle
@@ -234,6 +235,20 @@ def test_metrics_of_a_known_detector(data, demo_category):
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)
+
+
+def test_many_types_are_counted_without_pixel_figures(data, demo_category, monkeypatch):
+    defects = [f"SN{i}" if sample.label else "good" for i, sample in enumerate(demo_category.test)]
+    detector = KnownDetector()
+    detector.calibration = {"image_threshold": 0.3, "pixel_threshold": 0.3}
+    module = EvaluationModule(detector, defects=defects)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert "pixels_found" in module.types[next(name for name in defects if name != "good")]
+    monkeypatch.setattr(evaluation, "MAX_TYPES", 2)
+    with pytest.warns(UserWarning, match="pixel figures by type are left out"):
+        quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert set(module.types) == set(defects)
+    assert all(set(row) == {"images", "images_found"} for row in module.types.values())
 
 
 def test_native_masks_are_compared_at_their_own_size(data, demo_category):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dmdd.exporting.resizing import enlarge_traced, resize_traced
 from dmdd.exporting.rewriting import FastSegmentation, SplitHead
-from dmdd.models.detector import Detector, Prediction, fuse, gaussian_blur, level_distances, mean_distance
+from dmdd.models.detector import Detector, Prediction, fuse, gaussian_kernel, level_distances, mean_distance
 from dmdd.models.folding import fold_batch_norms
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled
@@ -152,8 +152,7 @@ class DetectorGraph(nn.Module):
 def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Turn upsampling and Gaussian of a raw map into matrices.
 
-    Both are linear, separable and keep constants, so each matrix is what they make of a map that is one in one row
-    (or column) and zero elsewhere.
+    Both are linear and separable, so each matrix is what they make of single ones along one side.
 
     Args:
         detector: Gives input size and Gaussian.
@@ -165,10 +164,13 @@ def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tens
     Source: ours.
     """
 
-    def apply(maps: Tensor) -> Tensor:
-        return gaussian_blur(F.interpolate(maps, size=detector.input_size, mode="bilinear"), detector.sigma_px)
+    def along(count: int, size: int) -> Tensor:
+        lines = F.interpolate(torch.eye(count, dtype=torch.float64)[:, None], size=size, mode="linear")
+        if detector.sigma_px:
+            kernel = gaussian_kernel(detector.sigma_px, largest=min(detector.input_size) - 1, like=lines)
+            radius = len(kernel) // 2
+            lines = F.conv1d(F.pad(lines, (radius, radius), mode="reflect"), kernel.view(1, 1, -1))
+        return lines[:, 0].float()
 
-    height, width = level
-    in_rows = torch.eye(height, dtype=torch.float64)[:, None, :, None].expand(height, 1, height, width)
-    in_columns = torch.eye(width, dtype=torch.float64)[:, None, None, :].expand(width, 1, height, width)
-    return apply(in_rows)[:, 0, :, 0].T.float().contiguous(), apply(in_columns)[:, 0, 0, :].float().contiguous()
+    rows, columns = (along(count, size) for count, size in zip(level, detector.input_size, strict=True))
+    return rows.T.contiguous(), columns

@@ -35,7 +35,7 @@ class Interval(NamedTuple):
     upper: float
 
 
-def resample(anomalous: NDArray[np.bool_], n_resamples: int, seed: int) -> NDArray[np.int64]:
+def resample(anomalous: NDArray[np.bool_], n_resamples: int, seed: int) -> NDArray[np.int32]:
     """Draw images with replacement, as many normal and as many anomalous ones as there are.
 
     Args:
@@ -45,15 +45,15 @@ def resample(anomalous: NDArray[np.bool_], n_resamples: int, seed: int) -> NDArr
             compared pair by pair.
 
     Returns:
-        (n_resamples, I) int64, how often each image is drawn.
+        (n_resamples, I) int32, how often each image is drawn.
 
     Source: the stratified bootstrap; how many images of a kind a test set holds is its makers' choice, not chance.
     """
     rng = np.random.default_rng(seed)
-    drawn = np.zeros((n_resamples, anomalous.size), dtype=np.int64)
+    drawn = np.zeros((n_resamples, anomalous.size), dtype=np.int32)
     for members in (np.flatnonzero(~anomalous), np.flatnonzero(anomalous)):
-        if members.size:
-            drawn[:, members] = rng.multinomial(members.size, np.full(members.size, 1 / members.size), n_resamples)
+        for row in drawn if members.size else ():  # one at a time: numpy draws int64
+            row[members] = rng.multinomial(members.size, np.full(members.size, 1 / members.size))
     return drawn
 
 
@@ -176,14 +176,14 @@ class PixelBootstrap(Metric):
         images = images[np.argsort(images[:, 0], kind="stable")]
         owner = np.searchsorted(images[:, 0], cells[:, 0])
         columns, column = np.unique(cells[:, 1], return_inverse=True)
-        drawn = resample(images[:, 1] > 0, self.n_resamples, self.seed).astype(np.float64)
+        drawn = resample(images[:, 1] > 0, self.n_resamples, self.seed)
         # (resample, count, cell), filled from a few images at a time
         totals = np.zeros((self.n_resamples, 3 * columns.size))
         for first in range(0, len(images), _IMAGES_AT_A_TIME):
             own = (owner >= first) & (owner < first + _IMAGES_AT_A_TIME)
             dense = np.zeros((min(_IMAGES_AT_A_TIME, len(images) - first), 3, columns.size))
             dense[owner[own] - first, :, column[own]] = cells[own, 2:]
-            totals += drawn[:, first : first + len(dense)] @ dense.reshape(len(dense), -1)
+            totals += drawn[:, first : first + len(dense)].astype(np.float64) @ dense.reshape(len(dense), -1)
         floors = bin_floors(columns << _CELL_SHIFT).astype(np.float64)
         regions = drawn @ images[:, 1]
         samples: dict[str, list[float]] = {}

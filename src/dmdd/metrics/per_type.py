@@ -78,6 +78,8 @@ class DefectTypes(Metric):
         n_bins = empty_histograms().shape[1]
         self.add_state("normal", torch.zeros(n_bins, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("anomalous", torch.zeros(len(types), 2, n_bins, dtype=torch.int64), dist_reduce_fx="sum")
+        # What `reset` goes back to, as a broadcast zero: torchmetrics would keep it spelled out beside the state.
+        self._defaults["anomalous"] = torch.zeros((), dtype=torch.int64).expand(len(types), 2, n_bins)
         # images, images found, regions, anomalous pixels, anomalous pixels found
         self.add_state("counts", torch.zeros(len(types), 5, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("n_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

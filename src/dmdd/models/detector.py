@@ -397,6 +397,23 @@ def fuse(segmented: Tensor, distances: list[Tensor]) -> Tensor:
     return ((segmented.float().clamp(min=1e-6).log() + 2 * distance) / 3).exp()
 
 
+def gaussian_kernel(sigma_px: float, *, largest: int, like: Tensor) -> Tensor:
+    """Sample a Gaussian that is cut at four standard deviations and sums to one.
+
+    Args:
+        sigma_px: Standard deviation in pixels, above 0.
+        largest: Largest radius allowed.
+        like: Has the wanted type and device.
+
+    Returns:
+        ``(2 r + 1,)``.
+    """
+    radius = min(int(4 * sigma_px + 0.5), largest)
+    steps = torch.arange(-radius, radius + 1, device=like.device, dtype=like.dtype)
+    kernel = torch.exp(-0.5 * (steps / sigma_px) ** 2)
+    return kernel / kernel.sum()
+
+
 def gaussian_blur(maps: Tensor, sigma_px: float) -> Tensor:
     """Smooth maps with a Gaussian cut at four standard deviations, borders reflected.
 
@@ -409,10 +426,8 @@ def gaussian_blur(maps: Tensor, sigma_px: float) -> Tensor:
     """
     if sigma_px == 0:
         return maps
-    radius = min(int(4 * sigma_px + 0.5), min(maps.shape[-2:]) - 1)
-    steps = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-0.5 * (steps / sigma_px) ** 2)
-    kernel = kernel / kernel.sum()
+    kernel = gaussian_kernel(sigma_px, largest=min(maps.shape[-2:]) - 1, like=maps)
+    radius = len(kernel) // 2
     padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
     if torch.is_autocast_enabled(maps.device.type):  # it would blur in half precision
         with torch.autocast(maps.device.type, enabled=False):

@@ -144,7 +144,7 @@ def _coverage(dataset: str, count: int) -> str:
 
 
 def _mean_cell(rows: Sequence[Row], metric: str) -> Cell | None:
-    """Average the categories' means; the deviation is that of the mean over the seeds that every category has."""
+    """Average the categories' means; deviation and number of seeds are those of the seeds that every category has."""
     if not all(metric in row.cells for row in rows):
         return None
     cells = [row.cells[metric] for row in rows]
@@ -153,14 +153,10 @@ def _mean_cell(rows: Sequence[Row], metric: str) -> Cell | None:
         pairs = [cell.bounds or (cell.mean, cell.mean) for cell in cells]
         bounds = fmean(lower for lower, _ in pairs), fmean(upper for _, upper in pairs)
     by_category = [_values_of_seeds(row, metric) for row in rows]
-    same = all(set(values) == set(by_category[0]) for values in by_category)
-    by_seed = [fmean(values[seed] for values in by_category) for seed in by_category[0]] if same else []
-    return Cell(
-        fmean(cell.mean for cell in cells),
-        stdev(by_seed) if len(by_seed) > 1 else None,
-        len(by_seed) or min(cell.seeds for cell in cells),
-        bounds,
-    )
+    common = set.intersection(*(set(values) for values in by_category))
+    by_seed = [fmean(values[seed] for values in by_category) for seed in common]
+    deviation = stdev(by_seed) if len(by_seed) > 1 else None
+    return Cell(fmean(cell.mean for cell in cells), deviation, len(common), bounds)
 
 
 def _values_of_seeds(row: Row, metric: str) -> dict[int | None, float]:

@@ -12,7 +12,7 @@ from typing import Any
 from dmdd.errors import UserError
 from dmdd.reporting.schema import read_result
 
-# Folders inside a run that hold no runs; W&B keeps a config.yaml of its own.
+# Folders inside a run that hold no runs; W&B keeps a config.yaml of its own. Elsewhere they may be categories.
 SKIPPED_FOLDERS = {"images", "model", "wandb"}
 
 
@@ -163,13 +163,14 @@ def _folders(top: Path, found: Found) -> Iterator[Path]:
         return
     entered: set[str] = set()
     # Links are followed, since a run may lie on another disk; a link back to where we came from is not.
-    for folder, children, _ in os.walk(top, followlinks=True, onerror=lambda error: _note_closed(error, found)):
+    for folder, children, files in os.walk(top, followlinks=True, onerror=lambda error: _note_closed(error, found)):
         real = os.path.realpath(folder)
         if real in entered:
             children.clear()
             continue
         entered.add(real)
-        children[:] = sorted(name for name in children if name not in SKIPPED_FOLDERS and not name.startswith("."))
+        skipped = SKIPPED_FOLDERS if {"result.json", "config.yaml"} & set(files) else set()
+        children[:] = sorted(name for name in children if name not in skipped and not name.startswith("."))
         yield Path(folder)
 
 

@@ -5,15 +5,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from dmdd import resume
 from dmdd.reporting.collect import Run
 
-# Settings that say where, how fast or with how many pictures a run goes, not what is learnt or measured; a name ends at
-# its dot, so "logger" covers "logger.csv". The teacher's weights are compared by their checksum instead.
+# Settings that say where, how fast or with how many pictures a run goes, not what is learnt or measured: those that may
+# differ when a run is resumed, and more. A name ends at its dot, so "logger" covers "logger.csv". The teacher's weights
+# are compared by their checksum instead.
 IGNORED = (
-    *("seed", "name", "run_dir", "data_dir", "overrides", "category", "dataset.name", "logger", "callbacks", "hydra"),
-    *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.log_every_n_steps"),
-    *("trainer.default_root_dir", "data.num_workers", "data.textures_dir", "data.evaluation_batch_size"),
-    *("evaluation.pictures", "evaluation.resamples", "teacher.weights", "teacher.package"),
+    *resume.IGNORED,
+    *(f"{group}.{name}" for group, names in resume.IGNORED_OF.items() for name in names),
+    *("seed", "data_dir", "category", "dataset.name", "hydra", "upload_model"),
+    *("trainer.accelerator", "trainer.default_root_dir", "data.textures_dir"),
+    *("evaluation.pictures", "evaluation.resamples", "evaluation.study_maps", "teacher.weights", "teacher.package"),
     *("dataset.layout.root", "dataset.layout.category", "dataset.layout.dataset", "dataset.layout._target_"),
 )
 Settings = dict[str, str]

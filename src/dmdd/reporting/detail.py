@@ -49,7 +49,7 @@ def read_scores(folder: Path, unreadable: list[Unreadable]) -> list[Score]:
     if not file.is_file():
         return []
     try:
-        with file.open(encoding="utf-8", newline="") as opened:
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
             rows = [
                 Score(row["file"], row["defect"], int(row["label"]), float(row["score"]))
                 for row in csv.DictReader(opened)

@@ -7,7 +7,8 @@ from dmdd.reporting.benchmarks import METRIC_TITLES
 from dmdd.reporting.rows import Cell, ResultTable, Row
 
 LEGEND = (
-    "Percent. ± is the sample standard deviation over seeds; without it there is one seed. "
+    "Percent. ± is the sample standard deviation over seeds, in a mean row over those that every category has; "
+    "without it there are fewer than two. "
     "[ ] is the 95 % interval over the choice of test images, averaged over the seeds; it says nothing about seeds. "
     "( ) are certified bounds of the value itself, shown where they differ from it at two decimals."
 )

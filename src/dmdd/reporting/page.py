@@ -166,6 +166,7 @@ def _assemble(data: dict[str, Any]) -> str:
     script = f'"use strict";\n(() => {{\n{body}}})();\n'
     # In JSON "<" stands only inside texts: escaped, none of them can end the element or open a comment.
     content = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    content = content.encode(errors="replace").decode()  # a file name may hold bytes that are no text
     policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
     parts = {"POLICY": policy, "STYLE": style, "DATA": content, "SCRIPT": script}
     template = (folder / "page.html").read_text(encoding="utf-8")

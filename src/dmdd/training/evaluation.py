@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -32,6 +33,9 @@ from dmdd.metrics import (
 from dmdd.models.detector import MAP_NAMES, Detector
 
 ImageScore = tuple[int, int, float]  # index, label, score
+
+MAX_TYPES = 100
+"""Defect types with pixel figures of their own: 17 MB each; more are rather the serial numbers of parts."""
 
 
 class EvaluationModule(LightningModule):
@@ -146,8 +150,12 @@ class EvaluationModule(LightningModule):
         """Forget earlier images."""
         self._reset(pixels_known=self.has_masks)
         self.bootstrap.reset()
-        if self.defects and self.has_masks:
-            names = sorted(set(self.defects) - {"good"})
+        self.type_metrics = None
+        names = sorted(set(self.defects) - {"good"})
+        if len(names) > MAX_TYPES and self.has_masks:
+            left_out = f"{len(names)} defect types: pixel figures by type are left out with more than {MAX_TYPES}"
+            rank_zero_warn(left_out, category=UserWarning)
+        elif self.defects and self.has_masks:
             threshold = self.detector.calibration.get("pixel_threshold")
             self.type_metrics = DefectTypes(names, threshold=math.inf if threshold is None else threshold).to(
                 self.device
