@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from dmdd import resume, runtime
-from dmdd.errors import UserError
+from dmdd.errors import Interrupted, UserError
 from dmdd.training.interruption import StateSaver
 
 STEPS = {"distillation": 9, "segmentation": 6}
@@ -198,6 +198,34 @@ def test_a_full_disk_keeps_the_state_saved_before(tmp_path, error):
     file.unlink()
     with pytest.raises(UserError, match="nothing was saved yet"):
         saver.save(Spy(error))
+
+
+class Told:
+    """What a saver asks a trainer about at the end of a stage's last step."""
+
+    global_step = max_steps = 7
+    should_stop, world_size, loggers, is_global_zero = False, 1, (), True
+
+    def save_checkpoint(self, file):
+        torch.save({"global_step": self.global_step, "state_dict": {}, "seconds": 1.0}, file)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_in_the_last_step_of_a_stage_is_heard(tmp_path, when):
+    saver, trainer = StateSaver(tmp_path / "stage.ckpt", every_n_steps=100), Told()
+    saver.signal = signal.SIGTERM if when == "before" else None
+    saver.on_train_batch_end(trainer, None, None, None, 0)
+    saver.signal = signal.SIGTERM
+    with pytest.raises(Interrupted, match="stopped after step 7 of 7 of a stage"):
+        saver.check_stopped(trainer)
+    assert saver.read()["global_step"] == 7
+
+
+def test_a_stage_that_nobody_stopped_is_followed_by_the_next(tmp_path):
+    saver, trainer = StateSaver(tmp_path / "stage.ckpt", every_n_steps=100), Told()
+    saver.on_train_batch_end(trainer, None, None, None, 0)
+    saver.check_stopped(trainer)
+    assert not trainer.should_stop
 
 
 class Sneaky:

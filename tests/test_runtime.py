@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from dmdd import runtime
+from dmdd.errors import UserError
+from dmdd.runtime import check_steps
 
 FAULTS = """
 import resource, torch
@@ -31,6 +33,18 @@ def test_freed_memory_is_kept():
     before, after = map(int, ended.stdout.split())
     assert before > 5 * 2**26 / 2**21  # at least one for each huge page
     assert after < before / 2
+
+
+@pytest.mark.parametrize(
+    "trainer", [{"max_steps": 5}, {"fast_dev_run": True}, {"max_epochs": 1}, {"num_nodes": 2}, {"min_steps": 3}]
+)
+def test_what_would_end_a_stage_early_or_take_two_machines_is_refused(trainer):
+    with pytest.raises(UserError, match=f"trainer.{next(iter(trainer))}="):
+        check_steps(trainer)
+
+
+def test_what_changes_no_step_is_taken():
+    check_steps({"accumulate_grad_batches": 1, "fast_dev_run": False, "num_nodes": 1, "max_steps": None})
 
 
 @pytest.mark.parametrize(

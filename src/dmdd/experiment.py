@@ -25,6 +25,7 @@ from dmdd.data.listing import Category
 from dmdd.errors import Interrupted
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
+from dmdd.models.teacher import check_features
 from dmdd.pictures import write_curves, write_pictures
 from dmdd.resume import STATE_DIR
 from dmdd.training.distillation import DistillationModule
@@ -108,6 +109,7 @@ class Experiment:
             input_size=config.image_size,
             **config.detector,
         ).to(memory_format=torch.channels_last)
+        check_features(teacher, self.detector.input_size)
         self.data = PairDataModule(
             category=category,
             synthesis=build(config.pairs),

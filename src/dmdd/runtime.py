@@ -35,7 +35,10 @@ def resolve_accelerator(accelerator: str) -> str:
     return "gpu" if accelerator == "cuda" else accelerator
 
 
-STEP_COUNTERS = ("accumulate_grad_batches", "limit_train_batches", "overfit_batches", "max_epochs", "max_time")
+STEP_COUNTERS = (
+    *("accumulate_grad_batches", "fast_dev_run", "limit_train_batches", "max_epochs", "max_steps", "max_time"),
+    *("min_epochs", "min_steps", "overfit_batches"),
+)
 """Arguments of a trainer that change how many batches a stage sees; a stage here is its steps, one batch each."""
 
 
@@ -46,14 +49,17 @@ def check_steps(trainer: Mapping[str, Any]) -> None:
         trainer: The arguments of ``lightning.Trainer``.
 
     Raises:
-        UserError: One of ``STEP_COUNTERS`` is among them.
+        UserError: One of ``STEP_COUNTERS`` is among them, or more than one machine is asked for.
     """
     for name in STEP_COUNTERS:
-        if trainer.get(name) is not None and not (name == "accumulate_grad_batches" and trainer[name] == 1):
+        harmless = (None, False) if name != "accumulate_grad_batches" else (None, 1)
+        if trainer.get(name) not in harmless:
             raise UserError(
                 f"trainer.{name}={trainer[name]}: a stage has as many batches as distillation.steps or "
                 "segmentation_training.steps say; set these, or batch_size"
             )
+    if trainer.get("num_nodes") not in (None, 1):
+        raise UserError(f"trainer.num_nodes={trainer['num_nodes']}: a run uses the devices of one machine")
 
 
 def check_devices(devices: object, accelerator: str, batch_size: int) -> int:

@@ -59,7 +59,12 @@ def train(config: Any) -> Any:
             return outcome(config)
     OmegaConf.resolve(config)
     # Before any process or training starts, since this is where most mistakes are.
-    check_files(read_category(config).test)
+    if empty := check_files(read_category(config).test):
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        print(
+            f"warning: the mask {empty[0]}{more} marks nothing, so the pixels of that defect count as normal ones",
+            file=sys.stderr,
+        )
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
     runtime.check_steps(config.trainer)

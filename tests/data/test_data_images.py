@@ -180,9 +180,28 @@ def test_largest_allowed_size_is_read(tmp_path, monkeypatch):
 def test_32_bit_has_no_fixed_range(tmp_path):
     Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "float.tif")
     with refused(
-        f"cannot read image {tmp_path / 'float.tif'}: 32-bit pixels (mode F) have no fixed range; store 8 or 16"
+        f"image {tmp_path / 'float.tif'}: 32-bit or signed pixels (mode F) have no fixed range; store 8 or 16"
     ):
         read_image(tmp_path / "float.tif")
+
+
+def test_16_bit_pgm(tmp_path):
+    values = np.array([[0, 257 * 5, 65535]], dtype=">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 65535\n" + values.tobytes())
+    assert read_image(tmp_path / "a.pgm")[:, :, 0].tolist() == [[0, 5, 255]]
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 1 4095\n" + np.array([[0, 4095]], dtype=">u2").tobytes())
+    assert read_image(tmp_path / "a.pgm")[:, :, 0].tolist() == [[0, 255]]  # the file says what its range is
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = trees.write_image(tmp_path / "a.png")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), "read_bytes", refuse)
+    with refused(f"cannot read image {path}: Permission denied"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("value", [1, 127, 255])
@@ -199,10 +218,12 @@ def test_every_value_above_zero_is_mask(tmp_path, value):
     [
         np.array([[0, 1]], dtype=np.uint16),
         np.array([[[0, 0, 0], [0, 0, 9]]], dtype=np.uint8),
-        np.array([[[0, 0, 0, 255], [9, 9, 9, 0]]], dtype=np.uint8),
+        np.array([[[0, 0, 0, 255], [9, 9, 9, 8]]], dtype=np.uint8),
+        np.array([[[255, 255, 255, 0], [255, 255, 255, 255]]], dtype=np.uint8),
+        np.array([[[255, 0], [255, 255]]], dtype=np.uint8),
         np.array([[False, True]]),
     ],
-    ids=["16-bit", "rgb", "rgba", "bilevel"],
+    ids=["16-bit", "rgb", "rgba", "painted on nothing", "grey painted on nothing", "bilevel"],
 )
 def test_masks_of_every_kind(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "m.png")

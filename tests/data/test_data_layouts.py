@@ -221,6 +221,21 @@ def test_root_without_categories(tmp_path):
         read_mvtec_ad(root=tmp_path, category="all")
 
 
+def test_a_category_may_be_typed_in_another_unicode_form(tmp_path):
+    stored = unicodedata.normalize("NFD", "prüfling")
+    trees.mvtec_category(tmp_path, stored)
+    found = read_mvtec_ad(root=tmp_path, category=unicodedata.normalize("NFC", stored))
+    assert found.root == tmp_path / stored
+
+
+def test_a_link_to_what_is_not_there_is_refused(tmp_path):
+    folder = trees.mvtec_category(tmp_path, "screw")
+    link = folder / "train/good/zzz.png"
+    link.symlink_to(tmp_path / "annex/zzz.png")
+    with refused(f"{link} is a link to what is not there ({tmp_path}/annex/zzz.png)"):
+        read_mvtec_ad(root=tmp_path, category="screw")
+
+
 def test_unknown_category_lists_those_found_and_suggests_one(tmp_path):
     for name in ("screw", "bottle"):
         trees.mvtec_category(tmp_path, name)

@@ -191,10 +191,12 @@ def test_augmentation_of_no_images_is_refused():
         build(compose_config("train", ["category=x", "augmentation.fewer_than=0"]).augmentation)
 
 
-def test_augmentation_that_changes_the_size_is_refused(demo_category):
+@pytest.mark.parametrize("transform", ["CenterCrop", "Normalize", "ToFloat"])
+def test_augmentation_that_changes_size_or_kind_is_refused(demo_category, transform):
     albumentations = pytest.importorskip("albumentations")
-    crop = build_augmentation(transforms=[albumentations.CenterCrop(32, 32)])
-    with pytest.raises(ValueError, match="the augmentation changes the size"):
+    made = getattr(albumentations, transform)(*((32, 32) if transform == "CenterCrop" else ()))
+    crop = build_augmentation(transforms=[made])
+    with pytest.raises(UserError, match="use transforms that keep kind and size"):
         next(iter(make(demo_category, device="cuda", augmentation=crop).train_dataloader()))
 
 

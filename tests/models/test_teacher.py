@@ -10,7 +10,7 @@ from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
-from dmdd.models.teacher import Teacher
+from dmdd.models.teacher import Teacher, check_features
 from dmdd.models.weights import build_teacher
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -142,6 +142,20 @@ def test_unknown_backbone():
 def test_backbone_without_the_strides():
     with pytest.raises(UserError, match=r"vit_tiny_patch16_224 has no stages at strides 4, 8 and 16"):
         Teacher(backbone="vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((256, 256), "does not take images of 256 x 256 px: "), ((224, 224), r"gives features .* choose another")],
+)
+def test_backbone_with_other_features_or_one_size_only(size, message):
+    swin = Teacher(backbone="swin_tiny_patch4_window7_224")
+    with pytest.raises(UserError, match=r"teacher\.backbone=swin_tiny_patch4_window7_224 " + message):
+        check_features(swin, size)
+
+
+def test_features_that_fit_are_taken(teacher):
+    check_features(teacher, (64, 96))
 
 
 def test_missing_file(tmp_path):

@@ -37,6 +37,16 @@ def test_field_in_a_window_is_the_cut_out_field():
     torch.testing.assert_close(cut[1], field[1, 32:48, :16], atol=5e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("height", "width"), [(256, 320), (320, 256), (128, 224)])
+def test_field_in_any_window_of_an_oblong_image_is_the_cut_out_field(height, width):
+    keys, scales = torch.tensor([5]), torch.tensor([[32.0, 32.0]])
+    field = perlin_field(keys, scales, whole(1, height, width))
+    for left in range(0, width - 64, 7):
+        window = Window(torch.tensor([[3.0, left]]), (64, 64), (height, width))
+        cut = perlin_field(keys, scales, window)
+        torch.testing.assert_close(cut[0], field[0, 3:67, left : left + 64], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("quarter_turns", [0, 1, 2, -1])
 def test_rotation_by_quarter_turns(quarter_turns):
     field = torch.rand(1, 16, 16)

@@ -50,3 +50,13 @@ def test_nothing_is_remembered_when_images_change_or_memory_is_short(teacher, se
     for _ in range(2):
         cache(teacher, IMAGES[:1], indices, MORE)
     assert teacher.seen == 6
+
+
+def test_too_little_memory_never_changes_how_batches_are_made(teacher):
+    sizes = []
+    handle = teacher.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    cache = FeatureCache(images=5, limit_gb=1e-6)
+    for _ in range(3):
+        cache(teacher, IMAGES[:1], torch.tensor([0]), MORE)
+    handle.remove()
+    assert sizes == [1, len(MORE)] * 3

@@ -1,5 +1,6 @@
 """Training images in memory, and evaluation images from files: what the loaders hand to the device."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -12,11 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dmdd.data.augmentation import Augmentation
-from dmdd.data.images import read_image, read_mask
+from dmdd.data.images import count_pixels, read_image, read_mask
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
+from dmdd.errors import UserError
 from dmdd.pairs import Column, draw_plan, estimate_foreground
 from dmdd.resize import resize_images, resize_masks
+
+PIXELS_AT_ONCE = 200_000_000
+"""Pixels of images that are decoded at the same time, in all threads together."""
 
 
 class PlannedBatch(NamedTuple):
@@ -89,27 +94,39 @@ def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
     def load(path: Path) -> Tensor:
         return resize_images(_as_batch(read_image(path)), size)[0]
 
-    with ThreadPoolExecutor() as pool:
+    with _pool(paths) as pool:
         return torch.stack(list(pool.map(load, paths)))
 
 
-def check_files(samples: Sequence[Sample]) -> None:
+def check_files(samples: Sequence[Sample]) -> list[Path]:
     """Read images and masks once and keep nothing: a damaged test file is told before training, not hours later.
 
     Args:
         samples: What will be read.
 
+    Returns:
+        Masks that mark nothing.
+
     Raises:
         UserError: A file cannot be read, or a mask has another size than its image; the message has its path.
     """
 
-    def check(sample: Sample) -> None:
+    def check(sample: Sample) -> bool:
         size = read_image(sample.path).shape[:2]
-        if sample.mask_path is not None:
-            read_mask(sample.mask_path, size=(size[0], size[1]))
+        return sample.mask_path is None or bool(read_mask(sample.mask_path, size=(size[0], size[1])).any())
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(check, samples))
+    with _pool([sample.path for sample in samples]) as pool:
+        marked = list(pool.map(check, samples))
+    return [s.mask_path for s, fine in zip(samples, marked, strict=True) if s.mask_path is not None and not fine]
+
+
+def _pool(paths: Sequence[Path]) -> ThreadPoolExecutor:
+    """Make threads to decode images in, fewer where they are large: decoded and as floats they take 18 bytes a pixel.
+
+    The first image stands for all; most folders come from one camera.
+    """
+    pixels = count_pixels(paths[0]) if paths else 0
+    return ThreadPoolExecutor(max_workers=max(1, min((os.cpu_count() or 1) + 4, 32, PIXELS_AT_ONCE // max(pixels, 1))))
 
 
 def find_foregrounds(images: Tensor) -> Tensor:
@@ -176,17 +193,21 @@ class PlannedDataset(Dataset[PlannedBatch]):
     def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
         results = []
         for image, mask, (step, place, _) in zip(images, foreground, places, strict=True):
-            results.append(
-                self.augmentation(  # type: ignore[misc]
-                    seed=augmentation_seed(self.seed, step=step, place=place),
-                    image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()),
-                    mask=mask[0].numpy().astype(np.uint8),
-                )
+            given = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+            result = self.augmentation(  # type: ignore[misc]
+                seed=augmentation_seed(self.seed, step=step, place=place),
+                image=given,
+                mask=mask[0].numpy().astype(np.uint8),
             )
+            made = result["image"]
+            if made.dtype != np.uint8 or made.shape != given.shape:
+                raise UserError(
+                    f"the augmentation turns {given.dtype} images {given.shape} into {made.dtype} {made.shape}; use "
+                    "transforms that keep kind and size (normalisation is the teacher's business)"
+                )
+            results.append(result)
         changed = torch.stack([torch.from_numpy(np.ascontiguousarray(r["image"])).permute(2, 0, 1) for r in results])
         masks = torch.stack([torch.from_numpy(np.ascontiguousarray(r["mask"])).bool()[None] for r in results])
-        if changed.shape != images.shape:
-            raise ValueError("the augmentation changes the size of the image; use transforms that keep it")
         return changed, masks
 
 

@@ -43,6 +43,24 @@ def read_image(path: Path | str) -> np.ndarray:
     return _as_rgb8(_decode(Path(path))[0])
 
 
+def count_pixels(path: Path) -> int:
+    """Read an image's size from its header.
+
+    Args:
+        path: The image file.
+
+    Returns:
+        Height times width, in pixels; 0 where the file does not say.
+
+    Source: ours.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # Pillow's decoders raise about ten kinds of it; reading the file tells what is wrong
+        return 0
+
+
 def convert_image(image: Image.Image) -> np.ndarray:
     """Convert an opened Pillow image by the rules of `read_image`.
 
@@ -57,7 +75,8 @@ def convert_image(image: Image.Image) -> np.ndarray:
 
     Source: ours.
     """
-    return _as_rgb8(_to_array(ImageOps.exif_transpose(image), path=Path(getattr(image, "filename", "") or "in memory")))
+    path = Path(getattr(image, "filename", "") or "in memory")
+    return _as_rgb8(_to_array(ImageOps.exif_transpose(image), path=path, file_format=image.format or ""))
 
 
 def _as_rgb8(pixels: np.ndarray) -> np.ndarray:
@@ -71,7 +90,8 @@ def _as_rgb8(pixels: np.ndarray) -> np.ndarray:
 def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read one mask, True where the defect is.
 
-    Every value above 0 counts, soft edges included: MVTec AD stores 0/255, VisA the number of the defect type. Only
+    Every value above 0 counts, soft edges included: MVTec AD stores 0/255, VisA the number of the defect type; what is
+    transparent does not. Only
     JPEG masks are cut at `LOSSY_MASK_THRESHOLD`. A folder of masks (MVTec LOCO: one file per region) is their union.
 
     Args:
@@ -94,7 +114,7 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
         if len({part.shape for part in parts}) > 1:
             raise UserError(f"masks of different sizes in {path}: all masks of one image must have its size")
         return np.logical_or.reduce(parts)
-    pixels, file_format = _decode(path)
+    pixels, file_format = _decode(path, opaque_only=True)
     if pixels.ndim == 3:
         pixels = pixels.max(axis=2)
     mask = pixels >= LOSSY_MASK_THRESHOLD if file_format == "JPEG" else pixels > 0
@@ -106,17 +126,24 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
     return mask
 
 
-def _decode(path: Path) -> tuple[np.ndarray, str]:
-    """Decode the first frame: uint8 or uint16 `(H, W)`, or uint8 `(H, W, 3)`, and the format's name."""
+def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:
+    """Decode the first frame: uint8 or uint16 `(H, W)`, or uint8 `(H, W, 3)`, and the format's name.
+
+    With `opaque_only` what is wholly transparent is 0.
+    """
     if not path.is_file():
         raise UserError(f"no such image file: {path}")
     if path.stat().st_size == 0:
         raise UserError(f"cannot read image {path}: the file is empty (0 bytes)")
     try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror}") from error
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # From memory, as the server has it: libtiff makes something else of damaged files on the disk.
-            image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(_too_large(path)) from None
     # Pillow's decoders raise about ten kinds of exception on damaged bytes (SyntaxError and struct.error among them).
@@ -128,20 +155,27 @@ def _decode(path: Path) -> tuple[np.ndarray, str]:
             raise UserError(_too_large(path, size=image.size))
         file_format = image.format or ""
         try:
-            return _to_array(ImageOps.exif_transpose(image), path=path), file_format
-        except UserError:
+            upright = ImageOps.exif_transpose(image)
+            pixels = _to_array(upright, path=path, file_format=file_format)
+            if opaque_only and upright.has_transparency_data:
+                shown = np.asarray(upright.convert("RGBA").getchannel("A")) > 0
+                pixels = np.where(shown if pixels.ndim == 2 else shown[:, :, None], pixels, 0)
+            return pixels, file_format
+        except (UserError, MemoryError):
             raise
         except Exception as error:
             raise UserError(f"cannot read image {path}: damaged or truncated ({_one_line(error)})") from error
 
 
-def _to_array(image: Image.Image, *, path: Path) -> np.ndarray:
-    if image.mode.startswith("I;16"):
+def _to_array(image: Image.Image, *, path: Path, file_format: str) -> np.ndarray:
+    # Pillow gives 16-bit PGM files the mode of 32-bit integers, scaled to the range of 16 bits.
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or (image.mode == "I" and file_format == "PPM"):
         # astype, not asarray: big-endian files come as '>u2'.
         return np.asarray(image).astype(np.uint16)
-    if image.mode in ("I", "F"):
+    if image.mode.startswith(("I", "F")):
         raise UserError(
-            f"cannot read image {path}: 32-bit pixels (mode {image.mode}) have no fixed range; store 8 or 16 bits"
+            f"cannot read image {path}: 32-bit or signed pixels (mode {image.mode}) have no fixed range; "
+            "store 8 or 16 bits"
         )
     if image.mode in ("1", "L", "LA", "La"):
         return np.asarray(image.convert("L"))

@@ -126,11 +126,11 @@ def list_images(folder: Path, *, nested: bool = False) -> list[Path]:
 
 
 def _images_below(folder: Path, *, nested: bool, above: tuple[Path, ...]) -> list[Path]:
-    found = [
-        path
-        for path in _entries(folder)
-        if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and not is_ignored(path)
-    ]
+    wanted = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_EXTENSIONS and not is_ignored(path)]
+    for path in wanted:
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} is a link to what is not there ({path.readlink()})")
+    found = [path for path in wanted if path.is_file()]
     if nested:
         above = (*above, folder.resolve())
         for subfolder in list_folders(folder):
@@ -244,7 +244,9 @@ def find_category(*, root: Path | str, category: str, dataset: str, list_names: 
     """
     root = Path(root)
     names = list_category_names(root=root, dataset=dataset, list_names=list_names)
-    if category not in names:
+    # A category may be typed with another Unicode form of an umlaut than its folder was stored with.
+    stored = {unicodedata.normalize("NFC", name): name for name in names}
+    if (known := stored.get(unicodedata.normalize("NFC", str(category)))) is None:
         if category in (None, ""):
             raise UserError(f"category is missing: give category=NAME; {root.resolve()} has {', '.join(names)}")
         if (root / str(category)).is_dir():
@@ -254,7 +256,7 @@ def find_category(*, root: Path | str, category: str, dataset: str, list_names: 
         close = difflib.get_close_matches(str(category).lower(), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(f"unknown category {category!r}: {root.resolve()} has {', '.join(names)}{hint}")
-    return root / category
+    return root / known
 
 
 def list_category_names(*, root: Path, dataset: str, list_names: Callable[[Path], list[str]]) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dmdd.errors import UserError
+from dmdd.faults import is_out_of_memory
 from dmdd.models.folding import fold_batch_norms
 
 STRIDES = (4, 8, 16)
@@ -101,6 +102,30 @@ class Teacher(nn.Module):
         """
         with torch.no_grad():
             return list(self.network((images - self.mean) / self.std))
+
+
+def check_features(teacher: Teacher, size: Sequence[int]) -> None:
+    """Refuse a backbone that does not take images of a size, or whose features are not laid out as ours.
+
+    Args:
+        teacher: The teacher.
+        size: Height and width in pixels.
+
+    Raises:
+        UserError: It is such a one.
+    """
+    height, width = size
+    name = teacher.spec["backbone"]
+    try:
+        shapes = [tuple(level.shape) for level in teacher(torch.zeros(1, 3, height, width))]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        told = " ".join(str(error).split())[:160]
+        raise UserError(f"teacher.backbone={name} does not take images of {height} x {width} px: {told}") from error
+    wanted = [(1, c, height // s, width // s) for c, s in zip(teacher.channels, STRIDES, strict=True)]
+    if shapes != wanted:
+        raise UserError(f"teacher.backbone={name} gives features {shapes} where {wanted} are needed; choose another")
 
 
 def check_backbone(backbone: object) -> None:

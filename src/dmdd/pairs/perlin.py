@@ -42,7 +42,7 @@ def _axis(scale: Tensor, window: Window, axis: int, lattice: int) -> tuple[Tenso
     length = window.image_size[axis]
     step = scale[:, None] / length
     # The most that any scale needs: pairs of one window size have the same number, whatever batch they come in.
-    count = min(lattice, (lattice - 1) * window.size[axis] // length + 2)
+    count = min(lattice, -(-(lattice - 1) * window.size[axis] // length) + 2)
     first = (window.origin[:, axis, None] * step).floor().clamp_(max=lattice - count)
     return window.pixels(axis) * step, first.long() + torch.arange(count, device=scale.device)
 

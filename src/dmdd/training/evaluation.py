@@ -265,7 +265,7 @@ class EvaluationModule(LightningModule):
         k / (n + 1) at or under the wanted one, or 1 where n is too small for it: exact for any distribution of
         scores, and it says so when the wanted rate cannot be had. The pixel threshold is the one of the largest F1.
         """
-        normal = sorted((score for _, label, score in self.scores if label == 0), reverse=True)
+        normal = sorted((score for index, label, score in self.scores if label == 0 and index >= 0), reverse=True)
         if not normal:
             return {}
         k = max(1, int(self.false_alarm_rate * (len(normal) + 1)))

@@ -20,7 +20,7 @@ class FeatureCache:
     """
 
     def __init__(self, *, images: int, limit_gb: float) -> None:
-        self.images, self.limit_gb = images, limit_gb
+        self.images, self.limit_gb, self._together = images, limit_gb, not images
         self._known = torch.zeros(images, dtype=torch.bool)
         self._levels: list[Tensor] = []
 
@@ -42,12 +42,12 @@ class FeatureCache:
         if self.images and bool(self._known[indices].all()):
             return [_rows(level, indices.to(level.device)) for level in self._levels], teacher(more)
         images = (images / 255).contiguous(memory_format=torch.channels_last)
-        if not self.images:
+        if self._together:
             # All through the teacher in one batch: half the launches.
             features = teacher(torch.cat([images, more]))
             return [f[:count] for f in features], [f[count:] for f in features]
-        # In two, for the few steps until all are known: a larger batch may round differently, and a run that was
-        # interrupted, which begins with an empty memory, must compute the same.
+        # In two, until all are known or where that takes too much: a larger batch may round differently, and a run that
+        # was interrupted, which begins with an empty memory, must compute the same.
         own = teacher(images)
         self._remember(own, indices)
         return own, teacher(more)

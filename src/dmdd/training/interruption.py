@@ -39,8 +39,8 @@ class StateSaver(Callback):
     beside the old one and then renamed, so a reader finds the old state or the new one, whole. Pairs are a function of
     seed and step, so nothing else is needed to go on as if nothing had happened.
 
-    After the first SIGTERM or SIGINT the step in hand is finished, the state saved and the stage left; a second SIGINT
-    ends the process at once.
+    After the first SIGTERM or SIGINT the step in hand is finished, the state saved and the run left; with one device a
+    second SIGINT ends the process at once.
 
     Args:
         file: The checkpoint.
@@ -60,6 +60,7 @@ class StateSaver(Callback):
         check_positive("save_state_every_n_steps", every_n_steps)
         self.file, self.every_n_steps, self.before_saving = file, every_n_steps, before_saving
         self.signal: int | None = None
+        self._stopping = False
         self.earlier_s = 0.0
         self._started: float | None = None
 
@@ -135,21 +136,19 @@ class StateSaver(Callback):
         """Save where it is time to."""
         step = trainer.global_step
         last = step == trainer.max_steps
-        stop = not last and self._told_to_stop(trainer)
-        if stop or last or step % self.every_n_steps == 0:
+        self._stopping = self._told_to_stop(trainer, ask=last or step % ASK_EVERY_N_STEPS == 0)
+        if self._stopping or last or step % self.every_n_steps == 0:
             self.save(trainer)
-        if stop:
+        if self._stopping:
             trainer.should_stop = True  # Lightning logs the step and leaves; check_stopped then says so
 
-    def _told_to_stop(self, trainer: Trainer) -> bool:
+    def _told_to_stop(self, trainer: Trainer, *, ask: bool) -> bool:
         if trainer.world_size == 1:
             return self.signal is not None
-        if trainer.global_step % ASK_EVERY_N_STEPS:
-            return False
-        return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        return ask and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
 
     def check_stopped(self, trainer: Trainer) -> None:
-        """Leave the run if the stage was left before its end.
+        """Leave the run if it was told to stop, be it in the last step of the stage.
 
         Args:
             trainer: After ``fit``.
@@ -157,7 +156,7 @@ class StateSaver(Callback):
         Raises:
             Interrupted: It was told to stop.
         """
-        if trainer.global_step < trainer.max_steps:
+        if trainer.global_step < trainer.max_steps or self._stopping or (self.signal and trainer.world_size == 1):
             raise Interrupted(
                 f"stopped after step {trainer.global_step} of {trainer.max_steps} of a stage; "
                 "with resume=true the same command goes on",
