@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", type=_formats, default=FORMATS, help=f"any of {','.join(FORMATS)} (default: all)")
     parser.add_argument("--metrics", type=_names, default=(), help="columns, by name in result.json, or all")
     parser.add_argument("--maps", action="store_true", help="also a row for every map")
+    parser.add_argument("--against", metavar="NAME", help="also the differences of all configurations to this one")
     parser.add_argument("--pictures", type=_count, default=12, help="on the page, of each run at most (12)")
     parser.add_argument("--pictures-mb", type=_count, default=12, help="on the page, of all runs together (12 MB)")
     return parser
@@ -69,7 +70,7 @@ def _count(text: str) -> int:
 
 
 def _as_flag(argument: str) -> str:
-    match = re.match(r"(output|format|metrics|pictures|pictures_mb)=", argument)
+    match = re.match(r"(output|format|metrics|against|pictures|pictures_mb)=", argument)
     return f"--{match[1].replace('_', '-')}={argument[match.end() :]}" if match else argument
 
 
@@ -89,7 +90,9 @@ def _report(options: argparse.Namespace) -> int:
     if not found.runs:
         print_problems(console, found)
         raise UserError(f"no finished run below {', '.join(options.paths)}; a finished run has a result.json")
-    table = build_table(found.runs, metrics=choose_metrics(found.runs, options.metrics), maps=options.maps)
+    table = build_table(
+        found.runs, metrics=choose_metrics(found.runs, options.metrics), maps=options.maps, against=options.against
+    )
     warnings = warnings_of(found.runs, table)
     texts = _texts(options, table, found, warnings)
     for name, text in texts.items():

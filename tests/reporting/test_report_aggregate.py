@@ -11,6 +11,7 @@ from dmdd.reporting.benchmarks import BENCHMARKS
 from dmdd.reporting.checks import warnings_of
 from dmdd.reporting.collect import Run
 from dmdd.reporting.configurations import configuration_names
+from dmdd.reporting.layout import lines
 
 
 def run(*, value: float = 0.9, settings: dict | None = None, folder: str = "r", **entries) -> Run:
@@ -85,6 +86,39 @@ def test_settings_that_change_no_figure_make_no_other_configuration(settings):
     runs = [run(seed=0), run(seed=1, settings=trees.config(**settings), overrides=overrides)]
     (row,) = build_table(runs).rows
     assert row.seeds == [0, 1]
+
+
+def other(**entries) -> Run:
+    return run(overrides=("distillation.steps=7",), settings=trees.config(distillation__steps=7), **entries)
+
+
+def test_differences_are_taken_seed_by_seed():
+    runs = [run(value=v, seed=s, category="a") for s, v in ((0, 0.90), (1, 0.92), (2, 0.50))]
+    runs += [other(value=v, seed=s, category="a") for s, v in ((0, 0.93), (1, 0.97), (3, 0.10))]
+    runs += [run(value=0.8, seed=s, category="b") for s in (0, 1)]
+    runs += [other(value=0.7, seed=s, category="b") for s in (0, 1)]
+    runs += [run(seed=0, category="c")]
+    table = build_table(runs, against="default")
+    a, b, mean = table.differences
+    assert [(row.category, row.configuration) for row in (a, b)] == [(c, "distillation.steps=7") for c in "ab"]
+    cell = a.cells["pixel_auroc"]
+    assert cell.mean == pytest.approx(0.04)  # of 0.03 and 0.05; seeds 2 and 3 have no partner
+    assert cell.deviation == pytest.approx(0.02 / 2**0.5)
+    assert cell.seeds == 2
+    assert b.cells["pixel_auroc"].mean == pytest.approx(-0.1)
+    assert mean.note == "mean of 2 categories minus default"
+    assert mean.cells["pixel_auroc"].mean == pytest.approx(-0.03)
+    assert mean.cells["pixel_auroc"].deviation == pytest.approx(0.01 / 2**0.5)  # of -0.035 and -0.025
+    shown = [line.cells[0].value for line in lines(table) if line.row.kind == "difference"]
+    assert shown == ["+4.00", "-10.00", "-3.00"]
+    assert build_table(runs).differences == ()
+
+
+def test_differences_to_what_is_not_there():
+    with pytest.raises(UserError, match="--against: no configurations to tell from 'x'; there are default, distill"):
+        build_table([run(), other()], against="x")
+    with pytest.raises(UserError, match="--against: no configurations to tell from 'default'"):
+        build_table([run()], against="default")
 
 
 def test_a_mean_over_one_common_seed_has_no_deviation_and_over_a_missing_metric_no_value():

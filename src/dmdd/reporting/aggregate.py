@@ -36,16 +36,22 @@ def choose_metrics(runs: Iterable[Run], wanted: Sequence[str] = ()) -> tuple[str
     return tuple(dict.fromkeys(wanted)) or DEFAULT_METRICS
 
 
-def build_table(runs: Sequence[Run], *, metrics: Sequence[str] = DEFAULT_METRICS, maps: bool = False) -> ResultTable:
+def build_table(
+    runs: Sequence[Run], *, metrics: Sequence[str] = DEFAULT_METRICS, maps: bool = False, against: str | None = None
+) -> ResultTable:
     """Group runs that differ only by seed and average them.
 
     Args:
         runs: Runs and evaluations.
         metrics: Columns.
         maps: Also give a row to every map.
+        against: Name of a configuration, to which the differences of all others are given; None for none.
 
     Returns:
         The table.
+
+    Raises:
+        UserError: There is no configuration of that name.
     """
     trained = [run for run in runs if not run.is_evaluation]
     groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
@@ -62,6 +68,7 @@ def build_table(runs: Sequence[Run], *, metrics: Sequence[str] = DEFAULT_METRICS
         means=tuple(_mean_rows(rows, metrics)),
         claims=tuple(_claims({row.dataset for row in rows}, metrics)),
         evaluations=tuple(_evaluations([run for run in runs if run.is_evaluation], metrics, maps)),
+        differences=() if against is None else tuple(_difference_rows(rows, metrics, against)),
     )
 
 
@@ -163,6 +170,46 @@ def _values_of_seeds(row: Row, metric: str) -> dict[int | None, float]:
     having = [run for run in row.runs if metric in run.figures(row.map_name)]
     seeds = dict.fromkeys(run.seed for run in having)
     return {seed: fmean(r.figures(row.map_name)[metric] for r in having if r.seed == seed) for seed in seeds}
+
+
+def _difference_rows(rows: Sequence[Row], metrics: Sequence[str], against: str) -> list[Row]:
+    """Subtract a configuration from the others seed by seed: equal seeds see equal pairs, so that much cancels."""
+    names = list(dict.fromkeys(row.configuration for row in rows))
+    if against not in names or len(names) < 2:
+        raise UserError(
+            f"--against: no configurations to tell from '{against}'; there are {', '.join(names) or 'none'}"
+        )
+    bases = {(row.dataset, row.category, row.map_name): row for row in rows if row.configuration == against}
+    pairs = [
+        (row, bases[row.dataset, row.category, row.map_name])
+        for row in rows
+        if row.configuration != against and (row.dataset, row.category, row.map_name) in bases
+    ]
+    found, groups = [], defaultdict(list)
+    for row, base in pairs:
+        cells = _cells(metrics, lambda metric, pair=(row, base): _difference_cell([pair], metric))  # type: ignore[misc]
+        note = f"minus {against}"
+        found.append(
+            Row("difference", row.dataset, row.category, row.configuration, row.map_name, cells, row.runs, note)
+        )
+        if row.category != POOLED:
+            groups[row.dataset, row.configuration, row.map_name].append((row, base))
+    for (dataset, configuration, map_name), members in groups.items():
+        if len(members) > 1:
+            cells = _cells(metrics, lambda metric, m=members: _difference_cell(m, metric))  # type: ignore[misc]
+            runs = tuple(run for row, _ in members for run in row.runs)
+            note = f"mean of {len(members)} categories minus {against}"
+            found.append(Row("difference", dataset, "", configuration, map_name, cells, runs, note))
+    return found
+
+
+def _difference_cell(pairs: Sequence[tuple[Row, Row]], metric: str) -> Cell | None:
+    values = [(_values_of_seeds(row, metric), _values_of_seeds(base, metric)) for row, base in pairs]
+    common = set.intersection(*(set(own) & set(base) for own, base in values))
+    if not common:
+        return None
+    by_seed = [fmean(own[seed] - base[seed] for own, base in values) for seed in common]
+    return Cell(fmean(by_seed), stdev(by_seed) if len(by_seed) > 1 else None, len(by_seed))
 
 
 def _claims(datasets: set[str], metrics: Sequence[str]) -> list[Row]:

@@ -72,13 +72,13 @@ def lines(table: ResultTable) -> Iterator[Line]:
         table: The table.
 
     Yields:
-        Lines in order: categories, means, claims, evaluations.
+        Lines in order: categories, means, differences, claims, evaluations.
     """
     for row in table.lines:
         labels = [row.dataset, row.title]
         labels += [row.configuration] if table.has_configurations else []
         labels += ["" if row.kind == "claim" else row.map_name or "detector"] if table.has_maps else []
-        cells = tuple(cell_text(row.cells.get(metric)) for metric in table.metrics)
+        cells = tuple(cell_text(row.cells.get(metric), signed=row.kind == "difference") for metric in table.metrics)
         yield Line(row, tuple(labels), cells, _seeds(row))
 
 
@@ -89,18 +89,19 @@ def _seeds(row: Row) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def cell_text(cell: Cell | None) -> CellText:
+def cell_text(cell: Cell | None, *, signed: bool = False) -> CellText:
     """Write a figure in percent.
 
     Args:
         cell: The figure; None where unknown.
+        signed: Write a plus before what is not negative.
 
     Returns:
         Its parts.
     """
     if cell is None:
         return CellText("-")
-    value = percent(cell.mean)
+    value = f"{round(100 * cell.mean, 2) + 0.0:+.2f}" if signed else percent(cell.mean)
     ends = tuple(percent(end) for end in cell.bounds or ())
     return CellText(
         value,

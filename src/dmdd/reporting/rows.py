@@ -11,7 +11,7 @@ class Cell:
     """One figure of a row, in [0, 1].
 
     Args:
-        mean: Over the seeds; over the categories' means in a mean row.
+        mean: Over the seeds; over the categories' means in a mean row; in [-1, 1] in a difference row.
         deviation: Sample standard deviation over the seeds; None for one.
         seeds: How many seeds it is of; 0 for a claim.
         bounds: Certified interval of ``mean``; None where it is exact or unknown.
@@ -30,7 +30,8 @@ class Row:
     """One line of the table.
 
     Args:
-        kind: ``category``, ``mean`` over categories, ``claim`` of the paper, or ``evaluation`` of a saved model.
+        kind: ``category``, ``mean`` over categories, ``difference`` to another configuration, ``claim`` of the paper,
+            or ``evaluation`` of a saved model.
         dataset: Name of the data set.
         category: Name of the category; empty where the line is about several.
         configuration: What differs from other configurations; empty if there is one only.
@@ -40,7 +41,7 @@ class Row:
         note: What the line is, if it is not simply a category.
     """
 
-    kind: Literal["category", "mean", "claim", "evaluation"]
+    kind: Literal["category", "mean", "difference", "claim", "evaluation"]
     dataset: str
     category: str
     configuration: str
@@ -70,6 +71,7 @@ class ResultTable:
         means: Over the categories of a data set.
         claims: The paper's.
         evaluations: One each; they measure models anew that may have a row already, so they are in no mean.
+        differences: Of every other configuration to one, seed by seed.
     """
 
     metrics: tuple[str, ...]
@@ -77,11 +79,12 @@ class ResultTable:
     means: tuple[Row, ...]
     claims: tuple[Row, ...]
     evaluations: tuple[Row, ...]
+    differences: tuple[Row, ...] = ()
 
     @property
     def lines(self) -> tuple[Row, ...]:
         """Every line in the order of printing."""
-        return (*self.rows, *self.means, *self.claims, *self.evaluations)
+        return (*self.rows, *self.means, *self.differences, *self.claims, *self.evaluations)
 
     @property
     def has_configurations(self) -> bool:

@@ -70,8 +70,8 @@ def table_csv(table: ResultTable) -> str:
         table: The table.
 
     Returns:
-        CSV with ``kind`` (category, mean, claim, evaluation) as first column; ``M``, ``M_deviation``, ``M_seeds``,
-        ``M_lower``, ``M_upper``, ``M_low95``, ``M_high95`` by metric.
+        CSV with ``kind`` (category, mean, difference, claim, evaluation) as first column; ``M``, ``M_deviation``,
+        ``M_seeds``, ``M_lower``, ``M_upper``, ``M_low95``, ``M_high95`` by metric.
     """
     parts = ("", "_deviation", "_seeds", "_lower", "_upper", "_low95", "_high95")
     head = ["kind", "dataset", "category", "note", "configuration", "map", "runs", "seeds"]

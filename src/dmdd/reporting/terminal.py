@@ -14,7 +14,7 @@ from dmdd.reporting.layout import CLAIM_NOTE, LEGEND, CellText, Line, lines, met
 from dmdd.reporting.rows import ResultTable, Row
 
 SHORT = 24  # letters of a configuration's name that stand in the table itself
-_STYLES = {"category": "", "mean": "bold", "claim": "italic dim", "evaluation": "dim"}
+_STYLES = {"category": "", "mean": "bold", "difference": "", "claim": "italic dim", "evaluation": "dim"}
 
 
 def summary_table(results: Sequence[dict[str, Any]]) -> Table:
