@@ -36,7 +36,15 @@ def test_freed_memory_is_kept():
 
 
 @pytest.mark.parametrize(
-    "trainer", [{"max_steps": 5}, {"fast_dev_run": True}, {"max_epochs": 1}, {"num_nodes": 2}, {"min_steps": 3}]
+    "trainer",
+    [
+        {"max_steps": 5},
+        {"fast_dev_run": True},
+        {"max_epochs": 1},
+        {"max_epochs": 0},
+        {"num_nodes": 2},
+        {"min_steps": 3},
+    ],
 )
 def test_what_would_end_a_stage_early_or_take_two_machines_is_refused(trainer):
     with pytest.raises(UserError, match=f"trainer.{next(iter(trainer))}="):

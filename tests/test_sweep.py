@@ -106,6 +106,9 @@ def test_an_experiment_may_choose_the_data_set(two_sets, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     assert main(["-m", "+experiments/mpdd=paper", f"data_dir={two_sets}", "category=x*"]) == 2
     assert "no category matches 'x*': there are bracket_black, bracket_white" in capsys.readouterr().err
+    added = ["pairs=prototype", "+pairs.area_max=0.8"]  # one needs the other
+    assert main(["-m", "dataset=mpdd", *added, f"data_dir={two_sets}", "category=x*"]) == 2
+    assert "no category matches 'x*'" in capsys.readouterr().err
 
 
 def test_categories_by_layout(tmp_path, demo_root):

@@ -143,6 +143,15 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     assert len(list((tmp_path / "out/images").iterdir())) == 1  # none of an earlier evaluation
 
 
+def test_a_mask_that_marks_nothing_is_warned_of(tmp_path, demo_root):
+    shutil.copytree(demo_root / "demo/plate", tmp_path / "data/demo/plate")
+    mask = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())[0]
+    Image.fromarray(np.zeros((128, 128), np.uint8)).save(mask)
+    done = dmdd(*SMOKE, f"data_dir={tmp_path / 'data'}", "batch_size=0", cwd=tmp_path)
+    assert f"warning: the mask {mask} marks nothing" in done.stderr
+    assert done.returncode == 2  # of batch_size, told next
+
+
 def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
     from dmdd.evaluate import main
 

@@ -77,7 +77,7 @@ def bench(config: Any) -> None:
         "versions": runtime.describe_versions() | {package: version(package) for package in PACKAGES},
     }
     print_speed(report)
-    with told_unwritable(Path(config.output).parent, then=""):
+    with told_unwritable(Path(config.output).parent, then="", own=False):
         results.write_result(Path(config.output), report)
 
 

@@ -90,7 +90,8 @@ def evaluate(config: Any) -> None:
     with faults.told("the test", sizes={"batch_size": config.batch_size}):
         trainer.test(module, dataloaders=loader, verbose=False)
     with faults.told_unwritable(run_dir, then="start the same command again"):
-        shutil.rmtree(run_dir / "images", ignore_errors=True)  # those of an earlier evaluation
+        if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
+            shutil.rmtree(run_dir / "images", ignore_errors=True)
         write_evaluation(
             run_dir, evaluation=module, category=category, pictures=config.pictures, accelerator=accelerator
         )

@@ -45,7 +45,7 @@ def export(config: Any) -> int:
     category = None if config.category is None else read_category(config)
     source = choose_source(category, config.images)
     detector = Detector.load(config.model)
-    with told_unwritable(job.file.parent, then=""):
+    with told_unwritable(job.file.parent, then="", own=False):
         report = job.run(detector, source)
     print_comparison(report)
     if report["failed"]:

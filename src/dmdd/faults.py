@@ -90,12 +90,15 @@ def told(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_workers") 
 
 
 @contextmanager
-def told_unwritable(folder: Path, *, then: str = "the same command with resume=true goes on") -> Iterator[None]:
+def told_unwritable(
+    folder: Path, *, then: str = "the same command with resume=true goes on", own: bool = True
+) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written to into one line, and leave no file half written.
 
     Args:
-        folder: What is written inside lies in it; ``*.partial`` files are removed where writing failed.
+        folder: What is written inside lies in it.
         then: What helps when there is room again.
+        own: The folder is one run's alone; ``*.partial`` files in it are removed where writing failed.
 
     Raises:
         UserError: Writing failed.
@@ -108,9 +111,10 @@ def told_unwritable(folder: Path, *, then: str = "the same command with resume=t
         found = unwritable(error, folder=folder, then=then)
         if found is None:
             raise
-        with suppress(OSError):
-            for partial in folder.rglob("*.partial"):
-                partial.unlink()
+        if own:
+            with suppress(OSError):
+                for partial in folder.rglob("*.partial"):
+                    partial.unlink()
         raise found from error
 
 

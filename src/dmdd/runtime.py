@@ -52,10 +52,11 @@ def check_steps(trainer: Mapping[str, Any]) -> None:
         UserError: One of ``STEP_COUNTERS`` is among them, or more than one machine is asked for.
     """
     for name in STEP_COUNTERS:
-        harmless = (None, False) if name != "accumulate_grad_batches" else (None, 1)
-        if trainer.get(name) not in harmless:
+        value = trainer.get(name)
+        # Not `in (None, False)`: zero equals False, and means no steps at all.
+        if not (value is None or value is False or (name == "accumulate_grad_batches" and value == 1)):
             raise UserError(
-                f"trainer.{name}={trainer[name]}: a stage has as many batches as distillation.steps or "
+                f"trainer.{name}={value}: a stage has as many batches as distillation.steps or "
                 "segmentation_training.steps say; set these, or batch_size"
             )
     if trainer.get("num_nodes") not in (None, 1):

@@ -91,7 +91,7 @@ class CategorySweeper(BasicSweeper):
             if parsed[text].is_add() or str(parsed[text].key_or_group).split(".")[0] in ("dataset", "data_dir")
         )
         if where not in known:
-            known[where] = self._categories(list(where))
+            known[where] = self._categories(list(rest))  # all of it: what is added may need a group that is chosen
         names = [name for name in known[where] if wanted == ALL_EACH or fnmatch.fnmatchcase(name, wanted)]
         if not names:
             raise UserError(f"no category matches {wanted!r}: there are {', '.join(known[where])}")

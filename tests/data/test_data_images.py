@@ -230,6 +230,11 @@ def test_masks_of_every_kind(tmp_path, pixels):
     assert read_mask(tmp_path / "m.png").tolist() == [[False, True]]
 
 
+def test_a_transparent_16_bit_value_marks_nothing_and_no_other_goes_with_it(tmp_path):
+    Image.fromarray(np.array([[0, 255, 300, 65535]], dtype=np.uint16)).save(tmp_path / "m.png", transparency=65535)
+    assert read_mask(tmp_path / "m.png").tolist() == [[False, True, True, False]]
+
+
 def test_palette_mask_counts_colours_not_indices(tmp_path):
     image = Image.new("P", (2, 1), color=1)
     image.putpalette([255, 0, 0, 0, 0, 0])

@@ -194,6 +194,16 @@ def test_calibration_takes_the_kth_largest_normal_score(data):
     assert 0 <= calibration["pixel_threshold"] <= 1
 
 
+def test_unchanged_twins_are_no_more_normal_images(data):
+    detector = KnownDetector()
+    data.held_out_fraction = 0.75
+    data.synthesis = PairSynthesis(procedural=1, blob=1, empty_rate=0.5)
+    module = EvaluationModule(detector, false_alarm_rate=0.2, study_maps=False)
+    quiet_trainer().validate(module, datamodule=data, verbose=False)
+    assert sum(label == 0 for _, label, _ in module.scores) > 9
+    assert detector.calibration["normal_images"] == 9
+
+
 def test_calibration_says_when_the_wanted_rate_cannot_be_had(data):
     detector = KnownDetector()
     data.held_out_fraction = 0.25  # 3 of 12

@@ -55,7 +55,7 @@ def count_pixels(path: Path) -> int:
     Source: ours.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             return image.width * image.height
     except Exception:  # Pillow's decoders raise about ten kinds of it; reading the file tells what is wrong
         return 0
@@ -158,11 +158,16 @@ def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:
             upright = ImageOps.exif_transpose(image)
             pixels = _to_array(upright, path=path, file_format=file_format)
             if opaque_only and upright.has_transparency_data:
-                shown = np.asarray(upright.convert("RGBA").getchannel("A")) > 0
+                if pixels.dtype == np.uint16:  # Pillow would compare with 8 bits of them
+                    shown = pixels != upright.info.get("transparency")
+                else:
+                    shown = np.asarray(upright.convert("RGBA").getchannel("A")) > 0
                 pixels = np.where(shown if pixels.ndim == 2 else shown[:, :, None], pixels, 0)
             return pixels, file_format
-        except (UserError, MemoryError):
+        except UserError:
             raise
+        except MemoryError:
+            raise UserError(f"cannot read image {path}: memory does not suffice for its pixels") from None
         except Exception as error:
             raise UserError(f"cannot read image {path}: damaged or truncated ({_one_line(error)})") from error
 

@@ -130,8 +130,7 @@ def _mean_pair(runs: Sequence[Run], entry: str, metric: str, *, exact: bool = Fa
 def _mean_rows(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
     groups: dict[tuple[str, str, str | None], list[Row]] = defaultdict(list)
     for row in rows:
-        benchmark = BENCHMARKS.get(row.dataset)
-        if row.category != POOLED and (benchmark is None or row.category in benchmark.categories):
+        if _is_of_a_mean(row):
             groups[row.dataset, row.configuration, row.map_name].append(row)
     means = []
     for (dataset, configuration, map_name), members in groups.items():
@@ -141,6 +140,11 @@ def _mean_rows(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
             note = _coverage(dataset, len(members))
             means.append(Row("mean", dataset, "", configuration, map_name, cells, runs, note))
     return means
+
+
+def _is_of_a_mean(row: Row) -> bool:
+    benchmark = BENCHMARKS.get(row.dataset)
+    return row.category != POOLED and (benchmark is None or row.category in benchmark.categories)
 
 
 def _coverage(dataset: str, count: int) -> str:
@@ -192,7 +196,7 @@ def _difference_rows(rows: Sequence[Row], metrics: Sequence[str], against: str) 
         found.append(
             Row("difference", row.dataset, row.category, row.configuration, row.map_name, cells, row.runs, note)
         )
-        if row.category != POOLED:
+        if _is_of_a_mean(row):
             groups[row.dataset, row.configuration, row.map_name].append((row, base))
     for (dataset, configuration, map_name), members in groups.items():
         if len(members) > 1:

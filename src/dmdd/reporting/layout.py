@@ -85,7 +85,7 @@ def lines(table: ResultTable) -> Iterator[Line]:
 def _seeds(row: Row) -> str:
     if row.kind in ("claim", "evaluation"):
         return "-"
-    counts = sorted({cell.seeds for cell in row.cells.values()}) or [len(row.seeds)]
+    counts = sorted({cell.seeds for cell in row.cells.values()}) or [0 if row.kind == "difference" else len(row.seeds)]
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
