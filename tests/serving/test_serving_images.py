@@ -79,7 +79,7 @@ NO_IMAGES = {
     "bomb": (bomb(30_000, 30_000), 413, "more than 80 million pixels"),
     "a bomb that Pillow only warns of": (bomb(9_500, 9_500), 413, "9500 x 9500 px, at most 80 million"),
     "just beyond": (bomb(8_000, 10_001), 413, "8000 x 10001 px, at most 80 million"),
-    "float": (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), 422, "32-bit pixels"),
+    "float": (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), 422, "32-bit or signed pixels"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", 415, "not an image"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not an image"),
     "over-size": (bytes(1_200_000), 413, "the image is larger than 1 MB"),
