@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmdd.pairs.scene import Scene
-from dmdd.pairs.window import Window, as_float, crop, select
+from dmdd.pairs.window import Window, as_float, crop, select, send
 
 _CHUNK_PX = 8 * 256**2  # pixels of a plane that a CPU works on in one go: more would leave its cache at every pass
 
@@ -63,7 +63,7 @@ class Pairs:
 
     def take(self, rows: Tensor) -> "Pairs":
         """Select pairs by their places among these, an int64 index on the CPU."""
-        at = rows.to(self.rows.device)
+        at = send(rows, self.rows.device)
         return Pairs(
             rows=self.rows[at],
             uniform=self.uniform[at],
@@ -83,7 +83,7 @@ class Pairs:
         """Go through the values of a choice, with the places of the pairs that have it, and these pairs."""
         for value in choice.unique().tolist():
             at = torch.nonzero(choice == value)[:, 0]
-            yield value, at.to(self.rows.device), self if len(at) == len(choice) else self.take(at)
+            yield value, send(at, self.rows.device), self if len(at) == len(choice) else self.take(at)
 
 
 def chunks(pairs: Pairs) -> Iterator[Pairs]:

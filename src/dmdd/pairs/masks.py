@@ -53,7 +53,7 @@ def relative_positions(anchor: Tensor, angle: Tensor, window: Window) -> tuple[T
 
 def perlin_scales(plan: Tensor) -> Tensor:
     """Draw 2^0 to 2^5 periods per axis: (B, 2) float32 from the (float64) plan."""
-    exponents = (plan[:, [Column.SCALE_Y, Column.SCALE_X]] * 6).floor().clamp_(max=5)
+    exponents = (torch.stack([plan[:, Column.SCALE_Y], plan[:, Column.SCALE_X]], dim=1) * 6).floor().clamp_(max=5)
     return (2.0**exponents).float()
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmdd.pairs.window import as_float
+from dmdd.pairs.window import as_float, send
 
 _CELLS = 64  # cells along the shorter side of the coarse grid: 4 px at 256 px, below the size of any defect made here
 _FEWEST_CELLS = 4  # a foreground of fewer cells is an estimation failure: the whole image is used instead
@@ -99,13 +99,13 @@ def survey(images: Tensor, uniform: Tensor, *, inside: Tensor | None, structural
         cells = cells | (cells.flatten(1).sum(1) < _FEWEST_CELLS)[:, None, None]
     weights = cells.long()
     if structural.any():
-        at = torch.nonzero(structural)[:, 0].to(images.device)
+        at = send(torch.nonzero(structural)[:, 0], images.device)
         weights[at] *= _structure(thumbnail[at])
     cell = _pick_cell(weights, uniform)
     row, column = cell // cells.shape[2], cell % cells.shape[2]
     escape = torch.zeros(len(images), 2, device=images.device)
     if escaping.any():
-        at = torch.nonzero(escaping)[:, 0].to(images.device)
+        at = send(torch.nonzero(escaping)[:, 0], images.device)
         escape[at] = (_nearest_background(cells[at], row[at], column[at]) * stride).float()
     return Scene(
         anchor=(torch.stack([row, column], dim=1) * stride).float(),

@@ -11,7 +11,7 @@ from dmdd.pairs.masks import between, relative_positions
 from dmdd.pairs.perlin import perlin_field
 from dmdd.pairs.plan import Column
 from dmdd.pairs.scene import Scene
-from dmdd.pairs.window import Window, as_float
+from dmdd.pairs.window import Window, as_float, send
 
 _FINE = 64  # lattice cells of the finest octave: 4 px grains at 256 px
 _LUMA = (0.299, 0.587, 0.114)
@@ -19,14 +19,14 @@ _LUMA = (0.299, 0.587, 0.114)
 
 def _hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """Convert (b,) hue, saturation and value in [0, 1] to (b, 3) red, green, blue."""
-    sextant = (torch.tensor([5.0, 3.0, 1.0], device=hue.device) + 6 * hue[:, None]) % 6
+    sextant = (send(torch.tensor([5.0, 3.0, 1.0]), hue.device) + 6 * hue[:, None]) % 6
     dip = torch.minimum(sextant, 4 - sextant).clamp_(0, 1)
     return value[:, None] * (1 - saturation[:, None] * dip)
 
 
 def _without_colour(colour: Tensor, grey: Tensor) -> Tensor:
     """Replace colours (b, 3) by their brightness where the image is grey."""
-    luma = (colour * torch.tensor(_LUMA, device=colour.device)).sum(1, keepdim=True)
+    luma = (colour * send(torch.tensor(_LUMA), colour.device)).sum(1, keepdim=True)
     return torch.where(grey[:, None], luma.expand_as(colour), colour)
 
 
@@ -90,7 +90,7 @@ def procedural_texture(
     fine = perlin_field(derive_key(keys, 22), scales * (_FINE / 16), window, lattice=_FINE + 1)
     kind = (uniform[:, Column.VARIANT] * 5).long().clamp_(max=4)
     # Columns: clouds, blotches, grains, nearly plain, stripes.
-    gains = torch.tensor([[1.0, 5.0, 0.6, 0.0, 2.5], [0.5, 2.5, 2.5, 0.4, 0.3]], device=keys.device)[:, kind]
+    gains = send(torch.tensor([[1.0, 5.0, 0.6, 0.0, 2.5], [0.5, 2.5, 2.5, 0.4, 0.3]]), keys.device)[:, kind]
     noise = coarse.mul_(gains[0][:, None, None]).add_(fine.mul_(gains[1][:, None, None]))
     along, _ = relative_positions(torch.zeros_like(scales), uniform[:, Column.MOVE_ANGLE] * math.pi, window)
     waves = between(drawn[23], 6.0, 48.0) * (2 * math.pi / window.side)

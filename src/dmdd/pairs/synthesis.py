@@ -11,7 +11,7 @@ from dmdd.pairs.group import Pairs, Pixels, chunks
 from dmdd.pairs.hashing import key_from_uniform
 from dmdd.pairs.plan import PLAN_LENGTH, Column
 from dmdd.pairs.scene import coarse, survey
-from dmdd.pairs.window import Window, as_float, crop, paste, select
+from dmdd.pairs.window import Window, as_float, crop, paste, select, send
 
 TEXTURE_SOURCES = ("dtd", "procedural", "tone", "scramble")
 STRUCTURE_SOURCES = ("shift", "warp", "missing")
@@ -215,13 +215,13 @@ class PairSynthesis:
         kind = kind.masked_fill(source == SOURCES.index("warp"), MASKS.index("blob"))
         escaping = source == SOURCES.index("missing")
         parts = masks.count_parts(plan).masked_fill(structural, 1)
-        uniform = plan.float().to(device)
+        uniform = send(plan.float(), device)
         anchor = uniform[:, Column.ANCHOR]
         return Pairs(
             rows=torch.arange(len(plan), device=device),
             uniform=uniform,
-            mask_keys=key_from_uniform(plan[:, Column.MASK_KEY]).to(device),
-            source_keys=key_from_uniform(plan[:, Column.SOURCE_KEY]).to(device),
+            mask_keys=send(key_from_uniform(plan[:, Column.MASK_KEY]), device),
+            source_keys=send(key_from_uniform(plan[:, Column.SOURCE_KEY]), device),
             scene=survey(pixels.images, anchor, inside=pixels.inside, structural=structural, escaping=escaping),
             window=Window.whole(pixels.images),
             source=source,
@@ -303,14 +303,14 @@ class PairSynthesis:
         structural = pairs.source >= len(TEXTURE_SOURCES)
         if self.soft_edges:
             radius = self._radius_px(pairs) * pairs.uniform[:, Column.SOFTNESS] ** 2
-            sharp = (structural | (pairs.kind == MASKS.index("stroke"))).to(shape.device)
+            sharp = send(structural | (pairs.kind == MASKS.index("stroke")), shape.device)
             width = 1 + torch.where(sharp, 0.0, 0.7 * radius)
             weight = (shape + 0.5).mul_(1 / width[:, None, None]).clamp_(0, 1)
         else:
             weight = torch.gt(shape, 0, out=torch.empty_like(shape))
         if inside is not None:
             if structural.any():
-                inside = inside | structural.to(shape.device)[:, None, None]
+                inside = inside | send(structural, shape.device)[:, None, None]
             # Converted first: a product of floats and bools is four times slower on a CPU.
             weight *= inside.float()
         return weight.mul_(self._opacity(pairs)[:, None, None])
@@ -320,7 +320,7 @@ class PairSynthesis:
         share = torch.full(pairs.kind.shape, self.blend_max)
         share[pairs.kind == MASKS.index("stroke")] = self.blend_max / 3
         share[pairs.source >= len(TEXTURE_SOURCES)] = 0
-        return 1 - share.to(pairs.rows.device) * pairs.uniform[:, Column.BLEND]
+        return 1 - send(share, pairs.rows.device) * pairs.uniform[:, Column.BLEND]
 
     def _paint(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         """What covers the normal images: (b, 3, h, w) float32."""
@@ -456,7 +456,7 @@ def _join_parts(draw: Callable[[Pairs, int], Tensor], pairs: Pairs) -> Tensor:
     for part in range(1, masks.MOST_PARTS):
         having = torch.nonzero(pairs.parts > part)[:, 0]
         if len(having):
-            at = having.to(union.device)
+            at = send(having, union.device)
             union[at] = torch.maximum(union[at], draw(pairs.take(having), part))
     return union
 

@@ -61,6 +61,14 @@ def as_float(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return images.to(dtype).div_(255) if images.dtype == torch.uint8 else images.to(dtype)
 
 
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy what was decided on the CPU to the images' device, without waiting for what that is still working on.
+
+    CUDA has taken over the values when the call returns, unless they lie in pinned memory, as those here do not.
+    """
+    return values.to(device, non_blocking=True)
+
+
 def select(images: Tensor, rows: Tensor) -> Tensor:
     """Select images (B, C, H, W); `index_select` alone goes pixel by pixel where they are channels last."""
     if images.is_contiguous():

@@ -10,7 +10,7 @@ from dmdd.losses import AIM_FORMS, abnormality_mimicking_loss, normality_guidanc
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.training.feature_cache import FeatureCache
-from dmdd.training.optimization import adamw_one_cycle, over_devices
+from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
 
 
 class DistillationModule(LightningModule):
@@ -93,7 +93,7 @@ class DistillationModule(LightningModule):
         loss = self.ngm_weight * ngm + self.aim_weight * aim
         losses = {"distillation/loss": loss, "distillation/ngm": ngm, "distillation/aim": aim}
         self.log_dict(over_devices(losses, self.trainer), prog_bar=True, batch_size=count)
-        self.log("distillation/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=count)
+        self.log("distillation/learning_rate", learning_rate_of(self), batch_size=count)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

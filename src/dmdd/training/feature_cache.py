@@ -40,7 +40,8 @@ class FeatureCache:
         """
         count = len(images)
         if self.images and bool(self._known[indices].all()):
-            return [_rows(level, indices.to(level.device)) for level in self._levels], teacher(more)
+            at = indices.to(more.device, non_blocking=True)
+            return [_rows(level, at) for level in self._levels], teacher(more)
         images = (images / 255).contiguous(memory_format=torch.channels_last)
         if self._together:
             # All through the teacher in one batch: half the launches.
@@ -63,7 +64,7 @@ class FeatureCache:
             layout = torch.channels_last
             self._levels = [f.new_empty((self.images, *f.shape[1:])).to(memory_format=layout) for f in features]
         for level, feature in zip(self._levels, features, strict=True):
-            level[indices.to(level.device)] = feature
+            level[indices.to(level.device, non_blocking=True)] = feature
         self._known[indices] = True
 
 

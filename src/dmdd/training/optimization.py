@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -58,3 +58,15 @@ def over_devices(losses: dict[str, Tensor], trainer: Trainer) -> dict[str, Tenso
         torch.distributed.all_reduce(values)
         values = values / trainer.world_size
     return dict(zip(losses, values, strict=True))
+
+
+def learning_rate_of(module: LightningModule) -> Tensor:
+    """Give the learning rate of the step, to be logged, as a scalar on the module's device.
+
+    Made there: of a plain number Lightning would make one with a copy that waits for all the device still has to do.
+
+    Args:
+        module: In a training step.
+    """
+    optimizer: torch.optim.Optimizer = module.trainer.optimizers[0]
+    return torch.full((), optimizer.param_groups[0]["lr"], device=module.device)

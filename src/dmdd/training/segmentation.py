@@ -11,7 +11,7 @@ from dmdd.losses import segmentation_loss
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
-from dmdd.training.optimization import adamw_one_cycle, over_devices
+from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
 
 
 class SegmentationModule(LightningModule):
@@ -88,7 +88,7 @@ class SegmentationModule(LightningModule):
         count = len(batch.normal)
         losses = over_devices({"segmentation/loss": loss}, self.trainer)
         self.log_dict(losses, prog_bar=True, batch_size=count)
-        self.log("segmentation/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=count)
+        self.log("segmentation/learning_rate", learning_rate_of(self), batch_size=count)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
