@@ -116,7 +116,8 @@ def _texts(options: argparse.Namespace, table: "ResultTable", found: "Found", wa
 
     texts: dict[str, str] = {}
     if "html" in options.format:
-        whole = build_table(found.runs, metrics=choose_metrics(found.runs, ("all",)), maps=options.maps)
+        metrics = choose_metrics(found.runs, ("all",))
+        whole = build_table(found.runs, metrics=metrics, maps=options.maps, against=options.against)
         texts["report.html"] = build_page(
             whole,
             found,

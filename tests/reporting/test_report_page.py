@@ -231,3 +231,21 @@ def test_a_command_is_quoted_and_without_the_search_path(tmp_path):
     command = ["python", "-m", "dmdd.train", "name=a b", "hydra.searchpath=['file:///x']"]
     trees.write_run(tmp_path, trees.result(command=command))
     assert command_text(collect([tmp_path])[0]) == "python -m dmdd.train 'name=a b'"
+
+
+def test_differences_stand_below_with_their_sign(browser, tmp_path):
+    for seed, (value, other) in enumerate([(0.90, 0.88), (0.91, 0.895)]):
+        for name, figure, steps, overrides in (("a", value, 8, ()), ("b", other, 9, ("distillation.steps=9",))):
+            made = trees.result(category="cap", metrics={"pixel_auroc": figure}, overrides=overrides, seed=seed)
+            trees.write_run(tmp_path / f"runs/{name}{seed}", made, trees.config(distillation__steps=steps))
+    given = [str(tmp_path / "runs"), "--output", str(tmp_path / "out"), "--format", "html", "--against", "default"]
+    assert main(given) == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "out/report.html").as_uri())
+    rows = page.locator("#table tbody[data-kind=difference] tr")
+    text = " ".join(rows.first.inner_text().split())
+    assert rows.count() == 1
+    assert "cap, minus default distillation.steps=9 -1.75 ± 0.35" in text
+    assert text.endswith("2 seeds")
+    assert page.locator("#table tbody[data-kind=difference] button").count() == 0
+    page.close()

@@ -79,10 +79,11 @@ def lines(table: ResultTable) -> Iterator[Line]:
         labels += [row.configuration] if table.has_configurations else []
         labels += ["" if row.kind == "claim" else row.map_name or "detector"] if table.has_maps else []
         cells = tuple(cell_text(row.cells.get(metric), signed=row.kind == "difference") for metric in table.metrics)
-        yield Line(row, tuple(labels), cells, _seeds(row))
+        yield Line(row, tuple(labels), cells, seeds_text(row))
 
 
-def _seeds(row: Row) -> str:
+def seeds_text(row: Row) -> str:
+    """Say how many seeds a row's figures are of: ``3``, ``1 to 3`` where columns differ, ``-`` for none."""
     if row.kind in ("claim", "evaluation"):
         return "-"
     counts = sorted({cell.seeds for cell in row.cells.values()}) or [0 if row.kind == "difference" else len(row.seeds)]

@@ -14,7 +14,7 @@ from dmdd.reporting.collect import Found, Run, Unreadable
 from dmdd.reporting.configurations import configuration_names
 from dmdd.reporting.detail import histogram, read_curves, read_losses, read_scores
 from dmdd.reporting.gallery import pictures
-from dmdd.reporting.layout import CLAIM_NOTE, LEGEND, cell_text, metric_title
+from dmdd.reporting.layout import CLAIM_NOTE, LEGEND, cell_text, metric_title, seeds_text
 from dmdd.reporting.rows import ResultTable, Row
 
 SCRIPTS = ("dom.js", "chart.js", "table.js", "curves.js", "run.js", "gallery.js", "main.js")
@@ -82,7 +82,7 @@ def _row(row: Row, metrics: Sequence[str], places: dict[int, int]) -> dict[str, 
     cells = {}
     for metric in metrics:
         if cell := row.cells.get(metric):
-            text = cell_text(cell)
+            text = cell_text(cell, signed=row.kind == "difference")
             cells[metric] = {"mean": cell.mean, "value": text.value, "deviation": text.deviation, "seeds": cell.seeds}
             cells[metric] |= {"bounds": list(cell.bounds or ()), "interval": text.interval, "boundsText": text.bounds}
     return {
@@ -92,6 +92,7 @@ def _row(row: Row, metrics: Sequence[str], places: dict[int, int]) -> dict[str, 
         "configuration": row.configuration,
         "map": None if row.kind == "claim" else row.map_name or "detector",
         "seeds": row.seeds,
+        "seedsText": seeds_text(row),
         "cells": cells,
         "runs": [places[id(run)] for run in row.runs],
     }

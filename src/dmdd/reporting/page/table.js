@@ -1,4 +1,4 @@
-// The table of results: rows sort by any column; means and claims stay below, they are not rows among others.
+// The table of results: rows sort by any column; means, differences and claims stay below, they are not rows among others.
 const tableState = { sort: null, ascending: true, open: new Set(), filter: "", metrics: data.shown.filter((metric) => metric in data.metrics) };
 
 function labelColumns() {
@@ -58,8 +58,8 @@ function figureCell(cell, metric) {
 
 function seedsCell(row, place) {
   if (row.kind === "claim") return element("td", { class: "number seeds" });
-  const text = row.kind === "evaluation" ? "command" : `${row.seeds.length} seed${row.seeds.length === 1 ? "" : "s"}`;
-  if (row.kind === "mean") return element("td", { class: "number seeds" }, text);
+  const text = row.kind === "evaluation" ? "command" : `${row.seedsText} seed${row.seedsText === "1" ? "" : "s"}`;
+  if (["mean", "difference"].includes(row.kind)) return element("td", { class: "number seeds" }, text);
   const open = tableState.open.has(place);
   const onclick = () => {
     if (open) tableState.open.delete(place);
@@ -100,6 +100,7 @@ function drawTable() {
     element("thead", {}, element("tr", {}, ...heads)),
     body("category", "rows"),
     body("mean", "fixed"),
+    body("difference", "fixed"),
     body("claim", "fixed"),
     body("evaluation", "rows"),
   );
