@@ -169,8 +169,8 @@ def pictures(tmp_path, served_inspector):
 
 
 @pytest.fixture
-def opened(browser, served):
-    """The page in a browser, with every request and every complaint noted."""
+def opened(served, browser):
+    """The page in a browser, with every request and every complaint noted; the browser last, it runs an event loop."""
     address, _ = served
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(20_000)
