@@ -104,9 +104,12 @@ def test_torch_program(model, tmp_path, capsys):
 
 def test_tiles_inside_the_graph(model, tmp_path):
     file = tmp_path / "part.onnx"
-    assert run(model, "tile=true", "tile_px=[64,48]", "overlap=0.25", f"output={file}") == 0
+    sizes = ((1, 64, 48), (2, 130, 100), (1, 20, 200))
+    for number, size in enumerate(sizes):  # few small ones: of the synthetic ones the largest alone is 600 tiles
+        Image.fromarray(noise(*size)[0]).save(tmp_path / f"{number}.png")
+    assert run(model, "tile=true", "tile_px=[64,48]", "overlap=0.25", f"images={tmp_path}", f"output={file}") == 0
     exported, detector = load_onnx(file), Detector.load(model)
-    for size in ((1, 64, 48), (2, 130, 100), (1, 20, 200)):
+    for size in sizes:
         pixels = torch.from_numpy(noise(*size)).permute(0, 3, 1, 2)
         with torch.no_grad():
             expected = detect_tiled(detector, pixels, tile_px=(64, 48), overlap=0.25)
