@@ -175,7 +175,7 @@ def test_the_pairs_of_the_bad_step_are_drawn_again(
     monkeypatch.setattr(module, "training_step", training_step)
     assert main(arguments) == 2
     error, batch = one_error(capsys), seen[step - 1]
-    assert f"on the pairs of training images {', '.join(map(str, batch.indices.tolist()))};" in error
+    assert f"on the pairs of training images {', '.join(map(str, batch.indices))};" in error
     command = ["preview", *arguments, f"stage={stage}", f"step={step}", f"columns={BATCH}", "output=pairs.png"]
     assert f"stage={stage} step={step} draws these pairs" in error
     assert data_main(command) == 0

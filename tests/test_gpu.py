@@ -8,10 +8,11 @@ import torch
 from hydra.utils import instantiate
 from lightning import LightningModule
 from omegaconf import OmegaConf
+from torch.distributed.utils import _recursive_to
 
 import dmdd
 from dmdd.data.datamodule import PairDataModule
-from dmdd.data.datasets import PlannedBatch
+from dmdd.data.datasets import PairBatch, PlannedBatch
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -103,6 +104,12 @@ def networks(category: Any) -> tuple[PairDataModule, list[PlannedBatch], Detecto
     return data, batches, detector.to(memory_format=torch.channels_last)
 
 
+def as_ddp_hands_on(batch: PairBatch, device: torch.device) -> PairBatch:
+    """With several GPUs the training step gets everything moved to its own."""
+    (moved,) = _recursive_to(batch, device, use_side_stream_for_tensor_copies=False)
+    return moved
+
+
 def as_lightning_logs(module: LightningModule, name: str, value: Any, **settings: Any) -> None:
     assert name
     if not isinstance(value, torch.Tensor):
@@ -125,7 +132,7 @@ def losses(category: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch,
         optimizer = SimpleNamespace(param_groups=[{"lr": 1e-3}])
         stage._trainer = SimpleNamespace(world_size=1, log_every_n_steps=1, global_step=0, optimizers=[optimizer])  # type: ignore[assignment]
         stage.to(device).setup("fit")
-        given = [pairs_of(data, batch, device) for batch in batches]
+        given = [as_ddp_hands_on(pairs_of(data, batch, device), device) for batch in batches]
         waits.clear()
         found += [stage.training_step(pairs, step).detach() for step, pairs in enumerate(given)]
         assert waits == []

@@ -87,7 +87,7 @@ def evaluate(config: Any) -> None:
         enable_model_summary=False,
         callbacks=[build(entry) for entry in config.callbacks.values() if entry is not None],
     )
-    with faults.told("the test", sizes={"batch_size": config.batch_size}):
+    with faults.told("the test", sizes={"batch_size": config.batch_size}), runtime.whole_float32():
         trainer.test(module, dataloaders=loader, verbose=False)
     with faults.told_unwritable(run_dir, then="start the same command again"):
         if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder

@@ -31,7 +31,7 @@ from dmdd.resume import STATE_DIR
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.divergence import LossGuard
 from dmdd.training.evaluation import EvaluationModule
-from dmdd.training.interruption import StateSaver
+from dmdd.training.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -71,14 +71,15 @@ def write_evaluation(
     """
     results.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root)
     write_curves(folder, evaluation.curves)
-    return write_pictures(
-        folder / "images",
-        detector=evaluation.detector,
-        samples=category.test,
-        scores=evaluation.scores,
-        count=pictures,
-        device=torch.device("cuda" if accelerator == "gpu" else "cpu"),
-    )
+    with runtime.whole_float32():
+        return write_pictures(
+            folder / "images",
+            detector=evaluation.detector,
+            samples=category.test,
+            scores=evaluation.scores,
+            count=pictures,
+            device=torch.device("cuda" if accelerator == "gpu" else "cpu"),
+        )
 
 
 class Experiment:
@@ -216,6 +217,11 @@ class Experiment:
             trainer = self._trainer(
                 steps=steps, callbacks=[*self._instantiate_all(self.config.callbacks), guard, saver]
             )
+            loop: Any = trainer.fit_loop.epoch_loop
+            if hasattr(loop, "_broadcast_sigterm_tensor"):
+                # With several devices Lightning asks in each step whether one was told to stop, and waits for the
+                # answer; the saver listens instead, and asks every so many steps.
+                loop._broadcast_sigterm_tensor = lambda: None
             if self.is_first:
                 with faults.told_unwritable(self.run_dir):
                     self._begin(name, done)
@@ -284,6 +290,7 @@ class Experiment:
 
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.config.callbacks)
+        callbacks += [LeaveMeasuring()] if self.config.trainer.devices > 1 else []
         return self._trainer(precision=self.config.evaluation.precision, callbacks=callbacks)
 
     def save_model(self) -> None:
@@ -302,12 +309,10 @@ class Experiment:
         doing = {"validate": "calibration", "test": "the test"}[what]
         sizes = {"data.evaluation_batch_size": self.config.data.evaluation_batch_size, "image_size": self._size}
         try:
-            with faults.told(doing, sizes=sizes, workers="data.num_workers"):
+            with faults.told(doing, sizes=sizes, workers="data.num_workers"), runtime.whole_float32():
                 getattr(self._evaluator(), what)(self.evaluation, datamodule=self.data, verbose=False)
         except SystemExit:  # how Lightning leaves at SIGTERM and SIGINT
-            raise Interrupted(
-                "stopped while measuring, training is done; the same command with resume=true measures again"
-            ) from None
+            raise Interrupted(STOPPED_MEASURING) from None
 
     def write(self, *, validation: dict[str, Any]) -> None:
         """Write scores, pictures and result, and print the table. The result comes last: it says the run is whole.

@@ -19,6 +19,7 @@ from dmdd.errors import UserError, check_positive
 from dmdd.models.detector import Detector
 from dmdd.prediction.choices import choose_device, choose_precision, choose_threshold
 from dmdd.prediction.conversion import Image, as_tensor
+from dmdd.runtime import whole_float32
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Inspector:
         Raises:
             UserError: A map or a score is no number.
         """
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self._autocast(), whole_float32():
             if self.tile:
                 from dmdd.models.tiling import detect_tiled
 

@@ -4,6 +4,7 @@ Lightning's own launcher starts the whole command again in every child, which in
 again. Here the children get the finished configuration instead and never see Hydra.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import distributed as lightning_distributed
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
 from dmdd.errors import Interrupted, UserError
@@ -118,13 +120,16 @@ def _child(
     }
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent passes it on
     _end_with(parent)
-    if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
     try:
         work(*arguments)
-    except UserError as error:
+    except BaseException as error:
+        # Leaving the group in order would wait for the others, who wait in an exchange for this one.
+        if leaving := getattr(lightning_distributed, "_destroy_dist_connection", None):
+            atexit.unregister(leaving)
+        if not isinstance(error, UserError):
+            raise
         messages.put(str(error))
         raise SystemExit(STOPPED if isinstance(error, Interrupted) else 2) from None
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -91,6 +92,34 @@ def check_devices(devices: object, accelerator: str, batch_size: int) -> int:
     if batch_size % devices:
         raise UserError(f"batch_size={batch_size} cannot be shared evenly by trainer.devices={devices}")
     return devices
+
+
+_switching, _inside, _outside = threading.Lock(), 0, ""
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Compute float32 convolutions in float32: cuDNN's default is TF32, which keeps 10 of the 23 bits of what goes in.
+
+    Scores and thresholds would depend on the device by more than rounding.
+
+    Source: ours.
+    """
+    global _inside, _outside
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    with (
+        _switching
+    ):  # it holds for the process: the first thread that enters switches, the last that leaves switches back
+        _inside += 1
+        if _inside == 1:
+            _outside, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        with _switching:
+            _inside -= 1
+            if _inside == 0:
+                convolutions.fp32_precision = _outside
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

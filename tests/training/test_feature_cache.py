@@ -25,7 +25,7 @@ def teacher():
 
 
 def test_second_time_comes_from_memory_and_is_the_same(teacher):
-    cache, indices = FeatureCache(images=5, limit_gb=1), torch.tensor([3, 0])
+    cache, indices = FeatureCache(images=5, limit_gb=1), [3, 0]
     first = cache(teacher, IMAGES[indices], indices, MORE)
     assert teacher.seen == 4
     second = cache(teacher, IMAGES[indices], indices, MORE)
@@ -37,8 +37,8 @@ def test_second_time_comes_from_memory_and_is_the_same(teacher):
 
 def test_a_partly_known_batch_is_computed(teacher):
     cache = FeatureCache(images=5, limit_gb=1)
-    cache(teacher, IMAGES[:2], torch.tensor([0, 1]), MORE)
-    own, rest = cache(teacher, IMAGES[1:3], torch.tensor([1, 2]), MORE)
+    cache(teacher, IMAGES[:2], [0, 1], MORE)
+    own, rest = cache(teacher, IMAGES[1:3], [1, 2], MORE)
     expected = teacher(IMAGES[1:3] / 255)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(own, expected, strict=True))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(rest, teacher(MORE), strict=True))
@@ -46,7 +46,7 @@ def test_a_partly_known_batch_is_computed(teacher):
 
 @pytest.mark.parametrize("settings", [{"images": 0, "limit_gb": 1}, {"images": 5, "limit_gb": 1e-6}])
 def test_nothing_is_remembered_when_images_change_or_memory_is_short(teacher, settings):
-    cache, indices = FeatureCache(**settings), torch.tensor([0])
+    cache, indices = FeatureCache(**settings), [0]
     for _ in range(2):
         cache(teacher, IMAGES[:1], indices, MORE)
     assert teacher.seen == 6
@@ -57,6 +57,16 @@ def test_too_little_memory_never_changes_how_batches_are_made(teacher):
     handle = teacher.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     cache = FeatureCache(images=5, limit_gb=1e-6)
     for _ in range(3):
-        cache(teacher, IMAGES[:1], torch.tensor([0]), MORE)
+        cache(teacher, IMAGES[:1], [0], MORE)
     handle.remove()
     assert sizes == [1, len(MORE)] * 3
+
+
+def test_cleared_it_computes_again(teacher):
+    cache = FeatureCache(images=5, limit_gb=1)
+    for _ in range(2):
+        cache(teacher, IMAGES[:1], [0], MORE)
+    cache.clear()
+    own, _ = cache(teacher, IMAGES[:1], [0], MORE)
+    assert teacher.seen == 3 + 2 + 3
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(own, teacher(IMAGES[:1] / 255), strict=True))

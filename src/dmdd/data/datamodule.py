@@ -249,7 +249,9 @@ class PairDataModule(LightningDataModule):
             batch_sampler=batch_sampler,
             num_workers=self.num_workers,
             collate_fn=as_is,
-            pin_memory=torch.cuda.is_available(),
+            # Not for a CPU beside a GPU: pinning opens a context there.
+            pin_memory=torch.cuda.is_available()
+            and (self.trainer is None or self.trainer.strategy.root_device.type == "cuda"),
             persistent_workers=False,
         )
 
@@ -303,7 +305,7 @@ class PairDataModule(LightningDataModule):
             foreground=batch.foreground,
             textures=batch.textures if len(batch.textures) else None,
         )
-        return PairBatch(batch.images, anomalous, mask, batch.indices)
+        return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()))
 
 
 class PairBlocks:
@@ -330,8 +332,11 @@ class PairBlocks:
     def __iter__(self) -> Iterator[PairBatch]:
         """Yield the pairs of one step after the other."""
         for planned in self.planned:
-            parts = [part.split(self.share) for part in self.make(planned)]
-            yield from (PairBatch(*step) for step in zip(*parts, strict=True))
+            pairs = self.make(planned)
+            parts = [part.split(self.share) for part in (pairs.normal, pairs.anomalous, pairs.mask)]
+            for step, (normal, anomalous, mask) in enumerate(zip(*parts, strict=True)):
+                own = slice(step * self.share, (step + 1) * self.share)
+                yield PairBatch(normal, anomalous, mask, pairs.indices[own])
 
 
 def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
@@ -346,7 +351,8 @@ def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
     images = torch.cat([pairs.normal, (pairs.anomalous * 255).round().to(torch.uint8)])
     masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
     labels = masks.flatten(1).any(1).long()
-    both = torch.cat([pairs.indices, -1 - pairs.indices])
+    own = torch.tensor(pairs.indices)
+    both = torch.cat([own, -1 - own])
     return EvaluationBatch(images, masks, labels, both)
 
 

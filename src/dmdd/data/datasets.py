@@ -51,13 +51,14 @@ class PairBatch(NamedTuple):
         normal: ``(B, 3, h, w)`` uint8 RGB, as read: mostly the teacher's features of it are known already.
         anomalous: ``(B, 3, h, w)`` float32 in [0, 1], channels last in memory.
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
-        indices: ``(B,)`` int64 on the CPU, position of each normal image in its set.
+        indices: Position of each normal image in its set. Plain numbers: with several GPUs a tensor would be moved to
+            the GPU, and read back to look something up.
     """
 
     normal: Tensor
     anomalous: Tensor
     mask: Tensor
-    indices: Tensor
+    indices: tuple[int, ...]
 
 
 class EvaluationBatch(NamedTuple):

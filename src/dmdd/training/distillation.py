@@ -96,6 +96,10 @@ class DistillationModule(LightningModule):
         self.log("distillation/learning_rate", learning_rate_of(self), batch_size=count)
         return loss
 
+    def on_fit_end(self) -> None:
+        """Forget the teacher's features: stage 2 and the test need the memory."""
+        self.cache.clear()
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimiser over the student alone."""
         return adamw_one_cycle(

@@ -1,5 +1,7 @@
 """The teacher's features of the normal images, computed once: neither teacher nor image changes during a run."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,22 +27,22 @@ class FeatureCache:
         self._levels: list[Tensor] = []
 
     def __call__(
-        self, teacher: Teacher, images: Tensor, indices: Tensor, more: Tensor
+        self, teacher: Teacher, images: Tensor, indices: Sequence[int], more: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Give the features of some images from memory, and those of more images freshly.
 
         Args:
             teacher: The frozen teacher.
             images: ``(B, 3, H, W)`` uint8 RGB, normal images.
-            indices: ``(B,)`` int64, on the CPU, the index of each.
+            indices: The index of each.
             more: ``(M, 3, H, W)`` in [0, 1], images that are new in every step.
 
         Returns:
             The features of ``images`` and of ``more``, each a list of ``(B, C_l, h_l, w_l)``.
         """
-        count = len(images)
-        if self.images and bool(self._known[indices].all()):
-            at = indices.to(more.device, non_blocking=True)
+        count, rows = len(images), torch.tensor(indices)
+        if self.images and bool(self._known[rows].all()):
+            at = rows.to(more.device, non_blocking=True)
             return [_rows(level, at) for level in self._levels], teacher(more)
         images = (images / 255).contiguous(memory_format=torch.channels_last)
         if self._together:
@@ -50,10 +52,15 @@ class FeatureCache:
         # In two, until all are known or where that takes too much: a larger batch may round differently, and a run that
         # was interrupted, which begins with an empty memory, must compute the same.
         own = teacher(images)
-        self._remember(own, indices)
+        self._remember(own, rows)
         return own, teacher(more)
 
-    def _remember(self, features: list[Tensor], indices: Tensor) -> None:
+    def clear(self) -> None:
+        """Forget all features and give their memory back."""
+        self._levels = []
+        self._known.zero_()
+
+    def _remember(self, features: list[Tensor], rows: Tensor) -> None:
         if not self.images:
             return
         if not self._levels:
@@ -61,11 +68,15 @@ class FeatureCache:
             if size > self.limit_gb * 1e9:
                 self.images = 0
                 return
-            layout = torch.channels_last
-            self._levels = [f.new_empty((self.images, *f.shape[1:])).to(memory_format=layout) for f in features]
+            self._levels = [
+                torch.empty(
+                    (self.images, *f.shape[1:]), dtype=f.dtype, device=f.device, memory_format=torch.channels_last
+                )
+                for f in features
+            ]
         for level, feature in zip(self._levels, features, strict=True):
-            level[indices.to(level.device, non_blocking=True)] = feature
-        self._known[indices] = True
+            level[rows.to(level.device, non_blocking=True)] = feature
+        self._known[rows] = True
 
 
 def _rows(level: Tensor, index: Tensor) -> Tensor:

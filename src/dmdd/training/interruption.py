@@ -14,7 +14,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from dmdd.errors import Interrupted, UserError, check_positive
-from dmdd.faults import is_worker_death
+from dmdd.faults import is_out_of_memory, is_worker_death
+
+STOPPED_MEASURING = "stopped while measuring, training is done; the same command with resume=true measures again"
 
 ASK_EVERY_N_STEPS = 10
 """With several devices: how often they ask each other whether one was told to stop; asking waits for the device."""
@@ -184,9 +186,36 @@ class StateSaver(Callback):
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             with suppress(OSError):
                 partial.unlink()
-            if is_worker_death(error):
+            gpu = isinstance(error, torch.AcceleratorError | torch.distributed.DistError)
+            if gpu or is_worker_death(error) or is_out_of_memory(error):
                 raise  # nothing the disk did; the caller tells it as what it is
             raise UserError(
                 f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
                 "Make room and start the same command with resume=true"
             ) from error
+
+
+class LeaveMeasuring(Callback):
+    """Leave a calibration or a test on several devices at a signal, each process by itself.
+
+    Lightning would exchange the signal with the others, who may be in another exchange just then, and each would wait
+    for the other. There is nothing to save: training is done.
+
+    Source: ours.
+    """
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for signals; Lightning puts its handlers back at the end."""
+        self._listen()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for signals; Lightning puts its handlers back at the end."""
+        self._listen()
+
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._leave)
+
+    def _leave(self, number: int, frame: Any) -> None:
+        raise Interrupted(STOPPED_MEASURING, number=number)

@@ -49,18 +49,18 @@ class StageProgress(ProgressBar):
             self._task = self._bar.add_task(stage, total=total, completed=behind, losses="")
             self._bar.start()
 
-    def _advance(self, stage: str, done: int, total: int, metrics: dict[str, Any]) -> None:
+    def _advance(self, stage: str, done: int, total: int, trainer: Trainer | None = None) -> None:
         if not self._enabled:
             return
         now, last = time.monotonic(), done == total
-        # Reading a loss waits for the device: at most twice a second, or every n-th step in a log.
+        # Asking for the losses waits for the device: at most twice a second, or every n-th step in a log.
         due = now - self._shown > 0.5 if self._bar else done % self.every_n_steps == 0
         if not due and not last:
             return
         self._shown = now
         losses = "  ".join(
             f"{name.partition('/')[2]} {float(value):.4f}"
-            for name, value in metrics.items()
+            for name, value in (trainer.callback_metrics if trainer else {}).items()
             if name.startswith(f"{stage}/") and not name.endswith("learning_rate")
         )
         if self._bar:
@@ -85,7 +85,7 @@ class StageProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a training step."""
-        self._advance(_stage(pl_module), trainer.global_step, int(trainer.max_steps), trainer.callback_metrics)
+        self._advance(_stage(pl_module), trainer.global_step, int(trainer.max_steps), trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End a training stage."""
@@ -109,7 +109,7 @@ class StageProgress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch of calibration."""
-        self._advance("calibration", batch_idx + 1, int(sum(trainer.num_val_batches)), {})
+        self._advance("calibration", batch_idx + 1, int(sum(trainer.num_val_batches)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End calibration."""
@@ -129,7 +129,7 @@ class StageProgress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a test batch."""
-        self._advance("test", batch_idx + 1, int(sum(trainer.num_test_batches)), {})
+        self._advance("test", batch_idx + 1, int(sum(trainer.num_test_batches)))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the test."""
