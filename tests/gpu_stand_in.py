@@ -19,7 +19,11 @@ _CPU = torch.device("cpu")
 _OPS = torch.ops.aten
 # A GPU's tensor may be indexed by indices on the CPU; that is a transfer.
 _INDEXING = (_OPS.index.Tensor, _OPS.index_put.default, _OPS.index_put_.default, _OPS._index_put_impl_.default)
-_READING = (_OPS._local_scalar_dense.default, _OPS.nonzero.default, _OPS.equal.default, _OPS._unique2.default)
+# Their answer, or its size, is not known before it is computed.
+_READING = {
+    *(_OPS._local_scalar_dense, _OPS.nonzero, _OPS.equal, _OPS._unique2, _OPS.unique_consecutive),
+    *(_OPS.masked_select, _OPS.repeat_interleave, _OPS.bincount),
+}
 
 
 class StandIn(torch.Tensor):
@@ -95,7 +99,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         blocking = not (kwargs.get("non_blocking") or (func is _OPS.copy_.default and args[2:3] == (True,)))
         if source_there != target_there and (source_there or blocking):
             _note("from the GPU" if source_there else "to the GPU")
-    elif there and func in _READING:
+    elif there and (func.overloadpacket in _READING or _takes_a_mask(func, args)):
         _note(str(func))
     real = [v.held if isinstance(v, StandIn) else _CPU if isinstance(v, torch.device) else v for v in flat]
     real_args, real_kwargs = tree_unflatten(real, layout)
@@ -110,6 +114,12 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return StandIn(value) if target_there else value
 
     return tree_map(back, found)
+
+
+def _takes_a_mask(func: Any, args: Any) -> bool:
+    """Whether a tensor is indexed by booleans, which are counted first."""
+    masks = (torch.bool, torch.uint8)
+    return func in _INDEXING and any(isinstance(index, StandIn) and index.dtype in masks for index in args[1])
 
 
 def _check(func: Any, args: Any, tensors: list[torch.Tensor], *, copies: bool) -> None:

@@ -73,6 +73,8 @@ def test_the_stand_in_refuses_and_notes_what_a_gpu_would():
             torch.tensor([1.0]).to(GPU),
         )
         assert len(waits) == 6
+        there[there > 0], there.long().bincount(), there.masked_select(there > 0)
+        assert len(waits) == 9
 
 
 @pytest.mark.parametrize("kind", MASKS)

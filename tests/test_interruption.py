@@ -266,7 +266,7 @@ def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):
         monkeypatch.setattr(runtime, f"_held_{expected.replace('-', '_')}", held, raising=False)
     monkeypatch.setattr(runtime, "_claimed", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
-    with pytest.raises(UserError, match=r"no GPU of 5, GPU-7 became free; start fewer jobs"):
+    with pytest.raises(UserError, match=r"no GPU of 5, GPU-7 became free in 0 s; start fewer members"):
         runtime.claim_gpu(wait_s=0)
     runtime.claim_gpu(runs_per_gpu=2, wait_s=0)  # a second place on the first
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"

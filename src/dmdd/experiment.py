@@ -227,8 +227,17 @@ class Experiment:
                     self._begin(name, done)
             sizes = {"batch_size": self.config.batch_size, "image_size": self._size}
             told = faults.told(name, sizes=sizes, workers="data.num_workers")
-            with faults.told_unwritable(self.run_dir), told:
-                trainer.fit(module, datamodule=self.data, ckpt_path=saver.file if state else None, weights_only=True)
+            try:
+                with faults.told_unwritable(self.run_dir), told:
+                    trainer.fit(
+                        module, datamodule=self.data, ckpt_path=saver.file if state else None, weights_only=True
+                    )
+            except SystemExit:  # how Lightning leaves at a signal that came before the saver listened
+                if saver.signal is not None:
+                    raise
+                raise Interrupted(
+                    f"stopped at the begin of {name}; with resume=true the same command goes on"
+                ) from None
             saver.check_stopped(trainer)
         self.seconds[name] = saver.seconds
 

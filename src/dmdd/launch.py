@@ -11,11 +11,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import distributed as lightning_distributed
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
 from dmdd.errors import Interrupted, UserError
@@ -59,12 +58,11 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
                 pass
     except ProcessRaisedException as error:
         if not messages.empty():  # the others fail at the next exchange with the one that met it
-            raise UserError(messages.get()) from None
+            raise _told(messages.get()) from None
         raise RuntimeError(f"the process of device {error.error_index} failed:\n{error}") from None
     except ProcessExitedException as error:
         if not messages.empty():
-            message = messages.get()
-            raise (Interrupted(message) if error.exit_code == STOPPED else UserError(message)) from None
+            raise _told(messages.get()) from None
         reason = f"signal {error.signal_name}" if error.signal_name else f"exit code {error.exit_code}"
         raise UserError(
             f"the process of device {error.error_index} was ended by {reason}, so the others were ended too; "
@@ -106,6 +104,25 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def _told(message: tuple[str, bool]) -> UserError:
+    text, stopped = message
+    return Interrupted(text) if stopped else UserError(text)
+
+
+def _leave_at_once() -> None:
+    """Leave the group without waiting for the others, who may wait in an exchange for this process.
+
+    Leaving in order waits for them, and Lightning does it at the end of a process.
+    """
+    from lightning.fabric.utilities import distributed as lightning_distributed
+
+    if in_order := getattr(lightning_distributed, "_destroy_dist_connection", None):
+        atexit.unregister(in_order)
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+        with suppress(Exception):  # without it NCCL warns of the disorder at the end
+            torch.distributed.distributed_c10d._abort_process_group()
+
+
 def _child(
     rank: int, work: Work, arguments: tuple[Any, ...], devices: int, port: int, messages: Any, parent: int
 ) -> None:
@@ -124,12 +141,11 @@ def _child(
     try:
         work(*arguments)
     except BaseException as error:
-        # Leaving the group in order would wait for the others, who wait in an exchange for this one.
-        if leaving := getattr(lightning_distributed, "_destroy_dist_connection", None):
-            atexit.unregister(leaving)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _leave_at_once()
         if not isinstance(error, UserError):
             raise
-        messages.put(str(error))
+        messages.put((str(error), isinstance(error, Interrupted)))
         raise SystemExit(STOPPED if isinstance(error, Interrupted) else 2) from None
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

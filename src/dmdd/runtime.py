@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -94,32 +94,43 @@ def check_devices(devices: object, accelerator: str, batch_size: int) -> int:
     return devices
 
 
-_switching, _inside, _outside = threading.Lock(), 0, ""
+_switching, _inside, _switch_back = threading.Lock(), 0, lambda: None
 
 
 @contextmanager
 def whole_float32() -> Iterator[None]:
     """Compute float32 convolutions in float32: cuDNN's default is TF32, which keeps 10 of the 23 bits of what goes in.
 
-    Scores and thresholds would depend on the device by more than rounding.
+    Scores and thresholds would depend on the device by more than rounding. It holds for the whole process: the first
+    thread that enters switches, the last that leaves switches back.
 
     Source: ours.
     """
-    global _inside, _outside
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    with (
-        _switching
-    ):  # it holds for the process: the first thread that enters switches, the last that leaves switches back
+    global _inside, _switch_back
+    with _switching:
         _inside += 1
         if _inside == 1:
-            _outside, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+            _switch_back = _forbid_tf32()
     try:
         yield
     finally:
         with _switching:
             _inside -= 1
             if _inside == 0:
-                convolutions.fp32_precision = _outside
+                _switch_back()
+
+
+def _forbid_tf32() -> Callable[[], None]:
+    """Switch TF32 off for convolutions; gives what puts the setting back."""
+    cudnn: Any = torch.backends.cudnn
+    # torch has two ways to say it and refuses to read the older once the newer was used: the older one where it can be.
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:
+        before, cudnn.conv.fp32_precision = cudnn.conv.fp32_precision, "ieee"
+        return lambda: setattr(cudnn.conv, "fp32_precision", before)
+    cudnn.allow_tf32 = False
+    return lambda: setattr(cudnn, "allow_tf32", before)
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -266,6 +277,8 @@ def claim_gpu(*, runs_per_gpu: int = 1, wait_s: float = 600) -> None:
     """
     global _claimed
     check_positive("launcher.runs_per_gpu", runs_per_gpu)
+    if isinstance(wait_s, bool) or not isinstance(wait_s, int | float):
+        raise UserError(f"launcher.wait_s={wait_s}: give a number of seconds")
     if _claimed is not None:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -286,7 +299,8 @@ def claim_gpu(*, runs_per_gpu: int = 1, wait_s: float = 600) -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = name
             return
         if time.monotonic() > end:
-            raise UserError(f"no GPU of {', '.join(names)} became free; start fewer jobs: hydra.launcher.n_jobs")
+            none = f"no GPU of {', '.join(names)} became free in {wait_s:g} s"
+            raise UserError(f"{none}; start fewer members at once, with joblib hydra.launcher.n_jobs")
         time.sleep(1)
 
 

@@ -69,7 +69,7 @@ def train(config: Any) -> Any:
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
     runtime.check_steps(config.trainer)
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
-        runtime.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.wait_s)
+        runtime.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
     devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
     if devices > 1:

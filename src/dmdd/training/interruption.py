@@ -187,7 +187,8 @@ class StateSaver(Callback):
             with suppress(OSError):
                 partial.unlink()
             gpu = isinstance(error, torch.AcceleratorError | torch.distributed.DistError)
-            if gpu or is_worker_death(error) or is_out_of_memory(error):
+            others = "gloo" in str(error) or "Connection closed" in str(error)  # a process that is gone, on a CPU
+            if gpu or others or is_worker_death(error) or is_out_of_memory(error):
                 raise  # nothing the disk did; the caller tells it as what it is
             raise UserError(
                 f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
@@ -213,9 +214,18 @@ class LeaveMeasuring(Callback):
         self._listen()
 
     def _listen(self) -> None:
+        self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in self._numbers():
                 signal.signal(number, self._leave)
 
+    def _numbers(self) -> list[signal.Signals]:
+        # Ctrl-C reaches every process of a terminal; the one that started these passes it on as SIGTERM.
+        return [signal.SIGTERM, *([] if "DMDD_SPAWNED" in os.environ else [signal.SIGINT])]
+
     def _leave(self, number: int, frame: Any) -> None:
-        raise Interrupted(STOPPED_MEASURING, number=number)
+        if os.getpid() != self._process:  # a loader's worker, which ends with its parent
+            return
+        for each in self._numbers():
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)  # no Exception, which whatever is being done now might take for its own
