@@ -162,9 +162,10 @@ def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(dem
     )
 
 
-def test_few_images_are_jittered_the_same_whatever_the_workers_and_devices(demo_category):
-    def jitter(images=12):
-        return build(compose_config("train", ["category=x", f"augmentation.fewer_than={images}"]).augmentation)
+def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_devices(demo_category):
+    def jitter(steps=31):  # of 4 images each 11 images are seen 11.3 times
+        settings = ["category=x", "batch_size=4", f"distillation.steps={steps}", "augmentation.seen_more_than=11"]
+        return build(compose_config("train", settings).augmentation)
 
     alone = pairs(make(demo_category, augmentation=jitter()))
     workers = pairs(make(demo_category, augmentation=jitter(), num_workers=2))
@@ -174,7 +175,7 @@ def test_few_images_are_jittered_the_same_whatever_the_workers_and_devices(demo_
     assert all(equal(a, b) for a, b in zip(alone, joined, strict=True))
     plain = pairs(make(demo_category))
     assert not any(torch.equal(a.normal[i], b.normal[i]) for a, b in zip(alone, plain, strict=True) for i in range(4))
-    enough = make(demo_category, augmentation=jitter(11))
+    enough = make(demo_category, augmentation=jitter(30))  # 10.9 times
     assert enough.training_images == 11
     assert enough.augmentation is None
     assert all(equal(a, b) for a, b in zip(pairs(enough), plain, strict=True))
@@ -189,9 +190,9 @@ def test_images_held_out_are_never_augmented(demo_category):
     assert torch.equal(plain.held_out_pixels, module.held_out_pixels)
 
 
-def test_augmentation_of_no_images_is_refused():
-    with pytest.raises(UserError, match=r"augmentation\.fewer_than"):
-        build(compose_config("train", ["category=x", "augmentation.fewer_than=0"]).augmentation)
+def test_augmentation_of_images_never_seen_is_refused():
+    with pytest.raises(UserError, match=r"augmentation\.seen_more_than"):
+        build(compose_config("train", ["category=x", "augmentation.seen_more_than=0"]).augmentation)
 
 
 @pytest.mark.parametrize("transform", ["CenterCrop", "Normalize", "ToFloat"])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dmdd.errors import check_positive
+from dmdd.errors import UserError
 
 
 class Augmentation:
@@ -11,20 +11,15 @@ class Augmentation:
 
     Args:
         transforms: Transforms that keep the image's size, applied in order.
-        fewer_than: Augment only where fewer images are trained on; None for always.
-
-    Raises:
-        UserError: ``fewer_than`` is not positive.
+        up_to_images: Augment only where fewer images than this are trained on; None for always.
 
     Source: ours.
     """
 
-    def __init__(self, transforms: Sequence[Any], *, fewer_than: int | None = None) -> None:
+    def __init__(self, transforms: Sequence[Any], *, up_to_images: float | None = None) -> None:
         import albumentations
 
-        if fewer_than is not None:
-            check_positive("augmentation.fewer_than", fewer_than)
-        self.fewer_than = fewer_than
+        self.up_to_images = up_to_images
         self._composed = albumentations.Compose(list(transforms))
 
     def for_images(self, count: int) -> "Augmentation | None":
@@ -33,7 +28,7 @@ class Augmentation:
         Args:
             count: Number of images trained on.
         """
-        return self if self.fewer_than is None or count < self.fewer_than else None
+        return self if self.up_to_images is None or count < self.up_to_images else None
 
     def __call__(self, *, seed: int, image: Any, mask: Any) -> dict[str, Any]:
         """Augment one image.
@@ -50,19 +45,29 @@ class Augmentation:
         return self._composed(image=image, mask=mask)
 
 
-def build_augmentation(*, transforms: Sequence[Any], fewer_than: int | None = None) -> Augmentation | None:
+def build_augmentation(
+    *, transforms: Sequence[Any], seen_more_than: float | None = None, steps: int = 0, batch_size: int = 0
+) -> Augmentation | None:
     """Compose albumentations transforms that keep the image's size.
 
     Args:
         transforms: albumentations transforms, applied in order to image and foreground alike.
-        fewer_than: Augment only where fewer images are trained on; None for always.
+        seen_more_than: Augment only where stage 1 sees each image more often than this; None for always.
+        steps: Steps of stage 1.
+        batch_size: Images of a step.
 
     Returns:
         The composition, or None if there is nothing to apply.
 
     Raises:
-        UserError: ``fewer_than`` is not positive.
+        UserError: ``seen_more_than`` is no positive number.
 
     Source: ours.
     """
-    return Augmentation(transforms, fewer_than=fewer_than) if transforms else None
+    if not transforms:
+        return None
+    if seen_more_than is None:
+        return Augmentation(transforms)
+    if isinstance(seen_more_than, bool) or not isinstance(seen_more_than, int | float) or seen_more_than <= 0:
+        raise UserError(f"augmentation.seen_more_than={seen_more_than}: give a positive number, or null for always")
+    return Augmentation(transforms, up_to_images=steps * batch_size / seen_more_than)
