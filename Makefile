@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## draw a small data set, train on it, show the result (about 6 minutes on two CPU cores)
 	$(BIN)/python -m dmdd.data demo --output $(DEMO)/data
-	$(BIN)/python -m dmdd.train dataset=demo category=plate data_dir=$(DEMO)/data teacher=efficientnet_lite0 recipe=demo hydra.run.dir=$(DEMO)/run
+	$(BIN)/python -m dmdd.train dataset=demo category=plate data_dir=$(DEMO)/data teacher=efficientnet_lite0 recipe=demo augmentation=jitter hydra.run.dir=$(DEMO)/run
 
 test: $(STAMP) ## run the tests, in TEST_PROCESSES=2 processes
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
