@@ -68,6 +68,6 @@ compat: ## test a part with the oldest and the newest versions, in environments 
 	  done; \
 	done
 
-clean: ## remove caches and the demo, not the environment and not the runs
+clean: ## remove caches, the demo, figures of bench and soak, environments of compat; not the environment and not the runs
 	rm -rf $(DEMO) $(BENCH) soak.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -exec rm -rf {} +

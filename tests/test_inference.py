@@ -91,6 +91,18 @@ def test_a_threshold_edited_in_detector_json_counts(tmp_path):
         dmdd.load(folder, device="cpu")
 
 
+@pytest.mark.parametrize(("group", "name"), [("calibration", "image_treshold"), (None, "sigma")])
+def test_an_entry_of_detector_json_that_there_is_not_is_told(tmp_path, group, name):
+    folder = save_tiny_model(tmp_path / "model")
+    file = folder / "detector.json"
+    spec = json.loads(file.read_text())
+    (spec[group] if group else spec)[name] = 0.125
+    file.write_text(json.dumps(spec))
+    shown = f"{group}.{name}" if group else name
+    with pytest.raises(UserError, match=rf"detector.json: {shown}=0.125: there are .* only"):
+        dmdd.load(folder, device="cpu")
+
+
 def test_a_model_without_thresholds_gives_no_verdict(tmp_path):
     plain = dmdd.load(save_tiny_model(tmp_path / "model", calibration={}), device="cpu")
     assert (plain(PIXELS).label, plain(PIXELS).mask) == (None, None)

@@ -78,6 +78,25 @@ def test_every_problem_file_is_named_and_the_exit_code_is_1(data_dir, capsys):
     assert err == ""
 
 
+def test_links_to_nothing_and_categories_that_cannot_be_read_leave_the_others_checked(data_dir, capsys):
+    screw = trees.mvtec_category(data_dir / "mvtec_ad", "screw")
+    links = [screw / "train/good/zzz.png", screw / "test/good/zzz.png"]
+    for link in links:
+        link.symlink_to(data_dir / "gone.png")
+    trees.visa_root(data_dir / "visa")
+    (data_dir / "visa/split_csv/1cls.csv").unlink()
+    empty = trees.folder_category(data_dir, "open") / "good/shift 0/teil 0.bmp"
+    empty.write_bytes(b"")
+    assert main(["check", f"data_dir={data_dir}"]) == 1
+    out = capsys.readouterr().out
+    assert all(f"  problem: {link} is a link to what is not there ({data_dir}/gone.png)" in out for link in links)
+    for category in ("candle", "pcb1"):
+        head = f"visa/{category}  {data_dir / 'visa' / category}\n"
+        assert head + f"  problem: no split table {data_dir}/visa/split_csv/1cls.csv" in out
+    assert str(empty) in out
+    assert out.splitlines()[-1] == "5 problems found"
+
+
 def test_names_that_are_no_text_are_told(data_dir, capsys):
     folder = trees.mvtec_category(data_dir / "mvtec_ad")
     try:

@@ -84,8 +84,13 @@ def check_data(*, data_dir: Path | str, dataset: str | None = None, category: st
             names = [category]
         for category_name in names:
             problems: list[str] = []
-            found = layout.read(root=root, category=category_name, problems=problems)
-            lines += [f"{name}/{category_name}  {found.root.resolve()}", *_check_category(found, problems=problems)]
+            try:
+                found = layout.read(root=root, category=category_name, problems=problems)
+            except UserError as error:  # nothing to go on with here; the other categories are still looked at
+                problems.append(str(error))
+                lines += [f"{name}/{category_name}  {(root / category_name).resolve()}", *_tell(problems)]
+            else:
+                lines += [f"{name}/{category_name}  {found.root.resolve()}", *_check_category(found, problems=problems)]
             count += len(problems)
     lines.append(f"{count} problem{'' if count == 1 else 's'} found" if count else "no problems found")
     return lines, count
@@ -125,7 +130,11 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
     if not category.has_masks:
         lines.append("  note: not every anomalous image has a mask, so pixel metrics will be absent")
     lines += _notes(category, digests=[digest for _, digest, _ in checked])
-    return lines + [f"  problem: {problem}" for problem in problems]
+    return lines + _tell(problems)
+
+
+def _tell(problems: list[str]) -> list[str]:
+    return [f"  problem: {problem}" for problem in problems]
 
 
 def _check_sample(sample: Sample) -> tuple[tuple[int, int] | None, str, list[str]]:

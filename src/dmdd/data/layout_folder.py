@@ -79,13 +79,14 @@ def read_folder(
     )
     if not 0 < test_fraction < 1:
         raise UserError(f"test_fraction is {test_fraction}: it must lie between 0 and 1")
-    normals = list_images(folder / good, nested=True)
+    normals = list_images(folder / good, nested=True, problems=problems)
     if test_good is None:
         held_out = _hold_out(normals, below=folder / good, fraction=test_fraction, seed=seed)
         train = [path for path in normals if path not in held_out]
         test_normals = [path for path in normals if path in held_out]
     else:
-        train, test_normals = normals, list_images(_existing(folder / test_good, option="test_good"), nested=True)
+        place = _existing(folder / test_good, option="test_good")
+        train, test_normals = normals, list_images(place, nested=True, problems=problems)
     if not train:
         wanted = "at least two images" if test_good is None else "images"
         report(problems, f"too few images in {folder / good}: training and test need {wanted} there")
@@ -106,7 +107,7 @@ def read_folder(
 
 def _read_bad(*, folder: Path, bad: str, masks: str | None, problems: list[str] | None) -> list[Sample]:
     bad_root = _existing(folder / bad, option="bad")
-    images = list_images(bad_root, nested=True)
+    images = list_images(bad_root, nested=True, problems=problems)
     if not images:
         report(
             problems,
@@ -118,7 +119,7 @@ def _read_bad(*, folder: Path, bad: str, masks: str | None, problems: list[str] 
         pairs = pair_masks(
             images=images,
             image_root=bad_root,
-            masks=list_images(mask_root, nested=True),
+            masks=list_images(mask_root, nested=True, problems=problems),
             mask_root=mask_root,
             problems=problems,
         )

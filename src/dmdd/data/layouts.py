@@ -180,15 +180,15 @@ def _read_tree(
 ) -> Category:
     """Read `train/<normal>`, `test/*` and `ground_truth/*` below one category's folder."""
     train_folder = folder / "train" / normal
-    train = [path for place in [train_folder, *(extra_train or [])] for path in list_images(place)]
+    train = [path for place in [train_folder, *(extra_train or [])] for path in list_images(place, problems=problems)]
     if not train:
         report(problems, f"no images in {train_folder}: training needs normal images there")
     test_folder = folder / "test"
-    for stray in list_images(test_folder):
+    for stray in list_images(test_folder, problems=problems):
         report(problems, f"image outside a type folder: {stray} (move it to test/{normal} or test/DEFECT)")
     test: list[Sample] = []
     for type_folder in list_folders(test_folder):
-        images = list_images(type_folder)
+        images = list_images(type_folder, problems=problems)
         if type_folder.name == normal:
             test += [Sample(path=path, label=0, defect=NORMAL, mask_path=None) for path in images]
             continue
@@ -196,7 +196,7 @@ def _read_tree(
         pairs = pair_masks(
             images=images,
             image_root=type_folder,
-            masks=list_folders(mask_root) if mask_folders else list_images(mask_root),
+            masks=list_folders(mask_root) if mask_folders else list_images(mask_root, problems=problems),
             mask_root=mask_root,
             problems=problems,
         )
@@ -219,7 +219,7 @@ def _report_masks_without_images(*, folder: Path, normal: str, problems: list[st
     for mask_root in list_folders(folder / "ground_truth"):
         if mask_root.name == normal or (folder / "test" / mask_root.name).is_dir():
             continue
-        for mask in list_images(mask_root, nested=True):
+        for mask in list_images(mask_root, nested=True, problems=problems):
             report(problems, f"mask without image: {mask} (no folder {folder / 'test' / mask_root.name})")
 
 

@@ -106,37 +106,38 @@ def list_folders(folder: Path) -> list[Path]:
     return sorted((path for path in _entries(folder) if path.is_dir() and not is_ignored(path)), key=lambda p: p.name)
 
 
-def list_images(folder: Path, *, nested: bool = False) -> list[Path]:
+def list_images(folder: Path, *, nested: bool = False, problems: list[str] | None = None) -> list[Path]:
     """List the visible image files, sorted by their path below the folder.
 
     Args:
         folder: Where to look; need not exist.
         nested: Whether to descend into visible subfolders; not into a link to a folder that the link lies in.
+        problems: None to raise at the first link to what is not there, or a list that collects them.
 
     Returns:
         The files' paths.
 
     Raises:
-        UserError: A folder may not be listed.
+        UserError: A folder may not be listed; a link to what is not there, where `problems` is None.
 
     Source: ours.
     """
-    found = _images_below(folder, nested=nested, above=())
+    found = _images_below(folder, nested=nested, above=(), problems=problems)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _images_below(folder: Path, *, nested: bool, above: tuple[Path, ...]) -> list[Path]:
+def _images_below(folder: Path, *, nested: bool, above: tuple[Path, ...], problems: list[str] | None) -> list[Path]:
     wanted = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_EXTENSIONS and not is_ignored(path)]
-    for path in wanted:
+    for path in sorted(wanted):
         if path.is_symlink() and not path.exists():
-            raise UserError(f"{path} is a link to what is not there ({path.readlink()})")
+            report(problems, f"{path} is a link to what is not there ({path.readlink()})")
     found = [path for path in wanted if path.is_file()]
     if nested:
         above = (*above, folder.resolve())
         for subfolder in list_folders(folder):
             # Two links that lead back up would double the listing at each of the 40 levels a system follows them.
             if not subfolder.is_symlink() or subfolder.resolve() not in above:
-                found += _images_below(subfolder, nested=True, above=above)
+                found += _images_below(subfolder, nested=True, above=above, problems=problems)
     return found
 
 

@@ -13,11 +13,22 @@ LARGEST = {"widths": 8192, "width": 8192, "dilations": 1024, "input_size": 16384
 """Above what any real detector has; a typing error must not take the machine's memory."""
 
 MAX_DILATIONS = 32
-TEACHER_ENTRIES = ("backbone", "mean", "std", "folded")
+ENTRIES = {
+    "": (
+        *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
+        *("anomaly_map", "score_map", "score_smoothed", "level_power", "normal_levels", "calibration"),
+    ),
+    "teacher": ("backbone", "mean", "std", "folded"),
+    "calibration": (
+        *("image_threshold", "image_false_alarm_rate", "normal_images"),
+        *("pixel_threshold", "pixel_f1_on_synthetic", "source"),
+    ),
+}
+"""What there is, by the object it lies in; a misspelt threshold would be none. Student and segmentation know their own."""
 
 
 def check_description(spec: Mapping[str, Any]) -> None:
-    """Refuse entries of the wrong kind or beyond what a detector can have.
+    """Refuse entries that there are not, of the wrong kind, or beyond what a detector can have.
 
     Args:
         spec: As in ``detector.json``; that all entries are there is not checked.
@@ -30,6 +41,10 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("teacher", "student", "segmentation", "calibration"):
         if name in spec and not isinstance(spec[name], Mapping):
             raise _wrong(name, spec[name], "an object is wanted")
+    for group, entries in ENTRIES.items():
+        for name, value in (spec.get(group, {}) if group else spec).items():
+            if name not in entries:
+                raise _wrong(f"{group}.{name}" if group else name, value, f"there are {', '.join(entries)} only")
     _check_teacher(spec.get("teacher", {}))
     _check_sizes("student.widths", spec.get("student", {}).get("widths", [1, 1, 1]), count=3)
     segmentation = spec.get("segmentation", {})
@@ -90,9 +105,6 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 
 def _check_teacher(teacher: Mapping[str, Any]) -> None:
-    for name in teacher:
-        if name not in TEACHER_ENTRIES:
-            raise _wrong(f"teacher.{name}", teacher[name], f"there are {', '.join(TEACHER_ENTRIES)} only")
     if not isinstance(teacher.get("backbone", ""), str):
         raise _wrong("teacher.backbone", teacher["backbone"], "the name of a timm model is wanted")
     if not isinstance(teacher.get("folded", False), bool):
