@@ -173,6 +173,25 @@ def test_runs_are_told_apart_by_what_they_compute(tmp_path):
         resume.find_run(config(seed=5, run_dir=str(tmp_path / "a")))
 
 
+@pytest.mark.parametrize(
+    ("added", "same"),
+    [
+        ({}, True),
+        ({"callbacks": {"progress": {"_target_": "dmdd.training.progress.StageProgress"}}}, True),
+        ({"callbacks": {"rate": {"_target_": "lightning.pytorch.callbacks.LearningRateMonitor"}, "none": None}}, True),
+        ({"callbacks": {"average": {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}}}, False),
+        ({"trainer": {"devices": 2, "sync_batchnorm": "auto"}}, True),
+        ({"trainer": {"devices": 2, "sync_batchnorm": False}}, False),
+    ],
+)
+def test_what_may_change_the_weights_makes_another_run(tmp_path, added, same):
+    plain = {"seed": 0, "trainer": {"devices": 1, "sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}}
+    (tmp_path / "run").mkdir()
+    OmegaConf.save(OmegaConf.create(plain), tmp_path / "run/config.yaml")
+    found = resume.find_run(OmegaConf.create(plain | added | {"run_dir": str(tmp_path / "new")}))
+    assert found == (tmp_path / "run" if same else None)
+
+
 class Spy:
     """A trainer that fails to write."""
 
@@ -254,6 +273,31 @@ def test_the_state_of_other_networks_is_refused(tmp_path):
         saver.restore(module, {"state_dict": {"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}})
     saver.restore(module, {"state_dict": {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}})
     assert module(torch.ones(1, 2)).tolist() == [[2, 2]]
+
+
+def test_the_state_of_other_images_or_another_teacher_is_refused(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    state = {"state_dict": module.state_dict()}
+    before = {"training images": "a", "teacher weights": "b"}
+    StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before).on_save_checkpoint(None, module, state)
+    StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before).restore(module, state)
+    for name in before:
+        saver = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before | {name: "c"})
+        with pytest.raises(UserError, match=f"the {name} are not those that the saved state .* learnt from"):
+            saver.restore(module, state)
+
+
+def test_a_stage_that_went_on_in_another_precision_has_both(tmp_path):
+    state = {"state_dict": {}, "global_step": 1}
+    first = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, precision="bf16-mixed")
+    first._started = 0.0
+    first.on_save_checkpoint(None, torch.nn.Linear(1, 1), state)
+    torch.save(state, tmp_path / "s.ckpt")
+    second = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, precision="32-true")
+    second.read()
+    assert second.precisions == ["bf16-mixed"]  # a finished stage trains no more
+    second._started = 0.0
+    assert second.precisions == ["bf16-mixed", "32-true"]
 
 
 def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):

@@ -28,6 +28,7 @@ def test_sheet_shows_normal_image_twin_and_mask(tmp_path, demo_root):
     [
         (["category=plat"], "unknown category 'plat'"),
         (["category=plate", "count=0"], "count=0: give a positive whole number"),
+        (["category=plate", "seed=-1"], "seed=-1: give a whole number from 0"),
         (["category=plate", "count=x"], "count=x: give a positive whole number"),
         (["category=plate", "output=sheet.jpg"], "give a file that ends in .png"),
         (["category=plate", "nonsense=1"], "Could not override 'nonsense'"),

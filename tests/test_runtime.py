@@ -68,3 +68,23 @@ def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, flags, expecte
     monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
     assert runtime.resolve_precision("auto", "cpu") == expected
     assert runtime.resolve_precision("32-true", "cpu") == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("given", "accelerator", "expected"),
+    [
+        (32, "cpu", "32-true"),
+        ("64", "cpu", "64-true"),
+        ("bf16", "gpu", "bf16-mixed"),
+        ("16-mixed", "gpu", "16-mixed"),
+        ("16-mixed", "cpu", "bf16-mixed"),
+    ],
+)
+def test_a_precision_is_recorded_as_what_is_computed(given, accelerator, expected):
+    assert runtime.resolve_precision(given, accelerator) == expected
+
+
+@pytest.mark.parametrize("given", ["16-true", "bf16-true", "transformer-engine", None, "fp32"])
+def test_weights_of_half_precision_are_refused(given):
+    with pytest.raises(UserError, match=f"evaluation.precision={given}: choose one of 32-true, 16-mixed, bf16-mixed"):
+        runtime.resolve_precision(given, "cpu", setting="evaluation.precision")

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dmdd.data.layouts import category_names
 from dmdd.errors import UserError
 from dmdd.sweep import announce
+from hydra_plugins.dmdd_category_sweeper import quoted
 
 SMOKE = [
     "teacher=resnet18",
@@ -142,3 +144,10 @@ def test_optuna_searches_on_the_synthetic_validation(demo_root, tmp_path):
     assert len(results) == 2
     best = max(result["synthetic_validation"]["metrics"]["aupro_30"] for result in results)
     assert f"best_value: {best!r}" in (tmp_path / "runs/optimization_results.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ["plate", "o'ring", "back\\slash", "ends in \\", "\\'", "größe 2", 'a "b"', "a,b", "[x]", "#1"]
+)
+def test_any_name_of_a_folder_is_quoted_for_an_override(name):
+    assert OverridesParser.create().parse_override(f"category={quoted(name)}").value() == name

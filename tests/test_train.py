@@ -132,6 +132,7 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     assert main([*arguments, f"hydra.run.dir={tmp_path / 'out'}"]) == 0
     old, new = (json.loads((folder / "result.json").read_text()) for folder in (run, tmp_path / "out"))
     assert new["test"] == old["test"]
+    assert new["training"] == {name: old[name] for name in ("dataset", "category", "seed", "teacher", "commit")}
     assert new["calibration"] == old["calibration"]
     assert (tmp_path / "out/scores.csv").read_text() == (run / "scores.csv").read_text()
     (tmp_path / "out/images/99_good_000.png").write_bytes(b"")  # of an earlier evaluation
@@ -140,6 +141,12 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     assert other["test"]["metrics"]["pixel_auroc"] == old["test"]["maps"]["normality"]["pixel_auroc"]
     assert other["test"]["metrics"]["image_auroc"] == old["test"]["metrics"]["image_auroc"]
     assert other["calibration"] == {}
+    shutil.copytree(run / "model", tmp_path / "model")
+    assert (
+        main([*arguments[:-2], f"model={tmp_path / 'model'}", "pictures=0", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    )
+    assert json.loads((tmp_path / "out/result.json").read_text())["training"] is None  # nothing beside it tells
+    shutil.rmtree(tmp_path / "model")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     assert not (tmp_path / "out/images/99_good_000.png").exists()
 
@@ -197,6 +204,7 @@ def test_two_devices_train_as_one_does_and_score_every_image(tmp_path, demo_root
     alone = folder.parent / "one"
     one, two = (load_file(run / "model/weights.safetensors") for run in (alone, folder))
     for name, tensor in one.items():
+        assert tensor.dtype != torch.float64  # what is saved can be loaded, whatever it was trained in
         assert torch.allclose(two[name].double(), tensor.double(), atol=1e-6), name
     losses = [list(csv.DictReader((run / "metrics.csv").read_text().splitlines())) for run in (alone, folder)]
     assert len(losses[0]) == 10
@@ -313,7 +321,8 @@ BAD_INPUT = [
     (["category=plate", "pairs.procedural=-1"], r"PairSynthesis.*must be >= 0"),
     (["category=plate", "teacher.weights=none.pth"], r"teacher.weights: no file at"),
     (["category=plate", "trainer.nonsense=1"], r"nonsense"),
-    (["category=plate", "evaluation.precision=fp32"], r"fp32"),
+    (["category=plate", "evaluation.precision=fp32"], r"evaluation.precision=fp32: choose one of 32-true, "),
+    (["category=plate", "trainer.precision=bf16-true"], r"trainer.precision=bf16-true: choose one of 32-true, "),
     (["category=plate", "++pairs._target_=${oc.env:NO_SUCH_VARIABLE}"], r"NO_SUCH_VARIABLE"),
     (["category=plate", "evaluation.resamples=${now:%Y}"], r"evaluation.resamples=\d+: give a whole number from 0"),
     (["category=größe"], r"a value with special letters or signs needs quotes"),

@@ -34,3 +34,16 @@ def check_positive(name: str, value: object) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{name}={value}: give a positive whole number")
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that pairs cannot be drawn from.
+
+    Args:
+        seed: What was given.
+
+    Raises:
+        UserError: ``seed`` is not a whole number from 0 to 2^32 - 1.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")

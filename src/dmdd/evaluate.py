@@ -1,5 +1,6 @@
 """Measure a saved model on a test set: ``python -m dmdd.evaluate model=runs/.../model category=screw``."""
 
+import json
 import shutil
 import sys
 import time
@@ -66,6 +67,7 @@ def evaluate(config: Any) -> None:
     choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
     accelerator = runtime.resolve_accelerator(config.accelerator)
     runtime.check_devices(1, accelerator, config.batch_size)
+    precision: Any = runtime.resolve_precision(config.precision, accelerator, setting="precision")
     quiet_lightning()
     module = EvaluationModule(
         detector,
@@ -81,7 +83,7 @@ def evaluate(config: Any) -> None:
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
-        precision=config.precision,
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -101,10 +103,11 @@ def evaluate(config: Any) -> None:
         "model": str(Path(config.model).resolve()),
         "test": results.evaluation_entries(module),
         "calibration": detector.calibration,
+        "training": training_of(Path(config.model)),
         "protocol": results.protocol(native_masks=config.native_masks),
         "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
         "device": runtime.describe_device(accelerator),
-        "precision": {"evaluation": config.precision},
+        "precision": {"evaluation": precision},
         "commit": runtime.git_commit(),
         "versions": runtime.describe_versions(),
         "command": ["python", "-m", "dmdd.evaluate", *HydraConfig.get().overrides.task],
@@ -112,6 +115,32 @@ def evaluate(config: Any) -> None:
     with faults.told_unwritable(run_dir, then="start the same command again"):
         results.write_result(run_dir / "result.json", result)
     results.print_summary(result, run_dir)
+
+
+FOUND = ("pixel_f1_on_synthetic", "normal_images")
+"""Of the calibration what nobody changes by hand, as thresholds are."""
+
+
+def training_of(model: Path) -> dict[str, Any] | None:
+    """Give what a reader of figures must know of the training, from the result that lies beside a run's model.
+
+    Args:
+        model: The model folder.
+
+    Returns:
+        ``dataset``, ``category``, ``seed``, ``teacher`` (backbone, weights, checksum) and ``commit``; None where the
+        model was taken out of its run, or is another one by its calibration.
+
+    Source: ours.
+    """
+    try:
+        result = json.loads((model / ".." / "result.json").read_text(encoding="utf-8"))
+        calibration = json.loads((model / "detector.json").read_text(encoding="utf-8"))["calibration"]
+        if any(result["calibration"].get(name) != calibration.get(name) for name in FOUND):
+            return None
+        return {name: result[name] for name in ("dataset", "category", "seed", "teacher", "commit")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None) -> None:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from dmdd import dashboard, faults, results, runtime
 from dmdd.config import build
 from dmdd.data.datamodule import PairDataModule
-from dmdd.data.listing import Category
+from dmdd.data.listing import Category, listing_digest
 from dmdd.errors import Interrupted
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
@@ -98,6 +98,9 @@ class Experiment:
         self.run_dir = Path(config.run_dir)
         self.accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
         self.precision = runtime.resolve_precision(config.trainer.precision, self.accelerator)
+        self.evaluation_precision = runtime.resolve_precision(
+            config.evaluation.precision, self.accelerator, setting="evaluation.precision"
+        )
         if self.accelerator == "cpu":
             runtime.keep_freed_memory()
         teacher, self.weights = build(config.teacher)
@@ -145,12 +148,14 @@ class Experiment:
             normal_images=self.data.held_out_pixels,
             levels_batch_size=config.data.evaluation_batch_size,
         )
+        self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
         self.seconds: dict[str, float] = {}
+        self.precisions: list[str] = []
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._log_restored = self._connected = False
         self.loggers = self._loggers()
         self.is_first = True
-        self._evaluator()  # a precision it does not know is told now, not after both stages
+        self._evaluator()  # what it does not take is told now, not after both stages
 
     @staticmethod
     def _instantiate_all(group: DictConfig | None) -> list[Any]:
@@ -204,7 +209,13 @@ class Experiment:
         """Train one stage, or the rest of it, or load what it came to."""
         file = self.run_dir / STATE_DIR / f"{name}.ckpt"
         guard = LossGuard(name, images_of_step=self._images_of_step, file=file)
-        saver = StateSaver(file, every_n_steps=self.config.save_state_every_n_steps, before_saving=guard.check)
+        saver = StateSaver(
+            file,
+            every_n_steps=self.config.save_state_every_n_steps,
+            made_from=self.made_from,
+            precision=self.precision,
+            before_saving=guard.check,
+        )
         state = saver.read() if self.config.resume else None
         done = 0 if state is None else int(state["global_step"])
         self._earlier_s += saver.earlier_s
@@ -239,6 +250,8 @@ class Experiment:
                     f"stopped at the begin of {name}; with resume=true the same command goes on"
                 ) from None
             saver.check_stopped(trainer)
+        self.detector.float()  # trainer.precision=64-true has made it float64
+        self.precisions = list(dict.fromkeys([*self.precisions, *saver.precisions]))
         self.seconds[name] = saver.seconds
 
     @property
@@ -300,7 +313,7 @@ class Experiment:
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.config.callbacks)
         callbacks += [LeaveMeasuring()] if self.config.trainer.devices > 1 else []
-        return self._trainer(precision=self.config.evaluation.precision, callbacks=callbacks)
+        return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
 
     def save_model(self) -> None:
         """Write the model folder; before and after calibration, so that whatever happens there costs no training."""
@@ -320,6 +333,7 @@ class Experiment:
         try:
             with faults.told(doing, sizes=sizes, workers="data.num_workers"), runtime.whole_float32():
                 getattr(self._evaluator(), what)(self.evaluation, datamodule=self.data, verbose=False)
+            self.detector.float()
         except SystemExit:  # how Lightning leaves at SIGTERM and SIGINT
             raise Interrupted(STOPPED_MEASURING) from None
 
@@ -360,6 +374,7 @@ class Experiment:
                 "held_out": self.data.held_out_images,
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,
+                "listing": listing_digest((*self.category.train, *self.category.test)),
             },
             "teacher": {
                 "backbone": self.detector.teacher.spec["backbone"],
@@ -371,7 +386,10 @@ class Experiment:
             "device": runtime.describe_device(self.accelerator),
             "devices": config.trainer.devices,
             "resumed": self._earlier_s > 0,
-            "precision": {"training": self.precision, "evaluation": config.evaluation.precision},
+            "precision": {
+                "training": ", then ".join(self.precisions or [self.precision]),
+                "evaluation": self.evaluation_precision,
+            },
             "commit": runtime.git_commit(),
             "versions": runtime.describe_versions(),
             "command": ["python", "-m", "dmdd.train", *config.overrides],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dmdd.config import build, compose_config, print_error
-from dmdd.errors import UserError, check_positive
+from dmdd.errors import UserError, check_positive, check_seed
 
 OWN_SETTINGS = {"output": "pairs.png", "count": "24", "columns": "6", "step": "", "stage": "distillation"}
 NUMBERS = ("count", "columns", "step")
@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         file = Path(own["output"])
         if file.suffix.lower() != ".png":
             raise UserError(f"output={file}: give a file that ends in .png")
-        files = write_sheet(compose_config("train", overrides), file, stage=own["stage"], **numbers)
+        config = compose_config("train", overrides)
+        check_seed(config.seed)
+        files = write_sheet(config, file, stage=own["stage"], **numbers)
     except UserError as error:
         print_error(error)
         return 2

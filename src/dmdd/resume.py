@@ -18,10 +18,24 @@ IGNORED = (
     "save_state_every_n_steps",
     "objective",
     "logger",
-    "callbacks",
     "launcher",
 )
 """Settings that do not change what is computed."""
+
+WATCHING = (
+    "dmdd.training.progress.StageProgress",
+    *(
+        f"lightning.pytorch.callbacks.{name}"
+        for name in (
+            "DeviceStatsMonitor",
+            "LearningRateMonitor",
+            "RichProgressBar",
+            "ThroughputMonitor",
+            "TQDMProgressBar",
+        )
+    ),
+)
+"""Callbacks that only look on; any other may change the weights."""
 
 IGNORED_OF = {"trainer": ("devices", "strategy", "log_every_n_steps"), "data": ("num_workers", "evaluation_batch_size")}
 """Likewise of single groups: the same seed gives the same pairs and, batch norm being synchronised, the same training
@@ -89,10 +103,32 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:
     return "; ".join(shown + [f"and {len(names) - 3} more"] * (len(names) > 3))
 
 
+def without_onlookers(plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a configuration the callbacks that change nothing.
+
+    Args:
+        plain: Configuration of a run, as plain values.
+
+    Returns:
+        A copy in which ``callbacks`` holds only those that may change the weights, and is not there without any.
+    """
+    entries = plain.get("callbacks")
+    callbacks = entries if isinstance(entries, dict) else {}
+    acting = {
+        name: entry
+        for name, entry in callbacks.items()
+        if entry is not None and not (isinstance(entry, dict) and entry.get("_target_") in WATCHING)
+    }
+    kept = {name: value for name, value in plain.items() if name != "callbacks"}
+    return kept | ({"callbacks": acting} if acting else {})
+
+
 def _decisive(plain: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in plain.items() if name not in IGNORED}
+    kept = {name: value for name, value in without_onlookers(plain).items() if name not in IGNORED}
     for group, ignored in IGNORED_OF.items():
         if isinstance(kept.get(group), dict):
+            if kept[group].get("sync_batchnorm") is False:  # each device's own statistics: the number of them counts
+                ignored = tuple(name for name in ignored if name != "devices")
             kept[group] = {name: value for name, value in kept[group].items() if name not in ignored}
     return _flat(kept, "")
 

@@ -133,18 +133,31 @@ def _forbid_tf32() -> Callable[[], None]:
     return lambda: setattr(cudnn, "allow_tf32", before)
 
 
-def resolve_precision(precision: str, accelerator: str) -> str:
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+
+
+def resolve_precision(precision: object, accelerator: str, *, setting: str = "trainer.precision") -> str:
     """Turn ``auto`` into ``bf16-mixed`` where the device computes bfloat16 faster than float32, else ``32-true``.
 
     Args:
-        precision: As for ``lightning.Trainer``, or ``auto``.
+        precision: One of ``PRECISIONS``, or a shorter name that Lightning has for it, or ``auto``.
         accelerator: ``gpu`` or ``cpu``.
+        setting: What to call it in the message.
 
     Returns:
-        A precision ``lightning.Trainer`` knows.
+        One of ``PRECISIONS``.
+
+    Raises:
+        UserError: It is none of them. Weights of half precision (``bf16-true``) are none: the pairs and the levels of
+            normal images are float32.
     """
     if precision != "auto":
-        return precision
+        name = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(str(precision), precision)
+        if name not in PRECISIONS:
+            raise UserError(f"{setting}={precision}: choose one of {', '.join(PRECISIONS)}, auto")
+        if name == "16-mixed" and accelerator == "cpu":
+            return "bf16-mixed"  # what Lightning would make of it, and say so
+        return str(name)
     if accelerator == "gpu":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

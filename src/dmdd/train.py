@@ -46,10 +46,9 @@ def train(config: Any) -> Any:
     from dmdd import launch, resume, runtime
     from dmdd.config import build
     from dmdd.data.datasets import check_files
-    from dmdd.errors import UserError, check_positive
+    from dmdd.errors import UserError, check_positive, check_seed
 
-    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
-        raise UserError(f"seed={config.seed}: give a whole number from 0 to {2**32 - 1}")
+    check_seed(config.seed)
     if config.objective is not None and str(config.objective).split(".")[0] == "test":
         raise UserError(f"objective={config.objective}: nothing may be chosen on test data; use synthetic_validation")
     if config.resume and (earlier := resume.find_run(config)):

@@ -5,6 +5,7 @@ Lies in ``hydra_plugins`` because Hydra takes sweepers from there only.
 
 import fnmatch
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,7 +96,7 @@ class CategorySweeper(BasicSweeper):
         names = [name for name in known[where] if wanted == ALL_EACH or fnmatch.fnmatchcase(name, wanted)]
         if not names:
             raise UserError(f"no category matches {wanted!r}: there are {', '.join(known[where])}")
-        return [[*member[:place], f"category='{name}'", *member[place + 1 :]] for name in names]
+        return [[*member[:place], f"category={quoted(name)}", *member[place + 1 :]] for name in names]
 
     def _categories(self, overrides: list[str]) -> list[str]:
         from dmdd.data.layouts import category_names
@@ -104,6 +105,20 @@ class CategorySweeper(BasicSweeper):
         assert self.config is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, [*overrides, "category=x"])
         return category_names({name: str(value) for name, value in config.dataset.layout.items()})
+
+
+def quoted(name: str) -> str:
+    """Quote a name for an override: Hydra takes a backslash for itself but where it stands before a quotation mark.
+
+    Args:
+        name: Any text, such as a folder's name.
+
+    Returns:
+        The same in quotation marks.
+
+    Source: ours.
+    """
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), name) + "'"
 
 
 def _reason(job: JobReturn) -> str:

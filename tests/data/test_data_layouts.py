@@ -20,7 +20,7 @@ from dmdd.data.layouts import (
     read_mvtec_loco,
     read_visa,
 )
-from dmdd.data.listing import list_images
+from dmdd.data.listing import list_images, listing_digest
 from dmdd.errors import UserError
 
 
@@ -226,6 +226,61 @@ def test_a_category_may_be_typed_in_another_unicode_form(tmp_path):
     trees.mvtec_category(tmp_path, stored)
     found = read_mvtec_ad(root=tmp_path, category=unicodedata.normalize("NFC", stored))
     assert found.root == tmp_path / stored
+
+
+@pytest.mark.parametrize("place", ["train/good/day 2", "test/scratch/day 2", "test/good/a/b"])
+def test_images_that_lie_too_deep_are_told_and_not_left_out(tmp_path, place):
+    folder = trees.mvtec_category(tmp_path)
+    trees.write_image(folder / place / "777.png")
+    outer = folder / "/".join(place.split("/")[:2])
+    message = f"which this layout does not read: {folder / place / '777.png'} (move it to {outer})"
+    with refused(message):
+        read_mvtec_ad(root=tmp_path, category="screw")
+    problems: list[str] = []
+    read_mvtec_ad(root=tmp_path, category="screw", problems=problems)
+    assert len(problems) == 1
+
+
+def test_images_beside_the_folder_of_normal_ones_are_told(tmp_path):
+    folder = trees.mvtec_category(tmp_path)
+    trees.write_image(folder / "train/777.png")
+    with refused(f"image outside the folder of normal images: {folder / 'train/777.png'}"):
+        read_mvtec_ad(root=tmp_path, category="screw")
+
+
+def test_a_folder_within_another_is_no_test_set(tmp_path):
+    folder = trees.folder_category(tmp_path, masks=False)
+    inner = "good/shift 0"
+    with refused(f"{folder / inner / 'teil 0.bmp'} is among the training and the normal test images"):
+        read_folder(root=tmp_path, category="bracket", test_good=inner)
+    with refused("is among the normal test and the anomalous images: dataset.layout.good=, test_good= and bad= must"):
+        read_folder(root=tmp_path, category="bracket", good="good/shift 1", test_good="bad/crack")
+    problems: list[str] = []
+    read_folder(root=tmp_path, category="bracket", test_good=inner, problems=problems)
+    assert len(problems) == 5
+
+
+def test_a_folder_of_good_images_among_the_bad_ones_is_told(tmp_path):
+    folder = trees.folder_category(tmp_path, masks=False)
+    trees.write_image(folder / "bad/good/0.png")
+    with refused(f"an anomalous image of the type 'good': {folder / 'bad/good/0.png'}"):
+        read_folder(root=tmp_path, category="bracket")
+
+
+def test_a_listing_is_the_same_elsewhere_and_another_with_other_files(tmp_path):
+    for name in ("here", "there"):
+        trees.mvtec_category(tmp_path / name)
+    here, there = (read_mvtec_ad(root=tmp_path / name, category="screw") for name in ("here", "there"))
+    digest = listing_digest(here.train)
+    assert digest == listing_digest(there.train)
+    assert digest != listing_digest(here.train[:2])
+    assert listing_digest(here.test) == listing_digest(there.test)
+    with here.train[1].path.open("ab") as file:
+        file.write(b"more")
+    assert digest != listing_digest(here.train)
+    here.train[1].path.unlink()
+    assert digest != listing_digest(here.train)
+    assert listing_digest(()) != digest
 
 
 def test_a_link_to_what_is_not_there_is_refused(tmp_path):

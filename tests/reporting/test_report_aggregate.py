@@ -251,6 +251,7 @@ MIXED = [
         "Rows mix 2 protocols: masks_and_maps: compared at the input size (1 run), masks_and",
     ),
     ({"precision": {"evaluation": "bf16-mixed"}}, {}, "Rows mix 2 evaluation precisions: 32-true (1 run), bf16"),
+    ({"precision": {"training": "bf16-mixed"}}, {}, "Rows mix 2 training precisions: 32-true (1 run), bf16-mixed"),
     ({"commit": None}, {}, "Rows mix 2 commits: cccccccccccc (1 run), not recorded (1 run)."),
     ({"commit": "c" * 40 + "-dirty"}, {}, "1 of 2 results come from a checkout with changes (-dirty)"),
     ({"teacher": {"backbone": "vit", "weights": "w"}}, {}, "Rows mix 2 teachers: resnet18 (resnet18.bin, sha256 abab"),
@@ -261,6 +262,31 @@ MIXED = [
 @pytest.mark.parametrize(("entries", "settings", "warning"), MIXED)
 def test_rows_that_mix_are_warned_of(entries, settings, warning):
     assert warning in warned(run(seed=0), run(seed=1, settings=trees.config(**settings), **entries))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"listing": "a"}, {"listing": "a"}, False),
+        ({"listing": "a"}, {"listing": "b"}, True),
+        ({"trained_on": 9, "held_out": 1, "tested": 4}, {"trained_on": 8, "held_out": 2, "tested": 4}, False),
+        ({"trained_on": 9, "held_out": 1, "tested": 4}, {"trained_on": 9, "held_out": 1, "tested": 5}, True),
+        ({"trained_on": 9, "held_out": 1, "tested": 4}, {"listing": "a"}, False),
+    ],
+)
+def test_seeds_on_other_images_are_warned_of(first, second, told):
+    warning = "demo/plate: the runs are of different images, so their mean means little."
+    assert (warning in warned(run(seed=0, images=first), run(seed=1, images=second))) == told
+
+
+def test_a_callback_that_may_change_the_weights_makes_a_configuration():
+    average = {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}
+    progress = {"_target_": "dmdd.training.progress.StageProgress", "every_n_steps": 5}
+    own = {"settings": trees.config() | {"callbacks": {"progress": progress}}}
+    other = {"settings": trees.config() | {"callbacks": {"progress": progress, "average": average}}}
+    other["overrides"] = ("+callbacks.average._target_=" + average["_target_"],)
+    assert len(build_table([run(seed=0), run(seed=1, **own)]).rows) == 1
+    assert len(build_table([run(seed=0), run(seed=1, **other)]).rows) == 2
 
 
 def test_uneven_seeds_and_categories_are_warned_of():

@@ -10,15 +10,17 @@ from lightning import Trainer, seed_everything
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.images import read_mask
 from dmdd.errors import UserError
+from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.pairs import PairSynthesis
 from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
-from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.evaluation import EvaluationModule, by_levels_of_others
 from dmdd.training.optimization import adamw_one_cycle
 from dmdd.training.segmentation import SegmentationModule
+from tiny import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '\\w+_dataloader' does not have many workers",
@@ -204,6 +206,33 @@ def test_unchanged_twins_are_no_more_normal_images(data):
     quiet_trainer().validate(module, datamodule=data, verbose=False)
     assert sum(label == 0 for _, label, _ in module.scores) > 9
     assert detector.calibration["normal_images"] == 9
+
+
+def test_a_normal_image_is_held_against_the_levels_of_the_others():
+    scores = torch.tensor([0.2, 0.5, 0.8, 0.4], dtype=torch.float64)
+    levels = torch.tensor([0.01, 0.04, 0.09, 0.04], dtype=torch.float64)
+    found = by_levels_of_others(scores, levels, 0.5)
+    # 0.2 = 0.25 / 1.25 and 0.25 * sqrt(0.01 / 0.04) = 0.125; 0.8 = 4 / 5 and 4 * sqrt(0.09 / 0.04) = 6
+    assert found.tolist() == pytest.approx([0.125 / 1.125, 0.5, 6 / 7, 0.4])
+    assert by_levels_of_others(scores, torch.full((4,), 0.3), 0.5).tolist() == scores.tolist()
+    assert by_levels_of_others(scores[:1], levels[:1], 0.5).tolist() == [0.2]
+    assert by_levels_of_others(scores[:2], levels[:2], 1.0).tolist() == pytest.approx([0.0625 / 1.0625, 0.8])
+
+
+def test_levels_of_others_give_the_scores_of_a_detector_that_never_saw_the_image(tmp_path):
+    detector = Detector.load(save_tiny_model(tmp_path))
+    images = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    images[0], images[4] = images[0] // 4, images[4] // 2 + 120
+    levels = detector.learn_levels(images, batch_size=2)[detector.score_map]
+    found = by_levels_of_others(score(detector, images).double(), levels.double(), detector.level_power)
+    for place in range(5):
+        detector.learn_levels(images[[other for other in range(5) if other != place]], batch_size=4)
+        assert float(found[place]) == pytest.approx(float(score(detector, images[[place]])), rel=1e-4)
+
+
+def score(detector, images):
+    with torch.no_grad():
+        return detector.image_score(detector.score_map, detector.raw_maps(images)[detector.score_map])
 
 
 def test_calibration_says_when_the_wanted_rate_cannot_be_had(data):

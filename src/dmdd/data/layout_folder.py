@@ -95,6 +95,7 @@ def read_folder(
         test += _read_bad(folder=folder, bad=bad, masks=masks, problems=problems)
     if not test:
         report(problems, f"no test images in {folder}: expected normal and anomalous images")
+    _report_overlaps(train, test, problems=problems)
     return Category(
         dataset="folder",
         name=folder.name,
@@ -103,6 +104,17 @@ def read_folder(
         test=tuple(test),
         has_masks=all_masked(test),
     )
+
+
+def _report_overlaps(train: list[Path], test: list[Sample], *, problems: list[str] | None) -> None:
+    """Report images that two of the folders hold: trained and tested on, or normal and anomalous at once."""
+    used = {path.resolve(): "training" for path in train}
+    for sample in test:
+        name = "normal test" if sample.label == 0 else "anomalous"
+        earlier = used.setdefault(sample.path.resolve(), name)
+        if earlier != name:
+            options = "dataset.layout.good=, test_good= and bad= must name folders apart"
+            report(problems, f"{sample.path} is among the {earlier} and the {name} images: {options}")
 
 
 def _read_bad(*, folder: Path, bad: str, masks: str | None, problems: list[str] | None) -> list[Sample]:
@@ -127,6 +139,8 @@ def _read_bad(*, folder: Path, bad: str, masks: str | None, problems: list[str] 
     for path in images:
         parts = path.relative_to(bad_root).parts
         defect = parts[0] if len(parts) > 1 else bad_root.name
+        if defect == NORMAL:
+            report(problems, f"an anomalous image of the type {NORMAL!r}: {path} (name the folder after the defect)")
         samples.append(Sample(path=path, label=1, defect=defect, mask_path=pairs.get(path)))
     return samples
 

@@ -183,6 +183,9 @@ def _read_tree(
     train = [path for place in [train_folder, *(extra_train or [])] for path in list_images(place, problems=problems)]
     if not train:
         report(problems, f"no images in {train_folder}: training needs normal images there")
+    _report_unread(places=[train_folder, *(extra_train or []), *list_folders(folder / "test")], problems=problems)
+    for stray in list_images(folder / "train", problems=problems):
+        report(problems, f"image outside the folder of normal images: {stray} (move it to {train_folder})")
     test_folder = folder / "test"
     for stray in list_images(test_folder, problems=problems):
         report(problems, f"image outside a type folder: {stray} (move it to test/{normal} or test/DEFECT)")
@@ -212,6 +215,13 @@ def _read_tree(
         test=tuple(test),
         has_masks=all_masked(test),
     )
+
+
+def _report_unread(*, places: list[Path], problems: list[str] | None) -> None:
+    """Report images that lie deeper than this layout has them: they would be left out without a word."""
+    for place in places:
+        for stray in sorted(set(list_images(place, nested=True, problems=[])) - set(list_images(place, problems=[]))):
+            report(problems, f"image in a subfolder, which this layout does not read: {stray} (move it to {place})")
 
 
 def _report_masks_without_images(*, folder: Path, normal: str, problems: list[str] | None) -> None:

@@ -24,7 +24,7 @@ ENTRIES = {
         *("pixel_threshold", "pixel_f1_on_synthetic", "source"),
     ),
 }
-"""What there is, by the object it lies in; a misspelt threshold would be none. Student and segmentation know their own."""
+"""What there is, by the object it lies in: a misspelt threshold would be none. The networks know their own."""
 
 
 def check_description(spec: Mapping[str, Any]) -> None:

@@ -206,13 +206,16 @@ class Detector(nn.Module):
         contrast = top / flat.mean(1).clamp(least, largest) ** self.level_power
         return contrast / (1 + contrast)
 
-    def learn_levels(self, images: Tensor, *, batch_size: int) -> None:
+    def learn_levels(self, images: Tensor, *, batch_size: int) -> dict[str, Tensor]:
         """Find the range of normal images' levels, for every map; until then scores do not take levels into account.
 
         Args:
             images: ``(N, 3, H, W)`` of normal images, uint8 in [0, 255] or float in [0, 1], on the detector's device;
                 none forgets what was known.
             batch_size: Images at once.
+
+        Returns:
+            By map name the images' levels, ``(N,)``.
         """
         levels: dict[str, list[Tensor]] = {}
         with torch.no_grad():
@@ -220,11 +223,10 @@ class Detector(nn.Module):
                 for name, raw in self.raw_maps(batch).items() if len(batch) else ():
                     values = self.smooth(raw) if self.score_smoothed else raw
                     levels.setdefault(name, []).append(values.mean((1, 2, 3)))
-        whole = {name: torch.cat(parts) for name, parts in levels.items()}
         # The smallest keeps the quotient finite for a map that is zero everywhere.
-        self.normal_levels = {
-            name: (max(float(found.min()), 1e-6), max(float(found.max()), 1e-6)) for name, found in whole.items()
-        }
+        whole = {name: torch.cat(parts).clamp(min=1e-6) for name, parts in levels.items()}
+        self.normal_levels = {name: (float(found.min()), float(found.max())) for name, found in whole.items()}
+        return whole
 
     @property
     def spec(self) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def warnings_of(runs: Sequence[Run], table: ResultTable) -> list[str]:
         One sentence each; none if all is well.
     """
     mixed = [warning for title, describe in _COMPARED.items() if (warning := _mixed(runs, title, describe))]
-    return [*mixed, *_dirty(runs), *_repeated_seeds(table), *_uneven_seeds(table), *_uneven_categories(table)]
+    uneven = [*_repeated_seeds(table), *_different_images(table), *_uneven_seeds(table), *_uneven_categories(table)]
+    return [*mixed, *_dirty(runs), *uneven]
 
 
 def _protocol(run: Run) -> str:
@@ -30,9 +31,9 @@ def _protocol(run: Run) -> str:
 
 
 def _teacher(run: Run) -> str | None:
-    teacher = run.result.get("teacher")
+    teacher = run.result.get("teacher") or (run.result.get("training") or {}).get("teacher")
     if not teacher:
-        return None if run.is_evaluation else "not recorded"  # an evaluation does not record it
+        return None if run.is_evaluation else "not recorded"  # an evaluation of a model outside its run
     weights = str(teacher.get("weights"))
     # The checksum of random weights follows the seed.
     checksum = "" if weights.startswith("random") else f", sha256 {str(teacher.get('sha256'))[:8]}"
@@ -52,6 +53,7 @@ def _commit(run: Run) -> str:
 
 _COMPARED: dict[str, Callable[[Run], Any]] = {
     "protocols": _protocol,
+    "training precisions": lambda run: run.result.get("precision", {}).get("training"),
     "evaluation precisions": lambda run: run.result.get("precision", {}).get("evaluation", "not recorded"),
     "commits": lambda run: _commit(run)[:12] + ("-dirty" if _commit(run).endswith("-dirty") else ""),
     "teachers": _teacher,
@@ -93,6 +95,22 @@ def _repeated_seeds(table: ResultTable) -> list[str]:
                 f"{_name(row)}: {extra} run{'s' if extra > 1 else ''} more than seeds; "
                 "runs of one seed are averaged first and count as one."
             )
+    return warnings
+
+
+def _different_images(table: ResultTable) -> list[str]:
+    """Name rows whose runs saw other files under the same names: two plants' parts of one category, say."""
+    warnings = []
+    for row in table.rows:
+        seen = [run.result.get("images", {}) for run in row.runs]
+        listings = {images["listing"] for images in seen if "listing" in images}
+        counts = {
+            (i["trained_on"] + i["held_out"], i["tested"])
+            for i in seen
+            if {"trained_on", "held_out", "tested"} <= set(i)
+        }
+        if row.map_name is None and max(len(listings), len(counts)) > 1:
+            warnings.append(f"{_name(row)}: the runs are of different images, so their mean means little.")
     return warnings
 
 

@@ -66,10 +66,12 @@ def _settings(run: Run) -> Settings:
         return {"config.yaml": _ABSENT} | _own_overrides(run)
     data_dir = str(run.config.get("data_dir", ""))
     flat: Settings = {}
-    _flatten(run.config, "", flat)
+    _flatten(resume.without_onlookers(run.config), "", flat)
     own = {
         name: value for name, value in flat.items() if not is_ignored(name) and not _is_machine_path(value, data_dir)
     }
+    if flat.get("trainer.sync_batchnorm") == "False":
+        own["trainer.devices"] = flat.get("trainer.devices", _ABSENT)
     if flat.get("teacher.random_weights") != "True":  # random ones follow the seed
         own["teacher.sha256"] = str(run.result.get("teacher", {}).get("sha256"))
     return own
@@ -94,7 +96,11 @@ def _is_machine_path(value: str, data_dir: str) -> bool:
 
 def _own_overrides(run: Run) -> Settings:
     # "dataset" chooses the data set and is a column of its own; "dataset.layout.bad" is a setting.
-    return {name: value for name, value in run.overrides.items() if name != "dataset" and not is_ignored(name)}
+    return {
+        name: value
+        for name, value in run.overrides.items()
+        if name != "dataset" and not is_ignored(name) and not name.startswith("callbacks.progress.")
+    }
 
 
 def _shared(overrides: list[Settings]) -> Settings:

@@ -90,6 +90,7 @@ class EvaluationModule(LightningModule):
         self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
+        self._levels: dict[str, Tensor] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
         self.metrics: dict[str, float] = {}
@@ -144,7 +145,7 @@ class EvaluationModule(LightningModule):
         self._reset(pixels_known=True)
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             images = self.normal_images.to(self.device)
-            self.detector.learn_levels(images, batch_size=self.levels_batch_size)
+            self._levels = self.detector.learn_levels(images, batch_size=self.levels_batch_size)
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
@@ -262,12 +263,19 @@ class EvaluationModule(LightningModule):
         """Choose thresholds on held-out normal images and their synthetic twins.
 
         The image threshold is the k-th largest of n normal scores, k the largest count that keeps the expected rate
-        k / (n + 1) at or under the wanted one, or 1 where n is too small for it: exact for any distribution of
-        scores, and it says so when the wanted rate cannot be had. The pixel threshold is the one of the largest F1.
+        k / (n + 1) at or under the wanted one, or 1 where n is too small for it, for any distribution of scores; it
+        says so when the wanted rate cannot be had. An image's score is here the one that it gets from the levels of
+        the others, as a new image would. The pixel threshold is the one of the largest F1.
         """
-        normal = sorted((score for index, label, score in self.scores if label == 0 and index >= 0), reverse=True)
-        if not normal:
+        own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
+        if not own:
             return {}
+        levels = self._levels.get(self.detector.score_map)
+        if levels is not None and self.detector.level_power:
+            mine = levels.double().cpu()[list(own)]
+            scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
+            own = dict(zip(own, scores.tolist(), strict=True))
+        normal = sorted(own.values(), reverse=True)
         k = max(1, int(self.false_alarm_rate * (len(normal) + 1)))
         pixel = estimates(self.pixel_metrics)["pixel_f1_max"].threshold
         # The smallest float32 above the k-th largest score, since at the threshold already means anomalous.
@@ -280,6 +288,31 @@ class EvaluationModule(LightningModule):
             "normal_images": len(normal),
             "source": "held-out normal training images and their synthetic twins",
         }
+
+
+def by_levels_of_others(scores: Tensor, levels: Tensor, power: float) -> Tensor:
+    """Score normal images with the range of levels that the others have.
+
+    Of the images that a range was learnt from none lies outside it, of new ones 2 in n + 1 do; above it the score is
+    larger for it. An image held against its own range would seem more normal than a new one.
+
+    Args:
+        scores: ``(N,)``, as :meth:`dmdd.models.detector.Detector.image_score` gives them with the range of all.
+        levels: ``(N,)``, the images' levels, above 0.
+        power: The detector's ``level_power``.
+
+    Returns:
+        ``(N,)``; the same but for the images of the least and the largest level, and of fewer than two images.
+
+    Source: leave-one-out; the level ours.
+    """
+    if len(levels) < 2:
+        return scores
+    ascending = levels.sort().values
+    others = torch.where(levels == ascending[0], levels.clamp(min=float(ascending[1])), levels)
+    others = torch.where(levels == ascending[-1], others.clamp(max=float(ascending[-2])), others)
+    contrast = scores / (1 - scores) * (levels / others) ** power
+    return torch.where((others == levels) | (scores >= 1), scores, contrast / (1 + contrast))
 
 
 def _compare(update: Callable[..., None], maps: Tensor, masks: Tensor | list[Tensor], *more: Sequence[Any]) -> None:

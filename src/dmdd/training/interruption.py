@@ -47,6 +47,8 @@ class StateSaver(Callback):
     Args:
         file: The checkpoint.
         every_n_steps: How often to save.
+        made_from: By name the digest of what the stage learns from, to be the same when it goes on.
+        precision: That of the training, see ``precisions``.
         before_saving: Called with the trainer before each state is written, by all devices; raises where the state is
             not worth it.
 
@@ -57,10 +59,18 @@ class StateSaver(Callback):
     """
 
     def __init__(
-        self, file: Path, *, every_n_steps: int, before_saving: Callable[[Trainer], None] | None = None
+        self,
+        file: Path,
+        *,
+        every_n_steps: int,
+        made_from: dict[str, str] | None = None,
+        precision: str = "32-true",
+        before_saving: Callable[[Trainer], None] | None = None,
     ) -> None:
         check_positive("save_state_every_n_steps", every_n_steps)
         self.file, self.every_n_steps, self.before_saving = file, every_n_steps, before_saving
+        self.made_from, self.precision = made_from or {}, precision
+        self.earlier_precisions: list[str] = []
         self.signal: int | None = None
         self._stopping = False
         self.earlier_s = 0.0
@@ -70,6 +80,11 @@ class StateSaver(Callback):
     def seconds(self) -> float:
         """Time spent in the stage, over all its parts."""
         return self.earlier_s + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    @property
+    def precisions(self) -> list[str]:
+        """Precisions of the stage's parts: ``auto`` is another one on another machine."""
+        return [*self.earlier_precisions, *([] if self._started is None else [self.precision])]
 
     def read(self) -> dict[str, Any] | None:
         """Read the saved state, tensors and plain values only: a checkpoint that holds code is refused.
@@ -85,6 +100,7 @@ class StateSaver(Callback):
         try:
             state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
             self.earlier_s = float(state["seconds"])
+            self.earlier_precisions = [str(name) for name in state.get("precisions", [])]
             state["global_step"], state["state_dict"]
         except Exception as error:  # torch raises a zoo of types for a file that is none of its own
             raise UserError(
@@ -100,25 +116,34 @@ class StateSaver(Callback):
             state: What :meth:`read` gave.
 
         Raises:
-            UserError: The state is of other networks.
+            UserError: The state is of other networks, or of other training images or another teacher.
         """
         self._check(module, state)
         module.load_state_dict(state["state_dict"], strict=False)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse the state of other networks; Lightning loads what fits."""
+        """Refuse the state of other networks or images; Lightning loads what fits."""
         self._check(pl_module, checkpoint)
 
     def _check(self, module: LightningModule, state: dict[str, Any]) -> None:
         own = {name: value.shape for name, value in module.state_dict().items() if not name.startswith("teacher.")}
         if own != {name: value.shape for name, value in state["state_dict"].items()}:
             raise UserError(f"the saved state {self.file} is of other networks; delete it to begin the stage anew")
+        made_from = state.get("made_from", {})
+        for name, digest in self.made_from.items():
+            if made_from.get(name, digest) != digest:
+                # Held-out images would be ones that were trained on, and the student that of another teacher.
+                raise UserError(
+                    f"the {name} are not those that the saved state {self.file} learnt from; bring them back, or "
+                    f"delete {self.file.parent} to begin anew"
+                )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Leave the teacher out and note the time."""
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in weights.items() if not name.startswith("teacher.")}
-        checkpoint["seconds"] = self.seconds
+        checkpoint["seconds"], checkpoint["made_from"] = self.seconds, dict(self.made_from)
+        checkpoint["precisions"] = list(dict.fromkeys(self.precisions))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for signals; Lightning, which has installed handlers of its own, puts the old ones back at the end."""
