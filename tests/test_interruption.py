@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,24 @@ def test_killed_in_every_phase_it_comes_to_the_same_bits(tmp_path, demo_root, wh
     assert finish(start(*arguments, cwd=tmp_path)) == ""
     assert (folders[0] / "result.json").stat().st_mtime_ns == before
     assert list((tmp_path / "runs/demo/plate").iterdir()) == folders
+
+
+def test_a_run_whose_images_have_changed_is_not_gone_on_with(tmp_path, demo_root):
+    shutil.copytree(demo_root / "demo/plate", tmp_path / "data/demo/plate")
+    good = tmp_path / "data/demo/plate/train/good"
+    arguments = [f"data_dir={tmp_path / 'data'}", "resume=true"]
+    code, printed = stop_at(start(*arguments, cwd=tmp_path), "segmentation 3/", signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM, printed
+    added = good / "000 new.png"
+    shutil.copy(sorted(good.iterdir())[3], added)
+    refused = start(*arguments, cwd=tmp_path)
+    _, errors = refused.communicate(timeout=300)
+    assert refused.returncode == 2
+    assert "error: the training images are not those that the saved state" in errors
+    added.unlink()
+    finish(start(*arguments, cwd=tmp_path))
+    shutil.copy(sorted(good.iterdir())[3], added)
+    assert finish(start(*arguments, cwd=tmp_path)).startswith("warning: the images are no longer those of ")
 
 
 @pytest.mark.parametrize(("number", "devices"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)])

@@ -54,6 +54,12 @@ def train(config: Any) -> Any:
     if config.resume and (earlier := resume.find_run(config)):
         move_to(config, earlier)
         if resume.is_finished(earlier):
+            OmegaConf.resolve(config)
+            if are_others(earlier, config):
+                told = (
+                    f"the images are no longer those of {earlier}; give name=, or leave resume=true out, to train anew"
+                )
+                print(f"warning: {told}", file=sys.stderr)
             print(f"finished already: {earlier}", flush=True)
             return outcome(config)
     OmegaConf.resolve(config)
@@ -78,6 +84,29 @@ def train(config: Any) -> Any:
     with runtime.locked(Path(config.run_dir)):
         launch.launch(train_on_this_device, container, devices=devices)
     return outcome(config)
+
+
+def are_others(finished: Path, config: Any) -> bool:
+    """Tell whether the images of a finished run have changed since; False where that cannot be known.
+
+    Args:
+        finished: Folder of the run.
+        config: Resolved configuration.
+
+    Returns:
+        Whether a file has come, gone or changed its size.
+    """
+    from dmdd.data.listing import listing_digest
+    from dmdd.errors import UserError
+
+    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    images = result.get("images") if isinstance(result, dict) else None
+    known = images.get("listing") if isinstance(images, dict) else None
+    try:
+        category = read_category(config)
+    except UserError:  # gone altogether, which is no reason not to skip it
+        return False
+    return known is not None and known != listing_digest((*category.train, *category.test))
 
 
 def move_to(config: Any, folder: Path) -> None:
