@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dmdd.data.listing import listing_digest
 from dmdd.models.detector import Detector
 from dmdd.pictures import CAPTION_PX
 from reference.wandb_log import read_records
@@ -55,13 +56,15 @@ def test_everything_of_the_run_lies_in_its_folder(run):
     assert [p.name for p in run.parents[3].iterdir()] == ["runs"]
 
 
-def test_result_records_what_the_protocol_asks_for(run):
+def test_result_records_what_the_protocol_asks_for(run, demo_category):
     result = json.loads((run / "result.json").read_text())
     assert {"protocol", "seed", "commit", "versions", "device", "wall_time_s", "teacher", "command"} <= set(result)
     assert set(result["wall_time_s"]) == {"distillation", "segmentation", "evaluation", "total"}
     assert result["teacher"]["weights"] == "random (no pretraining)"
     assert len(result["teacher"]["sha256"]) == 64
-    assert result["images"] == {"trained_on": 11, "held_out": 1, "tested": 12, "augmented": False}  # seen twice each
+    images = result["images"]
+    assert images.pop("listing") == listing_digest((*demo_category.train, *demo_category.test))
+    assert images == {"trained_on": 11, "held_out": 1, "tested": 12, "augmented": False}  # seen twice each
     assert set(result["test"]["maps"]) == {"fused", "segmentation", "normality", "abnormality", "both"}
     for name in ("pixel_auroc", "aupro_30", "image_auroc"):
         assert 0 <= result["test"]["metrics"][name] <= 1
