@@ -17,8 +17,8 @@ def test_sheet_shows_normal_image_twin_and_mask(tmp_path, demo_root):
     for row, column in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
         tile = sheet[row * 192 : (row + 1) * 192, column * 64 : (column + 1) * 64].astype(int)
         changed, mask = np.abs(tile[:64] - tile[64:128]).max(2) > 0, tile[128:, :, 0]
-        assert set(np.unique(mask)) == {0, 255}
-        assert not changed[mask == 0].any()
+        assert set(np.unique(mask)) == {0, 64, 255}
+        assert not changed[mask < 255].any()
         assert changed.any()
     assert not sheet[192:, 128:].any()  # the sixth place is empty
 

@@ -64,7 +64,9 @@ def test_result_records_what_the_protocol_asks_for(run, demo_category):
     assert len(result["teacher"]["sha256"]) == 64
     images = result["images"]
     assert images.pop("listing") == listing_digest((*demo_category.train, *demo_category.test))
-    assert images == {"trained_on": 11, "held_out": 1, "tested": 12, "augmented": False}  # seen twice each
+    assert 0 < images.pop("part_share") < 1
+    counts = {"trained_on": 11, "held_out": 1, "tested": 12, "part_found_on": 11}
+    assert images == {**counts, "augmented": False}  # seen twice each
     assert set(result["test"]["maps"]) == {"fused", "segmentation", "normality", "abnormality", "both"}
     for name in ("pixel_auroc", "aupro_30", "image_auroc"):
         assert 0 <= result["test"]["metrics"][name] <= 1

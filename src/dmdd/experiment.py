@@ -361,7 +361,7 @@ class Experiment:
         results.print_summary(result, self.run_dir)
 
     def _result(self, validation: dict[str, Any]) -> dict[str, Any]:
-        config = self.config
+        config, (parts, share) = self.config, self.data.parts_found
         return {
             "dataset": self.category.dataset,
             "category": self.category.name,
@@ -374,6 +374,8 @@ class Experiment:
                 "held_out": self.data.held_out_images,
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,
+                "part_found_on": parts,
+                "part_share": round(share, 4),
                 "listing": listing_digest((*self.category.train, *self.category.test)),
             },
             "teacher": {

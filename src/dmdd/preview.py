@@ -9,6 +9,7 @@ from dmdd.errors import UserError, check_positive, check_seed
 
 OWN_SETTINGS = {"output": "pairs.png", "count": "24", "columns": "6", "step": "", "stage": "distillation"}
 NUMBERS = ("count", "columns", "step")
+PART_SHADE = 64
 STAGES = ("distillation", "segmentation")
 
 
@@ -51,19 +52,20 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError(f"output={file}: give a file that ends in .png")
         config = compose_config("train", overrides)
         check_seed(config.seed)
-        files = write_sheet(config, file, stage=own["stage"], **numbers)
+        files, parts = write_sheet(config, file, stage=own["stage"], **numbers)
     except UserError as error:
         print_error(error)
         return 2
     for place, image in enumerate(files if "step" in numbers else []):
         print(f"pair {place}: {image}")
-    print(f"pairs written to {file}: normal image, anomalous twin, mask")
+    print(f"pairs written to {file}: normal image, anomalous twin, mask (white) on the part (grey)")
+    print(parts)
     return 0
 
 
 def write_sheet(
     config: Any, file: Path, *, count: int, columns: int, step: int | None = None, stage: str = "distillation"
-) -> list[Path]:
+) -> tuple[list[Path], str]:
     """Draw pairs of a training as a contact sheet.
 
     Args:
@@ -75,7 +77,7 @@ def write_sheet(
         stage: ``distillation`` or ``segmentation``, whose steps follow those of the first.
 
     Returns:
-        The normal image of each pair, as a file.
+        The normal image of each pair, as a file; a sentence on the parts found.
 
     Raises:
         UserError: The stage has no such step, or something given cannot be used.
@@ -105,8 +107,10 @@ def write_sheet(
     tiles, files = [], []
     for places in map(data.places, steps):
         files += [data.training_file(index) for _, _, index in places]
-        pairs = data.make_pairs(data.training_batch(places))
-        for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, pairs.mask, strict=True):
+        batch = data.training_batch(places)
+        pairs = data.make_pairs(batch)
+        masks = torch.maximum(pairs.mask, PART_SHADE / 255 * batch.foreground)
+        for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, masks, strict=True):
             made = [(t * 255).round().to(torch.uint8) for t in (anomalous, mask.expand(3, -1, -1))]
             tiles.append(torch.cat([normal, *made], dim=1).permute(1, 2, 0).numpy())
     tiles = tiles[:count]
@@ -115,7 +119,18 @@ def write_sheet(
     sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
-    return files[:count]
+    return files[:count], _told(data)
+
+
+def _told(data: Any) -> str:
+    """Say where anomalies are made."""
+    found, share = data.parts_found
+    if not found:
+        return "no part told from the ground: anomalies are made all over the images"
+    return (
+        f"a part found on {found} of {data.training_images} training images, {100 * share:.0f} % of the image (median): "
+        "anomalies are made on it (pairs.foreground=false: everywhere)"
+    )
 
 
 def _position(config: Any, stage: str, step: int) -> int:

@@ -40,11 +40,53 @@ def test_a_hook_across_the_frame_does_not_matter():
 
 def test_soft_shadow_is_not_part():
     pixels = ground()
-    pixels[:, 150:200] -= 40
+    pixels[60:200, 150:180] -= 40
     pixels[60:200, 60:150] = 60
     found = estimate_foreground(as_image(pixels))
     assert found[65:195, 65:145].all()
-    assert not found[65:195, 165:195].any()
+    assert not found[65:195, 160:175].any()
+
+
+def disc(pixels: np.ndarray, radius: int, colour: tuple[int, int, int]) -> np.ndarray:
+    """Draw a disc in the middle and return where it is."""
+    place = cv2.circle(np.zeros((256, 256), np.uint8), (128, 128), radius, 255, -1) > 0
+    pixels[place] = colour
+    return place
+
+
+def test_a_dull_part_with_bright_pieces_is_found_whole():
+    """A cable: bare copper stands out most, but most of the cable is its jacket."""
+    pixels = ground(130)
+    jacket = disc(pixels, 100, (60, 60, 62))
+    disc(pixels, 45, (225, 190, 160))
+    found = estimate_foreground(as_image(pixels))
+    assert found[jacket].mean() > 0.99
+    assert found.mean() < 1.2 * jacket.mean()
+
+
+@pytest.mark.parametrize(("radius", "counts"), [(60, True), (20, False)])
+def test_a_face_as_bright_as_the_ground_is_part_but_a_bore_is_not(radius, counts):
+    pixels = ground()
+    bottle = disc(pixels, 100, (30, 25, 20))
+    plain = ground()
+    face = disc(plain, radius, (0, 0, 0))
+    pixels[face] = ground()[face]
+    found = estimate_foreground(as_image(pixels))
+    assert found[bottle & ~face].mean() > 0.99
+    assert found[face].all() == counts
+    assert found[128, 128] == counts
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_a_band_from_side_to_side_is_no_part(across):
+    """A dark grain of wood."""
+    pixels = ground()
+    pixels[100:140] -= 60
+    image = as_image(pixels)
+    assert estimate_foreground(image if across else np.ascontiguousarray(image.transpose(1, 0, 2))).all()
+    pixels[:, 200:] = ground()[:, 200:]  # it ends: a part that is held from one side
+    image = as_image(pixels)
+    assert not estimate_foreground(image if across else np.ascontiguousarray(image.transpose(1, 0, 2))).all()
 
 
 @pytest.mark.parametrize("kind", ["noise", "stripes", "smooth", "checks", "black"])

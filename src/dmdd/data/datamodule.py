@@ -146,6 +146,18 @@ class PairDataModule(LightningDataModule):
         """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation."""
         return self._ready(self._held_out).images
 
+    @property
+    def parts_found(self) -> tuple[int, float]:
+        """On how many of the images trained on a part was found, and the median share of an image that counts.
+
+        On the others the whole image counts, on all of them where the pairs heed no foreground.
+        """
+        foregrounds = self._ready(self._train).foregrounds
+        if not self.synthesis.foreground:
+            return 0, 1.0
+        shares = foregrounds.flatten(1).float().mean(1)
+        return int((shares < 1).sum()), float(shares.median())
+
     @staticmethod
     def _ready(dataset: PlannedDataset | None) -> PlannedDataset:
         if dataset is None:

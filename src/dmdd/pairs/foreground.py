@@ -12,15 +12,19 @@ _LEAST_CONTRAST = 18.0  # grey levels between part and ground
 _SHARES = (0.01, 0.85)  # of the image that a part may cover
 _GROW = 2  # px at _SIDE: anomalies may touch and cross the contour, but do not paint a rim of ground
 _SHADOW = 0.6  # of the part's median contrast: what differs less from the ground is its shadow
+_CLEAR = 30  # grey levels: so much contrast is a part too where ...
+_DULL_SHARE = 0.5  # ... there is more of it than this, of what stands out most: a cable's jacket beside its bare copper
+_HOLE = 0.1  # of the part: a larger hole is not a bore but a face as bright as the ground
 
 
 def estimate_foreground(image: np.ndarray) -> np.ndarray:
     """Find the part in front of a plain ground, or say that the whole image counts.
 
     The frame of the image is fitted by a smooth surface per channel; what differs from its continuation by more than an
-    automatic threshold is the part, with its holes kept as ground and its contour grown by about 2 % of the side. Where
-    the frame is no plain ground, the part does not stand out, or covers too little or too much, every pixel is True:
-    a wrong foreground would forbid anomalies where real ones appear, a missing one only wastes some on the ground.
+    automatic threshold is the part, with its small holes kept as ground and its contour grown by about 2 % of the side.
+    Where the frame is no plain ground, the part does not stand out, goes from side to side as a grain in wood does, or
+    covers too little or too much, every pixel is True: a wrong foreground would forbid anomalies where real ones
+    appear, a missing one only wastes some on the ground.
 
     Args:
         image: (H, W, 3) uint8.
@@ -79,10 +83,23 @@ def _distance_to_ground(image: np.ndarray) -> np.ndarray | None:
 def _stand_out(distance: np.ndarray) -> np.ndarray | None:
     """The part (side, side) as 0 or 255, or None where nothing of a part's size stands out clearly."""
     levels = np.clip(distance, 0, 255).astype(np.uint8)
-    threshold, part = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    if not part.any():
+    threshold, most = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if not most.any():
         return None
-    threshold = max(threshold, _SHADOW * float(np.median(levels[part > 0])))
+    threshold = max(threshold, _SHADOW * float(np.median(levels[most > 0])))
+    part = _pieces(levels, threshold)
+    if part is None:
+        return None
+    beside = (levels > _CLEAR) & (cv2.dilate(part, np.ones((5, 5), np.uint8)) == 0)
+    if np.count_nonzero(beside) > _DULL_SHARE * np.count_nonzero(part):
+        part = _pieces(levels, _CLEAR)
+        if part is None:
+            return None
+    return cv2.dilate(_fill(part), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _GROW + 1,) * 2))
+
+
+def _pieces(levels: np.ndarray, threshold: float) -> np.ndarray | None:
+    """What lies above the threshold (side, side), as 0 or 255, or None where it is not like a part."""
     part = cv2.morphologyEx((levels > threshold).astype(np.uint8) * 255, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     on = part > 0
     if not _SHARES[0] <= on.mean() <= _SHARES[1]:
@@ -95,5 +112,16 @@ def _stand_out(distance: np.ndarray) -> np.ndarray | None:
     kept = 1 + np.flatnonzero(areas >= 0.1 * areas.max())
     if count == 1 or len(kept) > 4 or areas[kept - 1].sum() < 0.8 * areas.sum():
         return None
-    part = np.isin(labels, kept).astype(np.uint8) * 255
-    return cv2.dilate(part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _GROW + 1,) * 2))
+    if (stats[kept][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]] > _SIDE - _RIM).any():
+        return None
+    return np.isin(labels, kept).astype(np.uint8) * 255
+
+
+def _fill(part: np.ndarray) -> np.ndarray:
+    """Fill the holes of a part (side, side), 0 or 255, that are too large to be bores."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(255 - part, connectivity=4)
+    left, top, wide, high, areas = stats.T
+    closed = (left > 0) & (top > 0) & (left + wide < _SIDE) & (top + high < _SIDE)
+    closed[0] = False  # the part itself
+    holes = np.flatnonzero(closed & (areas > _HOLE * np.count_nonzero(part)))
+    return np.where(np.isin(labels, holes), 255, part).astype(np.uint8)
