@@ -336,5 +336,20 @@ def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(runtime, "_claimed", None)
     runtime.claim_gpu(wait_s=0)  # none to claim
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")  # which hides them from its jobs
+    monkeypatch.setenv("DMDD_SWEEP_GPUS", "8,9")
+    runtime.claim_gpu(wait_s=0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "8"
+    monkeypatch.setattr(runtime, "_claimed", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("DMDD_SWEEP_GPUS", "all")
+    monkeypatch.setattr(runtime, "_gpu_names", lambda: ["0", "1"])
+    runtime.claim_gpu(wait_s=0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    monkeypatch.setattr(runtime, "_claimed", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("DMDD_SWEEP_GPUS", "")  # hidden from the sweep itself
+    runtime.claim_gpu(wait_s=0)
+    assert runtime._claimed is None
     with pytest.raises(UserError, match=r"launcher.runs_per_gpu"):
         runtime.claim_gpu(runs_per_gpu=0, wait_s=0)

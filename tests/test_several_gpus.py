@@ -5,10 +5,12 @@ import inspect
 import os
 import signal
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 import dmdd
@@ -16,7 +18,7 @@ from dmdd import launch
 from dmdd.errors import Interrupted, UserError
 from dmdd.runtime import whole_float32
 from dmdd.training.distillation import DistillationModule
-from dmdd.training.interruption import LeaveMeasuring, StateSaver
+from dmdd.training.interruption import LeaveMeasuring, StateSaver, hear_first
 from dmdd.training.progress import StageProgress
 from tiny import draw_pixels, save_tiny_model
 
@@ -141,6 +143,48 @@ def test_the_steps_question_that_is_switched_off_is_still_lightnings():
     """Renamed, it would be asked again unnoticed, and wait for the GPU in each step."""
     asks = "sigterm" in inspect.getsource(_TrainingEpochLoop.advance)
     assert asks == hasattr(_TrainingEpochLoop, "_broadcast_sigterm_tensor")
+
+
+def test_a_signal_before_a_callback_listens_reaches_it_and_no_other_process(tmp_path):
+    heard = []
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    hear_first(trainer, lambda number, frame: heard.append(number))
+    trainer._signal_connector.register_signal_handlers()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        trainer._signal_connector.teardown()
+    assert heard == [signal.SIGTERM]
+    assert not trainer.received_sigterm  # else Lightning would leave by itself, on this device only
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_after_the_last_question_is_told_to_all():
+    """It may have come to one device while the last state of a stage was written."""
+
+    class Told:
+        global_step = max_steps = 7
+        world_size = 2
+        strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: not all)
+
+    saver = StateSaver(Path("never written"), every_n_steps=100)
+    with pytest.raises(Interrupted, match="stopped after step 7 of 7"):
+        saver.check_stopped(Told())
+    Told.strategy.reduce_boolean_decision = lambda decision, all: decision
+    saver.check_stopped(Told())
+
+
+@pytest.mark.parametrize(("started", "devices", "fits"), [("4", 4, True), ("4", 1, False), ("2", 4, False)])
+def test_torchrun_starts_as_many_processes_as_devices(monkeypatch, started, devices, fits):
+    launch.check_processes(devices)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", started)
+    if fits:
+        launch.check_processes(devices)
+        return
+    with pytest.raises(UserError, match=f"trainer.devices={devices}, but {started} processes were started"):
+        launch.check_processes(devices)
 
 
 MET = (

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dmdd.data.layouts import category_names
 from dmdd.errors import UserError
-from dmdd.sweep import announce
+from dmdd.sweep import announce, free_memory
 from hydra_plugins.dmdd_category_sweeper import quoted
 
 SMOKE = [
@@ -122,6 +123,37 @@ def test_categories_by_layout(tmp_path, demo_root):
     assert category_names(folder) == ["a", "b"]
     with pytest.raises(UserError, match=r"the categories of my\.reader are not known; list them"):
         category_names({"_target_": "my.reader", "root": "."})
+
+
+class Held:
+    """Something that should not outlast the member that made it."""
+
+
+def test_what_a_failed_member_held_is_let_go():
+    """Hydra keeps the error to the end of the sweep; with it the GPU's memory would be kept."""
+    seen = []
+
+    def step() -> None:
+        batch = Held()
+        seen.append(weakref.ref(batch))
+        raise ZeroDivisionError
+
+    def train() -> None:
+        networks = Held()
+        seen.append(weakref.ref(networks))
+        try:
+            step()
+        except ZeroDivisionError as error:
+            raise UserError("told") from error
+
+    try:
+        train()
+    except UserError as error:
+        kept = error
+    assert [ref() is None for ref in seen] == [False, False]
+    free_memory(kept)
+    assert [ref() is None for ref in seen] == [True, True]
+    assert kept.__traceback__ is not None
 
 
 def test_a_member_says_how_much_is_left(monkeypatch, capsys):

@@ -259,14 +259,17 @@ def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
         hydra_config = HydraConfig.get()
         sweeping = hydra_config.mode == RunMode.MULTIRUN
         if sweeping:
-            from dmdd.sweep import announce
+            from dmdd.sweep import announce, free_memory
 
             shown = (config.dataset.name, config.category, *([f"seed {config.seed}"] if "seed" in config else []))
             announce(hydra_config.job.num, " ".join(map(str, shown)))
         try:
             check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
             try:
-                return job(config)
+                returned = job(config)
+                if sweeping:
+                    free_memory()
+                return returned
             except OmegaConfBaseException as error:  # a reference that leads nowhere, met when it was followed
                 raise UserError(_first_part(error)) from error
         except UserError as error:
@@ -274,10 +277,12 @@ def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
             print_error(error)
             if isinstance(error, Interrupted) or not sweeping:
                 raise SystemExit(getattr(error, "exit_code", 2)) from None
+            free_memory(error)
             raise
-        except Exception:
+        except Exception as error:
             if sweeping:  # the launcher keeps only the exception; the rest goes on
                 traceback.print_exc()
+                free_memory(error)
             raise
 
     return wrapped

@@ -31,7 +31,7 @@ from dmdd.resume import STATE_DIR
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.divergence import LossGuard
 from dmdd.training.evaluation import EvaluationModule
-from dmdd.training.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
+from dmdd.training.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, hear_first
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -233,6 +233,8 @@ class Experiment:
                 # With several devices Lightning asks in each step whether one was told to stop, and waits for the
                 # answer; the saver listens instead, and asks every so many steps.
                 loop._broadcast_sigterm_tensor = lambda: None
+            if self.config.trainer.devices > 1:
+                hear_first(trainer, saver.note)
             if self.is_first:
                 with faults.told_unwritable(self.run_dir):
                     self._begin(name, done)
@@ -312,8 +314,12 @@ class Experiment:
 
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.config.callbacks)
-        callbacks += [LeaveMeasuring()] if self.config.trainer.devices > 1 else []
-        return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
+        if self.config.trainer.devices == 1:
+            return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
+        leaving = LeaveMeasuring()
+        trainer = self._trainer(precision=self.evaluation_precision, callbacks=[*callbacks, leaving])
+        hear_first(trainer, leaving.leave)
+        return trainer
 
     def save_model(self) -> None:
         """Write the model folder; before and after calibration, so that whatever happens there costs no training."""

@@ -24,6 +24,25 @@ STOPPED = 143  # exit code of a child that was told to stop
 LOOK_EVERY_S = 2.0
 
 
+def check_processes(devices: int) -> None:
+    """Check that there are as many processes as devices, where torchrun or a scheduler has started them.
+
+    Args:
+        devices: ``trainer.devices``.
+
+    Raises:
+        UserError: There are more or fewer: each would train the whole model, all into one folder, or wait for others.
+    """
+    if "LOCAL_RANK" not in os.environ or "DMDD_SPAWNED" in os.environ:
+        return
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != str(devices):
+        raise UserError(
+            f"trainer.devices={devices}, but {processes} processes were started for this run, by torchrun or alike; "
+            f"use trainer.devices={processes}, or start the command without it"
+        )
+
+
 def launch(work: Work, *arguments: Any, devices: int) -> None:
     """Run ``work(*arguments)`` here, or in ``devices`` processes joined to one group.
 

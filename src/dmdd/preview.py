@@ -128,8 +128,8 @@ def _told(data: Any) -> str:
     if not found:
         return "no part told from the ground: anomalies are made all over the images"
     return (
-        f"a part found on {found} of {data.training_images} training images, {100 * share:.0f} % of the image (median): "
-        "anomalies are made on it (pairs.foreground=false: everywhere)"
+        f"a part found on {found} of {data.training_images} training images, "
+        f"{100 * share:.0f} % of the image (median); anomalies are made on it, everywhere with pairs.foreground=false"
     )
 
 

@@ -294,6 +294,10 @@ def claim_gpu(*, runs_per_gpu: int = 1, wait_s: float = 600) -> None:
         raise UserError(f"launcher.wait_s={wait_s}: give a number of seconds")
     if _claimed is not None:
         return
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and (given := os.environ.get("DMDD_SWEEP_GPUS")) is not None:
+        # submitit hides all GPUs but those of `gpus_per_node`, the same for every member; here they share them out.
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        os.environ |= {} if given == "all" else {"CUDA_VISIBLE_DEVICES": given}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = _gpu_names() if visible is None else [name for name in visible.split(",") if name.strip()]
     if not names:

@@ -1,9 +1,11 @@
 """A sweep as its user sees it: which member runs, how long the rest takes, one table at the end."""
 
+import gc
 import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,22 @@ def announce(member: int, name: str) -> None:
         left_s = (time.monotonic() - _started) / member * (size - member)
         line += f", about {max(1, round(left_s / 60))} min left"
     print(line, file=sys.stderr, flush=True)
+
+
+def free_memory(error: BaseException | None = None) -> None:
+    """Give back what a member of a sweep has held, on the GPU above all, before the next one begins.
+
+    Args:
+        error: What ended it. Hydra keeps it to the end of the sweep, and its traceback all that the functions it went
+            through held: batches, networks, features in a cache.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def print_table(folders: list[str]) -> None:

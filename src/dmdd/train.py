@@ -77,6 +77,7 @@ def train(config: Any) -> Any:
         runtime.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
     devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
+    launch.check_processes(devices)
     if devices > 1:
         build(config.teacher)  # fetched once here, if it comes from a hub, and not by every process at once
     container: Any = OmegaConf.to_container(config)

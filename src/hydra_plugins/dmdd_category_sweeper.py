@@ -42,6 +42,7 @@ class CategorySweeper(BasicSweeper):
 
         members = self._members(arguments)
         os.environ["DMDD_SWEEP_SIZE"] = str(len(members))
+        os.environ["DMDD_SWEEP_GPUS"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")  # see dmdd.runtime.claim_gpu
         size = self.max_batch_size or len(members)
         returns: list[JobReturn] = []
         assert self.launcher is not None

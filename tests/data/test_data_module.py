@@ -1,5 +1,7 @@
 """The data module: the same pair for any loader, nothing trained on that is held out, test images as they are."""
 
+import os
+import signal
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -179,6 +181,20 @@ def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_device
     assert enough.training_images == 11
     assert enough.augmentation is None
     assert all(equal(a, b) for a, b in zip(pairs(enough), plain, strict=True))
+
+
+def test_workers_outlast_signals_to_the_whole_group(demo_category):
+    """Ctrl-C and a scheduler's SIGTERM reach them too, and the process they work for needs more batches to save."""
+    batches = iter(make(demo_category, num_workers=2, device="meta", max_steps=12).train_dataloader())
+    next(batches)
+    workers = batches._workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for worker in workers:
+            os.kill(worker.pid, number)
+    assert len(list(batches)) == 11
+    for worker in workers:
+        worker.join(10)
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def test_images_held_out_are_never_augmented(demo_category):

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dmdd.errors import UserError
 from dmdd.metrics import AUPRO, PixelAUROC, PixelF1Max, estimates, image_metrics, pixel_metrics
+from dmdd.metrics.binning import N_BINS
 from dmdd.metrics.pixel import PixelMetric
 from dmdd.metrics.regions import anomalous_pixels
 
@@ -108,6 +109,19 @@ def test_unused_metrics_take_no_memory():
     metric.update(torch.rand(1, 2, 2), torch.zeros(1, 2, 2))
     metric.reset()
     assert metric.histograms.untyped_storage().nbytes() == 3 * 8
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_move_to_another_device_spells_out_no_zeros(used):
+    metrics, whole = pixel_metrics(), 3 * N_BINS * 8
+    if used:
+        metrics.update(torch.rand(1, 2, 2), torch.zeros(1, 2, 2))
+    metrics.to("meta")
+    for metric in metrics.values(copy_state=False):
+        if isinstance(metric, PixelMetric):
+            assert metric.device.type == metric.histograms.device.type == metric.n_regions.device.type == "meta"
+            assert metric._defaults["histograms"].untyped_storage().nbytes() == 3 * 8
+            assert metric.histograms.untyped_storage().nbytes() == (whole if used else 3 * 8)
 
 
 def test_forward_gives_the_batch_and_keeps_the_sum(test_set):

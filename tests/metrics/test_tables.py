@@ -200,6 +200,18 @@ def test_pixel_bootstrap_repeats_the_metrics_on_each_resample():
         assert samples["aupro_30"][index].item() == pytest.approx(overlap.compute().item(), abs=2e-3)
 
 
+def test_an_image_that_several_processes_have_seen_counts_once():
+    maps, masks = images(4, side=24)
+    once, thrice = PixelBootstrap(n_resamples=50), PixelBootstrap(n_resamples=50)
+    once.update(maps, masks)
+    for _ in range(3):
+        thrice.update(maps, masks, range(4))
+    expected = once.compute()
+    for name, samples in thrice.compute().items():
+        assert torch.equal(samples, expected[name]), name
+        assert not samples.isnan().any()
+
+
 def test_paired_difference_is_narrower_than_two_intervals():
     # Two models that differ by a constant handicap on the same images: each interval is wide, the difference is not 0.
     samples = []
@@ -234,6 +246,8 @@ def test_defect_types_keep_one_copy_of_their_histograms_and_forget_them():
     assert metric.table()["dent"].n_pixels == 0
     metric.update(maps, masks, types)
     assert metric.table()["dent"] == first
+    assert metric._defaults["anomalous"].untyped_storage().nbytes() == 8
+    assert metric.to("meta").anomalous.device.type == "meta"
     assert metric._defaults["anomalous"].untyped_storage().nbytes() == 8
 
 

@@ -59,6 +59,14 @@ def test_reverse_sees_features_and_encoder_decoder_sees_images():
             assert torch.equal(base, other_features) is sees_images
 
 
+@pytest.mark.parametrize("body", ["reverse", "encoder_decoder"])
+def test_float64_weights_take_float32_images(body):
+    """As the twins are made, whatever trainer.precision says."""
+    with torch.no_grad():
+        normality, _ = make(body).double()(IMAGES, [feature.double() for feature in teacher_features()])
+    assert {level.dtype for level in normality} == {torch.float64}
+
+
 def test_default_reverse_student_has_the_prototypes_size():
     count = sum(p.numel() for p in Student(channels=(24, 40, 112)).parameters())
     assert 5.0e6 < count < 6.0e6  # 5.5 million

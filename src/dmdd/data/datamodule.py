@@ -1,5 +1,6 @@
 """The data module: normal images in memory, twins made on the device, test images read once after training."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from dmdd.errors import UserError, check_positive
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
+WORKER_OUTLASTS_S = 60  # a SIGTERM
 PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
 
@@ -265,6 +267,7 @@ class PairDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available()
             and (self.trainer is None or self.trainer.strategy.root_device.type == "cuda"),
             persistent_workers=False,
+            worker_init_fn=outlast_signals,
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -380,6 +383,20 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def outlast_signals(worker: int) -> None:
+    """Let a loader's worker go on at Ctrl-C, and for a minute at SIGTERM, which reach a whole group of processes.
+
+    The process it works for finishes the step in hand and saves its state, for which it needs more batches. A worker
+    ends when that process says so or is gone.
+
+    Args:
+        worker: Not used.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_OUTLASTS_S))
 
 
 def as_is(batch: Any) -> Any:

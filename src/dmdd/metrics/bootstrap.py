@@ -154,7 +154,7 @@ class PixelBootstrap(Metric):
         indices = range(first, first + len(maps)) if indices is None else indices
         if len(indices) != len(maps):
             raise UserError(f"{len(maps)} maps but {len(indices)} indices")
-        histograms = empty_histograms().contiguous().to(maps.device)
+        histograms = empty_histograms(maps.device).contiguous()
         for index, scores, mask in zip(indices, maps, masks, strict=True):
             n_regions = add_pixels(histograms.zero_(), scores[None], mask[None])
             occupied = torch.nonzero(histograms[ALL]).flatten()
@@ -172,8 +172,8 @@ class PixelBootstrap(Metric):
             (n_resamples,) float64 values of `pixel_auroc`, `pixel_ap`, `aupro_30`, `aupro_5` and `pixel_f1_max`; NaN
             where undefined.
         """
-        images, cells = _rows(self.images, 2), _rows(self.cells, 5)
-        images = images[np.argsort(images[:, 0], kind="stable")]
+        # Sorted, and each once: of fewer images than processes every process has seen all.
+        images, cells = np.unique(_rows(self.images, 2), axis=0), np.unique(_rows(self.cells, 5), axis=0)
         owner = np.searchsorted(images[:, 0], cells[:, 0])
         columns, column = np.unique(cells[:, 1], return_inverse=True)
         drawn = resample(images[:, 1] > 0, self.n_resamples, self.seed)

@@ -72,8 +72,11 @@ def _three_axes(images: Tensor, name: str) -> Tensor:
     return images
 
 
-def empty_histograms() -> Tensor:
+def empty_histograms(device: torch.device | str | None = None) -> Tensor:
     """Give the histograms of no pixel.
+
+    Args:
+        device: Where; the CPU by default.
 
     Returns:
         (3, N_BINS) int64 zeros: all pixels, anomalous pixels, anomalous pixels weighted by their region. It is one
@@ -82,7 +85,7 @@ def empty_histograms() -> Tensor:
 
     Source: ours.
     """
-    return torch.zeros(3, 1, dtype=torch.int64).expand(3, N_BINS)
+    return torch.zeros(3, 1, dtype=torch.int64, device=device).expand(3, N_BINS)
 
 
 def add_pixels(histograms: Tensor, maps: Tensor, masks: Tensor) -> int:

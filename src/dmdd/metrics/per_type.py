@@ -1,11 +1,11 @@
 """How well each type of defect is found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from dmdd.errors import UserError
@@ -79,10 +79,17 @@ class DefectTypes(Metric):
         self.add_state("normal", torch.zeros(n_bins, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("anomalous", torch.zeros(len(types), 2, n_bins, dtype=torch.int64), dist_reduce_fx="sum")
         # What `reset` goes back to, as a broadcast zero: torchmetrics would keep it spelled out beside the state.
-        self._defaults["anomalous"] = torch.zeros((), dtype=torch.int64).expand(len(types), 2, n_bins)
+        self._defaults["anomalous"] = torch.zeros((), dtype=torch.int64).expand_as(self.anomalous)
         # images, images found, regions, anomalous pixels, anomalous pixels found
         self.add_state("counts", torch.zeros(len(types), 5, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("n_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
+        """Move to another device; the broadcast zero stays one."""
+        moved = super()._apply(fn, [*exclude_state, "anomalous"])
+        self.anomalous = self.anomalous.to(self.device)
+        self._defaults["anomalous"] = self.anomalous.new_zeros(()).expand_as(self.anomalous)
+        return moved
 
     def update(self, maps: Tensor, masks: Tensor, types: Sequence[str]) -> None:
         """Add a batch.
@@ -112,7 +119,7 @@ class DefectTypes(Metric):
         self.n_images += maps.shape[0]
 
     def _add(self, name: str, maps: Tensor, masks: Tensor) -> None:
-        histograms = empty_histograms().contiguous().to(maps.device)
+        histograms = empty_histograms(maps.device).contiguous()
         n_regions = add_pixels(histograms, maps, masks)
         self.normal += histograms[ALL] - histograms[ANOMALOUS]
         if name == self.normal_type:

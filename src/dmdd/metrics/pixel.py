@@ -1,9 +1,10 @@
 """Pixel metrics as torchmetrics classes over one bounded state."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmdd.metrics import functional
 from dmdd.metrics.base import StepMetric
@@ -70,7 +71,16 @@ class PixelMetric(StepMetric):
         """Forget everything seen."""
         super().reset()
         if not self.exact:
-            self.histograms = empty_histograms().to(self.device)
+            self.histograms = empty_histograms(self.device)
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
+        """Move to another device; a broadcast zero stays one, which the base class would spell out, twice 25 MB."""
+        moved = super()._apply(fn, [*exclude_state, "histograms"])
+        if not self.exact:
+            untouched = self.histograms.stride(1) == 0
+            self._defaults["histograms"] = empty_histograms(self.device)
+            self.histograms = empty_histograms(self.device) if untouched else self.histograms.to(self.device)
+        return moved
 
     def _steps(self) -> Steps:
         n_regions = int(self.n_regions)

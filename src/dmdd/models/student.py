@@ -107,6 +107,7 @@ class EncoderDecoderBody(nn.Module):
         Returns:
             Initial features ``(B, widths[l], H/s, W/s)`` at strides 4, 8, 16.
         """
+        images = images.to(next(self.parameters()).dtype)  # float32 as they are made, also for float64 weights
         return self.decoder(self.encoder(self.stem(2 * images - 1)))
 
 

@@ -150,9 +150,15 @@ class StateSaver(Callback):
         self._started = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._note)
+                signal.signal(number, self.note)
 
-    def _note(self, number: int, frame: Any) -> None:
+    def note(self, number: int, frame: Any) -> None:
+        """Remember a signal until the step in hand is done.
+
+        Args:
+            number: The signal.
+            frame: Not used.
+        """
         self.signal = number
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
@@ -178,12 +184,13 @@ class StateSaver(Callback):
         """Leave the run if it was told to stop, be it in the last step of the stage.
 
         Args:
-            trainer: After ``fit``.
+            trainer: After ``fit``; all its devices call this.
 
         Raises:
             Interrupted: It was told to stop.
         """
-        if trainer.global_step < trainer.max_steps or self._stopping or (self.signal and trainer.world_size == 1):
+        stopped = self._stopping or trainer.global_step < trainer.max_steps
+        if stopped or self._told_to_stop(trainer, ask=True):  # a signal may have come after the last step asked
             raise Interrupted(
                 f"stopped after step {trainer.global_step} of {trainer.max_steps} of a stage; "
                 "with resume=true the same command goes on",
@@ -221,6 +228,20 @@ class StateSaver(Callback):
             ) from error
 
 
+def hear_first(trainer: Trainer, handler: Callable[[int, Any], None]) -> None:
+    """Let a callback's handler take the SIGTERM that comes before the callback listens, with several devices.
+
+    Lightning's would tell the other devices from inside the handler, who may be in another exchange just then, and
+    each would wait for the other.
+
+    Args:
+        trainer: Not started yet.
+        handler: As for ``signal.signal``.
+    """
+    connector: Any = trainer._signal_connector
+    connector._sigterm_notifier_fn = handler
+
+
 class LeaveMeasuring(Callback):
     """Leave a calibration or a test on several devices at a signal, each process by itself.
 
@@ -229,6 +250,9 @@ class LeaveMeasuring(Callback):
 
     Source: ours.
     """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for signals; Lightning puts its handlers back at the end."""
@@ -239,16 +263,21 @@ class LeaveMeasuring(Callback):
         self._listen()
 
     def _listen(self) -> None:
-        self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             for number in self._numbers():
-                signal.signal(number, self._leave)
+                signal.signal(number, self.leave)
 
     def _numbers(self) -> list[signal.Signals]:
         # Ctrl-C reaches every process of a terminal; the one that started these passes it on as SIGTERM.
         return [signal.SIGTERM, *([] if "DMDD_SPAWNED" in os.environ else [signal.SIGINT])]
 
-    def _leave(self, number: int, frame: Any) -> None:
+    def leave(self, number: int, frame: Any) -> None:
+        """End this process.
+
+        Args:
+            number: The signal.
+            frame: Not used.
+        """
         if os.getpid() != self._process:  # a loader's worker, which ends with its parent
             return
         for each in self._numbers():
