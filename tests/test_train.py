@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dmdd.data.datasets import CheckedMasks
 from dmdd.data.listing import listing_digest
 from dmdd.models.detector import Detector
 from dmdd.pictures import CAPTION_PX
+from dmdd.train import doubts_of_masks
 from reference.wandb_log import read_records
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
@@ -158,11 +160,22 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
 
 def test_a_mask_that_marks_nothing_is_warned_of(tmp_path, demo_root):
     shutil.copytree(demo_root / "demo/plate", tmp_path / "data/demo/plate")
-    mask = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())[0]
-    Image.fromarray(np.zeros((128, 128), np.uint8)).save(mask)
-    done = dmdd(*SMOKE, f"data_dir={tmp_path / 'data'}", "batch_size=0", cwd=tmp_path)
-    assert f"warning: the mask {mask} marks nothing" in done.stderr
+    empty, lost = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())[:2]
+    pixels = np.zeros((128, 128), np.uint8)
+    Image.fromarray(pixels).save(empty)
+    pixels[9, 9] = 255  # between the pixels that are kept
+    Image.fromarray(pixels).save(lost)
+    given = (*SMOKE, f"data_dir={tmp_path / 'data'}", "batch_size=0")
+    done = dmdd(*given, "image_size=[96,96]", cwd=tmp_path)
+    assert f"warning: the mask {empty} marks nothing, so" in done.stderr
+    assert f"warning: the mask {lost} marks nothing at the input size, so" in done.stderr
+    assert "warning: evaluation.native_masks=true compares" in done.stderr
     assert done.returncode == 2  # of batch_size, told next
+    done = dmdd(*given, "evaluation.native_masks=true", cwd=tmp_path)
+    assert done.stderr.count("warning: ") == 1
+    # Regions of screw's masks, and of fine lines at an angle, of which the nearest pixels are no line any more.
+    assert doubts_of_masks(CheckedMasks([], [], 134, 138)) == []
+    assert doubts_of_masks(CheckedMasks([], [], 60, 139))[0].startswith("the 60 regions of the masks are 139 pieces")
 
 
 def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):

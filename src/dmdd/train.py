@@ -7,6 +7,9 @@ from typing import Any
 
 from dmdd.config import print_error, run
 
+MORE_REGIONS = 1.1
+"""How many times as many regions a mask may have at the input size before it is told."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
@@ -47,6 +50,7 @@ def train(config: Any) -> Any:
     from dmdd.config import build
     from dmdd.data.datasets import check_files
     from dmdd.errors import UserError, check_positive, check_seed
+    from dmdd.models.detector import check_input_size
 
     check_seed(config.seed)
     if config.objective is not None and str(config.objective).split(".")[0] == "test":
@@ -64,12 +68,10 @@ def train(config: Any) -> Any:
             return outcome(config)
     OmegaConf.resolve(config)
     # Before any process or training starts, since this is where most mistakes are.
-    if empty := check_files(read_category(config).test):
-        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        print(
-            f"warning: the mask {empty[0]}{more} marks nothing, so the pixels of that defect count as normal ones",
-            file=sys.stderr,
-        )
+    size = check_input_size(config.image_size)
+    masks = check_files(read_category(config).test, size=None if config.evaluation.native_masks else size)
+    for warning in doubts_of_masks(masks):
+        print(f"warning: {warning}", file=sys.stderr)
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
     runtime.check_steps(config.trainer)
@@ -85,6 +87,30 @@ def train(config: Any) -> Any:
     with runtime.locked(Path(config.run_dir)):
         launch.launch(train_on_this_device, container, devices=devices)
     return outcome(config)
+
+
+def doubts_of_masks(masks: Any) -> list[str]:
+    """Say where the masks of a test set do not measure what they seem to.
+
+    Args:
+        masks: What ``dmdd.data.datasets.check_files`` gives.
+
+    Returns:
+        Sentences, mostly none.
+    """
+    doubts = []
+    for files, what in ((masks.empty, "marks nothing"), (masks.lost, "marks nothing at the input size")):
+        if files:
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            doubts.append(f"the mask {files[0]}{more} {what}, so the pixels of that defect count as normal ones")
+    if masks.regions_left > MORE_REGIONS * masks.regions:
+        doubts.append(
+            f"the {masks.regions} regions of the masks are {masks.regions_left} pieces at the input size, "
+            "each of which counts in AUPRO"
+        )
+    if doubts and (masks.lost or masks.regions_left > MORE_REGIONS * masks.regions):
+        doubts.append("evaluation.native_masks=true compares maps with masks at their own size")
+    return doubts
 
 
 def are_others(finished: Path, config: Any) -> bool:

@@ -17,6 +17,7 @@ from dmdd.data.images import count_pixels, read_image, read_mask
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
 from dmdd.errors import UserError
+from dmdd.metrics.regions import anomalous_pixels
 from dmdd.pairs import Column, draw_plan, estimate_foreground
 from dmdd.resize import resize_images, resize_masks
 
@@ -99,26 +100,59 @@ def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         return torch.stack(list(pool.map(load, paths)))
 
 
-def check_files(samples: Sequence[Sample]) -> list[Path]:
+class CheckedMasks(NamedTuple):
+    """What the masks of a test set mark.
+
+    Args:
+        empty: Masks that mark nothing.
+        lost: Masks that mark something, of which nothing is left at the size that maps are compared at.
+        regions: Regions of all masks at their own size.
+        regions_left: Regions at the size that maps are compared at.
+    """
+
+    empty: list[Path]
+    lost: list[Path]
+    regions: int
+    regions_left: int
+
+
+def check_files(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -> CheckedMasks:
     """Read images and masks once and keep nothing: a damaged test file is told before training, not hours later.
 
     Args:
         samples: What will be read.
+        size: Height and width in pixels that maps and masks are compared at; None for the masks' own.
 
     Returns:
-        Masks that mark nothing.
+        What the masks mark.
 
     Raises:
         UserError: A file cannot be read, or a mask has another size than its image; the message has its path.
     """
 
-    def check(sample: Sample) -> bool:
-        size = read_image(sample.path).shape[:2]
-        return sample.mask_path is None or bool(read_mask(sample.mask_path, size=(size[0], size[1])).any())
+    def check(sample: Sample) -> tuple[int, int]:
+        shape = read_image(sample.path).shape[:2]
+        if sample.mask_path is None:
+            return 0, 0
+        mask = read_mask(sample.mask_path, size=(shape[0], shape[1]))
+        own = _count_regions(mask)
+        if size is None or not own:
+            return own, own
+        return own, _count_regions(resize_masks(torch.from_numpy(mask)[None, None], size)[0, 0].numpy())
 
     with _pool([sample.path for sample in samples]) as pool:
-        marked = list(pool.map(check, samples))
-    return [s.mask_path for s, fine in zip(samples, marked, strict=True) if s.mask_path is not None and not fine]
+        counts = list(pool.map(check, samples))
+    masks = [(s.mask_path, *count) for s, count in zip(samples, counts, strict=True) if s.mask_path is not None]
+    return CheckedMasks(
+        empty=[path for path, own, _ in masks if not own],
+        lost=[path for path, own, left in masks if own and not left],
+        regions=sum(own for _, own, _ in masks),
+        regions_left=sum(left for _, _, left in masks),
+    )
+
+
+def _count_regions(mask: np.ndarray) -> int:
+    return int(anomalous_pixels(mask.astype(np.uint8)).region_size.size)
 
 
 def _pool(paths: Sequence[Path]) -> ThreadPoolExecutor:

@@ -41,6 +41,27 @@ class Prediction(NamedTuple):
     score: Tensor
 
 
+def check_input_size(size: Sequence[int]) -> tuple[int, int]:
+    """Check the size that the networks see.
+
+    Args:
+        size: Height and width in pixels.
+
+    Returns:
+        The same.
+
+    Raises:
+        UserError: They are not two multiples of 32, at least 64.
+    """
+    try:
+        height, width = (int(side) for side in size)
+    except (TypeError, ValueError):
+        raise UserError(f"image_size={size}: give height and width, as in image_size=[256,256]") from None
+    if height < 64 or width < 64 or height % 32 or width % 32:
+        raise UserError(f"image_size={height}x{width}: both sides must be multiples of 32, at least 64")
+    return height, width
+
+
 class Detector(nn.Module):
     """Teacher, student, segmentation network and the arithmetic around them.
 
@@ -78,12 +99,7 @@ class Detector(nn.Module):
         level_power: float = 0.5,
     ) -> None:
         super().__init__()
-        try:
-            height, width = (int(side) for side in input_size)
-        except (TypeError, ValueError):
-            raise UserError(f"image_size={input_size}: give height and width, as in image_size=[256,256]") from None
-        if height < 64 or width < 64 or height % 32 or width % 32:
-            raise UserError(f"image_size={height}x{width}: both sides must be multiples of 32, at least 64")
+        height, width = check_input_size(input_size)
         if not 0 <= score_fraction <= 1:
             raise UserError(f"score_fraction={score_fraction}: give a number from 0 to 1")
         if not 0 <= level_power <= 1:
