@@ -1,5 +1,7 @@
 """The contact sheet of pairs."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +23,20 @@ def test_sheet_shows_normal_image_twin_and_mask(tmp_path, demo_root):
         assert not changed[mask < 255].any()
         assert changed.any()
     assert not sheet[192:, 128:].any()  # the sixth place is empty
+
+
+@pytest.mark.parametrize(("given", "told"), [("", "a part found on 11 of 11 training images, "), ("all", "all over")])
+def test_says_where_anomalies_are_made(tmp_path, demo_root, capsys, given, told):
+    arguments = ["dataset=demo", "category=plate", f"data_dir={demo_root}", f"output={tmp_path / 'pairs.png'}"]
+    if given:
+        assert main(["preview", *arguments, "count=1"]) == 0
+        arguments += re.findall(r"everywhere with (\S+)", capsys.readouterr().out)  # what it says does what it says
+        assert len(arguments) == 5
+    assert main(["preview", *arguments, "count=2"]) == 0
+    assert told in capsys.readouterr().out
+    with Image.open(tmp_path / "pairs.png") as picture:
+        masks = np.array(picture)[512:]
+    assert bool((masks == 64).any()) is not bool(given)
 
 
 @pytest.mark.parametrize(

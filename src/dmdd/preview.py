@@ -109,7 +109,8 @@ def write_sheet(
         files += [data.training_file(index) for _, _, index in places]
         batch = data.training_batch(places)
         pairs = data.make_pairs(batch)
-        masks = torch.maximum(pairs.mask, PART_SHADE / 255 * batch.foreground)
+        shade = PART_SHADE / 255 * batch.foreground if data.synthesis.foreground else torch.zeros_like(pairs.mask)
+        masks = torch.maximum(pairs.mask, shade)
         for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, masks, strict=True):
             made = [(t * 255).round().to(torch.uint8) for t in (anomalous, mask.expand(3, -1, -1))]
             tiles.append(torch.cat([normal, *made], dim=1).permute(1, 2, 0).numpy())
@@ -125,11 +126,13 @@ def write_sheet(
 def _told(data: Any) -> str:
     """Say where anomalies are made."""
     found, share = data.parts_found
+    if not data.synthesis.foreground:
+        return "anomalies are made all over the images, as these pairs say"
     if not found:
         return "no part told from the ground: anomalies are made all over the images"
     return (
         f"a part found on {found} of {data.training_images} training images, "
-        f"{100 * share:.0f} % of the image (median); anomalies are made on it, everywhere with pairs.foreground=false"
+        f"{100 * share:.0f} % of the image (median); anomalies are made on it, everywhere with +pairs.foreground=false"
     )
 
 

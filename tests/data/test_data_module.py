@@ -186,15 +186,29 @@ def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_device
 def test_workers_outlast_signals_to_the_whole_group(demo_category):
     """Ctrl-C and a scheduler's SIGTERM reach them too, and the process they work for needs more batches to save."""
     batches = iter(make(demo_category, num_workers=2, device="meta", max_steps=12).train_dataloader())
-    next(batches)
+    for _ in range(2):  # one of each: both have begun
+        next(batches)
     workers = batches._workers
     for number in (signal.SIGINT, signal.SIGTERM):
         for worker in workers:
             os.kill(worker.pid, number)
-    assert len(list(batches)) == 11
+    assert len(list(batches)) == 10
     for worker in workers:
         worker.join(10)
     assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def test_a_worker_does_not_outlast_a_signal_for_long(demo_category, monkeypatch):
+    """Python ends the workers of a process that leaves before its loader does in this way, and waits for them."""
+    monkeypatch.setattr(datamodule, "WORKER_OUTLASTS_S", 1)
+    batches = iter(make(demo_category, num_workers=1, device="meta", max_steps=12).train_dataloader())
+    next(batches)
+    (worker,) = batches._workers
+    worker.terminate()
+    with pytest.raises(RuntimeError, match="killed by signal"):  # as torch says to a process that goes on
+        worker.join(10)
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGALRM
 
 
 def test_images_held_out_are_never_augmented(demo_category):

@@ -210,6 +210,9 @@ def test_an_image_that_several_processes_have_seen_counts_once():
     for name, samples in thrice.compute().items():
         assert torch.equal(samples, expected[name]), name
         assert not samples.isnan().any()
+    thrice.update(maps[:1], torch.ones_like(masks[:1]), [0])
+    with pytest.raises(UserError, match="two images have the same index"):
+        thrice.compute()
 
 
 def test_paired_difference_is_narrower_than_two_intervals():

@@ -27,7 +27,7 @@ from dmdd.errors import UserError, check_positive
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
-WORKER_OUTLASTS_S = 60  # a SIGTERM
+WORKER_OUTLASTS_S = 10  # a SIGTERM, which also comes from Python where a process ends before its loader does
 PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
 
@@ -157,7 +157,9 @@ class PairDataModule(LightningDataModule):
         foregrounds = self._ready(self._train).foregrounds
         if not self.synthesis.foreground:
             return 0, 1.0
-        shares = foregrounds.flatten(1).float().mean(1)
+        shares = torch.stack(
+            [foreground.float().mean() for foreground in foregrounds]
+        )  # one at a time: 4 bytes a pixel
         return int((shares < 1).sum()), float(shares.median())
 
     @staticmethod
@@ -386,7 +388,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def outlast_signals(worker: int) -> None:
-    """Let a loader's worker go on at Ctrl-C, and for a minute at SIGTERM, which reach a whole group of processes.
+    """Let a loader's worker go on at Ctrl-C, and for some seconds at SIGTERM, which reach a whole group of processes.
 
     The process it works for finishes the step in hand and saves its state, for which it needs more batches. A worker
     ends when that process says so or is gone.

@@ -171,9 +171,14 @@ class PixelBootstrap(Metric):
         Returns:
             (n_resamples,) float64 values of `pixel_auroc`, `pixel_ap`, `aupro_30`, `aupro_5` and `pixel_f1_max`; NaN
             where undefined.
+
+        Raises:
+            UserError: two images have the same index; an image that several processes have seen is one.
         """
         # Sorted, and each once: of fewer images than processes every process has seen all.
         images, cells = np.unique(_rows(self.images, 2), axis=0), np.unique(_rows(self.cells, 5), axis=0)
+        if np.any(images[1:, 0] == images[:-1, 0]):
+            raise UserError("two images have the same index; with several processes give indices to update")
         owner = np.searchsorted(images[:, 0], cells[:, 0])
         columns, column = np.unique(cells[:, 1], return_inverse=True)
         drawn = resample(images[:, 1] > 0, self.n_resamples, self.seed)

@@ -11,8 +11,8 @@ _GROUND_NOISE = 12.0  # grey levels: a frame that scatters more is a texture, no
 _LEAST_CONTRAST = 18.0  # grey levels between part and ground
 _SHARES = (0.01, 0.85)  # of the image that a part may cover
 _GROW = 2  # px at _SIDE: anomalies may touch and cross the contour, but do not paint a rim of ground
-_SHADOW = 0.6  # of the part's median contrast: what differs less from the ground is its shadow
-_CLEAR = 30  # grey levels: so much contrast is a part too where ...
+_SHADOW = 0.6  # of the part's median contrast: what differs less from the ground is its shadow, but ...
+_CLEAR = 30  # grey levels: ... so much contrast is a part too where ...
 _DULL_SHARE = 0.5  # ... there is more of it than this, of what stands out most: a cable's jacket beside its bare copper
 _HOLE = 0.1  # of the part: a larger hole is not a bore but a face as bright as the ground
 
