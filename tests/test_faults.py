@@ -185,9 +185,9 @@ def test_the_pairs_of_the_bad_step_are_drawn_again(
     assert sheet.shape == (3 * 64, BATCH * 64, 3)
     for place in range(BATCH):
         tile = sheet[:, place * 64 : (place + 1) * 64]
-        parts = (batch.normal[place] / 255, batch.anomalous[place], batch.mask[place].expand(3, -1, -1))
-        expected = torch.cat([part.permute(1, 2, 0) for part in parts])
-        assert np.array_equal(tile, (expected * 255).round().to(torch.uint8).numpy())
+        expected = torch.cat([part.permute(1, 2, 0) for part in (batch.normal[place] / 255, batch.anomalous[place])])
+        assert np.array_equal(tile[:128], (expected * 255).round().to(torch.uint8).numpy())
+        assert np.array_equal(tile[128:, :, 0] == 255, batch.mask[place, 0].numpy() == 1)  # the part is grey
         file = Path(printed[place].removeprefix(f"pair {place}: "))
         with Image.open(file) as picture:
             difference = np.abs(np.array(picture.resize((64, 64))).mean() - tile[:64].mean())
