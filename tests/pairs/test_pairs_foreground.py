@@ -68,6 +68,18 @@ def test_a_dull_part_with_bright_pieces_is_found_whole():
     assert found.mean() < 1.2 * jacket.mean()
 
 
+def test_the_dark_side_of_a_part_on_black_is_no_shadow():
+    """A nut that is lit from one side."""
+    down, across = (np.mgrid[:256, :256] - 128) / 90
+    nut = across**2 + down**2 < 1
+    depth = np.sqrt(np.clip(1 - across**2 - down**2, 0, 1))
+    light = 0.3 + 0.7 * np.clip(0.75 * depth - 0.4 * across - 0.5 * down, 0, 1)
+    pixels = np.where(nut[..., None], light[..., None] * np.array((170, 110, 60)), 15)
+    found = estimate_foreground(as_image(pixels + np.random.default_rng(0).normal(0, 2, pixels.shape)))
+    assert found[nut].mean() > 0.99
+    assert found.mean() < 1.1 * nut.mean()
+
+
 @pytest.mark.parametrize(("radius", "counts"), [(60, True), (20, False)])
 def test_a_face_as_bright_as_the_ground_is_part_but_a_bore_is_not(radius, counts):
     pixels = ground()

@@ -12,7 +12,8 @@ _LEAST_CONTRAST = 18.0  # grey levels between part and ground
 _SHARES = (0.01, 0.85)  # of the image that a part may cover
 _GROW = 2  # px at _SIDE: anomalies may touch and cross the contour, but do not paint a rim of ground
 _SHADOW = 0.6  # of the part's median contrast: what differs less from the ground is its shadow, but ...
-_CLEAR = 30  # grey levels: ... so much contrast is a part too where ...
+_CLEAR = 30  # grey levels: ... so much contrast is a part too, ...
+_DARK = 50  # grey levels: ... on a darker ground, on which no shadow differs so much, and where ...
 _DULL_SHARE = 0.5  # ... there is more of it than this, of what stands out most: a cable's jacket beside its bare copper
 _HOLE = 0.1  # of the part: a larger hole is not a bore but a face as bright as the ground
 
@@ -42,10 +43,10 @@ def estimate_foreground(image: np.ndarray) -> np.ndarray:
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (3, 3), 0).astype(np.float32)
     whole = np.ones(image.shape[:2], bool)
-    distance = _distance_to_ground(small)
-    if distance is None:
+    ground = _fit_ground(small)
+    if ground is None:
         return whole
-    part = _stand_out(distance)
+    part = _stand_out(np.abs(small - ground).max(2), dark=float(np.median(ground)) < _DARK)
     if part is None:
         return whole
     height, width = image.shape[:2]
@@ -64,8 +65,8 @@ _TERMS = _surface(_SIDE)
 _FRAME = np.pad(np.zeros((_SIDE - 2 * _RIM,) * 2, bool), _RIM, constant_values=True).ravel()
 
 
-def _distance_to_ground(image: np.ndarray) -> np.ndarray | None:
-    """Largest channel difference (side, side) to the ground's surface, or None where the frame is no plain ground."""
+def _fit_ground(image: np.ndarray) -> np.ndarray | None:
+    """The ground's surface (side, side, 3), or None where the frame is no plain ground."""
     ground, terms = image.reshape(-1, 3)[_FRAME], _TERMS[_FRAME]
     # Least squares, thrice, each time without the worst fitting: a hook that crosses the frame must not bend the
     # surface.
@@ -77,16 +78,19 @@ def _distance_to_ground(image: np.ndarray) -> np.ndarray | None:
         fits = residual <= max(float(np.quantile(residual, _GROUND_SHARE)), 3.0)
     if np.quantile(residual, _GROUND_SHARE) > _GROUND_NOISE:
         return None
-    return np.abs(image - (_TERMS @ weights).reshape(image.shape)).max(2)
+    surface: np.ndarray = (_TERMS @ weights).reshape(image.shape)
+    return surface
 
 
-def _stand_out(distance: np.ndarray) -> np.ndarray | None:
+def _stand_out(distance: np.ndarray, *, dark: bool) -> np.ndarray | None:
     """The part (side, side) as 0 or 255, or None where nothing of a part's size stands out clearly."""
     levels = np.clip(distance, 0, 255).astype(np.uint8)
     threshold, most = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if not most.any():
         return None
     threshold = max(threshold, _SHADOW * float(np.median(levels[most > 0])))
+    if dark:
+        threshold = min(threshold, _CLEAR)
     part = _pieces(levels, threshold)
     if part is None:
         return None
