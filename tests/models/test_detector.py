@@ -8,7 +8,15 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from dmdd.errors import UserError
-from dmdd.models.detector import MAP_NAMES, Detector, fuse, gaussian_blur, level_distances, mean_distance
+from dmdd.models.detector import (
+    MAP_NAMES,
+    Detector,
+    fuse,
+    gaussian_blur,
+    geometric_distance,
+    level_distances,
+    mean_distance,
+)
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
@@ -127,12 +135,24 @@ def test_distances_of_known_features():
 def test_fused_map_of_known_features():
     segmented = torch.full((1, 1, 4, 4), 0.25)
     # D / 2 is 1/2 at one level and 1 at the other: G^2 = 1/2, and (1/4 * 1/2)^(1/3) = 1/2
-    fused = fuse(segmented, [torch.ones(1, 1, 4, 4), torch.full((1, 1, 2, 2), 2.0)])
-    assert torch.allclose(fused, torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
-    same = fuse(segmented, [torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)])
+    geometric = geometric_distance([torch.ones(1, 1, 4, 4), torch.full((1, 1, 2, 2), 2.0)])
+    assert torch.allclose(geometric**2, torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
+    assert torch.allclose(fuse(segmented, geometric), torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
+    same = fuse(segmented, geometric_distance([torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)]))
     assert torch.isfinite(same).all()
     assert same.amax() < 1e-3
-    assert torch.allclose(fuse(torch.ones(1, 1, 4, 4), [torch.full((1, 1, 4, 4), 2.0)]), torch.ones(1), atol=1e-6)
+    opposite = geometric_distance([torch.full((1, 1, 4, 4), 2.0)])
+    assert torch.allclose(fuse(torch.ones(1, 1, 4, 4), opposite), torch.ones(1), atol=1e-6)
+
+
+def test_levels_that_disagree_count_less_in_the_geometric_mean(detector):
+    one, all_of_them = ([torch.full((1, 1, 4, 4), d) for d in levels] for levels in ((1.8, 0.2, 0.2), (0.7, 0.7, 0.7)))
+    assert mean_distance(one).amax() > mean_distance(all_of_them).amin()
+    assert geometric_distance(one).amax() < geometric_distance(all_of_them).amin()
+    with torch.no_grad():
+        maps = detector.raw_maps(IMAGES)
+    assert (maps["geometric"] <= maps["normality"] + 1e-6).all()
+    assert torch.allclose(maps["fused"] ** 3, maps["segmentation"] * maps["geometric"] ** 2, atol=1e-6)
 
 
 def test_a_model_of_format_1_keeps_its_maps(tmp_path):
@@ -210,7 +230,7 @@ def test_saved_and_loaded_detector_is_the_same(tmp_path):
         ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
         ({"level_power": 1.5}, r"level_power=1.5: give a number from 0 to 1"),
         ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
-        ({"score_map": "best"}, r"score_map=best: choose one of fused, segmentation, normality, abnormality, both"),
+        ({"score_map": "best"}, r"score_map=best: choose one of fused, segmentation, geometric, normality"),
         ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of fused, segmentation"),
     ],
 )

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from dmdd.exporting.resizing import enlarge_traced, resize_traced
 from dmdd.exporting.rewriting import FastSegmentation, SplitHead
-from dmdd.models.detector import Detector, Prediction, fuse, gaussian_kernel, level_distances, mean_distance
+from dmdd.models.detector import (
+    Detector,
+    Prediction,
+    fuse,
+    gaussian_kernel,
+    geometric_distance,
+    level_distances,
+    mean_distance,
+)
 from dmdd.models.folding import fold_batch_norms
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled
@@ -74,11 +82,13 @@ class Network(nn.Module):
         features = list(self.features((pixels - self.mean) * self.factor))
         normality, abnormality = self.student(pixels / 255, features)
         logits, distances = self.segmentation(features, normality, abnormality)
-        segmented = torch.sigmoid(logits)
+        segmented, geometric = torch.sigmoid(logits), geometric_distance(distances)
         raw = {}
         for name in dict.fromkeys((self.anomaly_map, self.score_map)):
             if name == "fused":
-                raw[name] = fuse(segmented, distances)
+                raw[name] = fuse(segmented, geometric)
+            elif name == "geometric":
+                raw[name] = geometric
             elif name == "segmentation":
                 raw[name] = segmented
             else:

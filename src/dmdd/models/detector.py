@@ -26,7 +26,7 @@ FORMAT_VERSION = 4
 READABLE_VERSIONS = (1, 2, 3, 4)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
-MAP_NAMES = ("fused", "segmentation", "normality", "abnormality", "both")
+MAP_NAMES = ("fused", "segmentation", "geometric", "normality", "abnormality", "both")
 
 
 class Prediction(NamedTuple):
@@ -94,7 +94,7 @@ class Detector(nn.Module):
         sigma_px: float = 4.0,
         score_fraction: float = 0.01,
         anomaly_map: str = "fused",
-        score_map: str = "normality",
+        score_map: str = "geometric",
         score_smoothed: bool = False,
         level_power: float = 0.5,
     ) -> None:
@@ -152,15 +152,16 @@ class Detector(nn.Module):
 
         Returns:
             ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``fused`` (:func:`fuse`), ``segmentation`` (stage 2),
-            ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both`` (mean of these two).
+            ``geometric`` (geometric mean over levels of the normality distances ``D / 2``), ``normality`` and
+            ``abnormality`` (mean over levels of ``D / 2``), ``both`` (mean of these two).
         """
         resized = self.preprocess(images)
         features = self.teacher(resized)
         normality, abnormality = self.student(resized, features)
         maps = {}
-        if {"fused", "normality", "both"} & set(only):
+        if {"fused", "geometric", "normality", "both"} & set(only):
             distances = level_distances(normality, features)
-            maps["normality"] = mean_distance(distances)
+            maps["geometric"], maps["normality"] = geometric_distance(distances), mean_distance(distances)
         if {"abnormality", "both"} & set(only):
             maps["abnormality"] = mean_distance(level_distances(abnormality, features))
         if "both" in only:
@@ -168,7 +169,7 @@ class Detector(nn.Module):
         if {"fused", "segmentation"} & set(only):
             maps["segmentation"] = torch.sigmoid(self.segmentation(features, normality, abnormality).float())
         if "fused" in only:
-            maps["fused"] = fuse(maps["segmentation"], distances)
+            maps["fused"] = fuse(maps["segmentation"], maps["geometric"])
         return {name: maps[name] for name in only}
 
     def smooth(self, raw: Tensor) -> Tensor:
@@ -391,7 +392,24 @@ def mean_distance(distances: list[Tensor]) -> Tensor:
     return torch.stack([upsample(distance, size) for distance in distances]).mean(0).clamp(0, 2) / 2
 
 
-def fuse(segmented: Tensor, distances: list[Tensor]) -> Tensor:
+def geometric_distance(distances: list[Tensor]) -> Tensor:
+    """Take the geometric mean of the levels' distances at the finest level's size: large only where all levels are.
+
+    Args:
+        distances: ``(B, 1, h_l, w_l)`` in [0, 2] for each level, the finest first.
+
+    Returns:
+        ``(B, 1, h_1, w_1)`` float32 in [1e-6, 1]: of ``D / 2``, at least 1e-6 each, so that a level of exactly zero
+        does not decide alone.
+
+    Source: ours; docs/maps.md has what it is worth.
+    """
+    size = (distances[0].shape[-2], distances[0].shape[-1])
+    levels = [upsample(distance.clamp(0, 2) / 2, size).clamp(min=1e-6).log() for distance in distances]
+    return torch.stack(levels).mean(0).exp()
+
+
+def fuse(segmented: Tensor, geometric: Tensor) -> Tensor:
     """Fuse the segmentation network's map with the normality distances of all levels, as a weighted geometric mean.
 
     A pixel is anomalous where both stages say so: the segmentation network, which knows the look of synthetic
@@ -399,20 +417,16 @@ def fuse(segmented: Tensor, distances: list[Tensor]) -> Tensor:
     twice the weight of the other.
 
     Args:
-        segmented: The network's sigmoid ``(B, 1, h, w)`` in [0, 1].
-        distances: ``D(N_l, T_l)``, ``(B, 1, h_l, w_l)`` in [0, 2], for each level.
+        segmented: The network's sigmoid ``S``, ``(B, 1, h, w)`` in [0, 1].
+        geometric: What :func:`geometric_distance` gives, ``G``, same shape, above 0.
 
     Returns:
-        ``(B, 1, h, w)`` float32 in [0, 1]: ``(S G^2)^(1/3)`` with ``G`` the geometric mean over levels of ``D / 2``.
+        ``(B, 1, h, w)`` float32 in [0, 1]: ``(S G^2)^(1/3)``.
 
     Source: ours, in place of the paper's segmentation map alone, which fell behind the normality map on one of two data
     sets; docs/maps.md has the figures and the other combinations tried.
     """
-    size = (segmented.shape[-2], segmented.shape[-1])
-    # The smallest value keeps a level of exactly zero from deciding alone, and the logarithm finite.
-    levels = [upsample(distance / 2, size).clamp(min=1e-6).log() for distance in distances]
-    distance = torch.stack(levels).mean(0)
-    return ((segmented.float().clamp(min=1e-6).log() + 2 * distance) / 3).exp()
+    return ((segmented.float().clamp(min=1e-6).log() + 2 * geometric.log()) / 3).exp()
 
 
 def gaussian_kernel(sigma_px: float, *, largest: int, like: Tensor) -> Tensor:
