@@ -146,6 +146,8 @@ def training_of(model: Path) -> dict[str, Any] | None:
 def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None) -> None:
     """Let a detector use other maps than its own; its thresholds hold for its own only, so they are dropped then.
 
+    A warning says so where a model does not know the levels of normal images in the score's map.
+
     Args:
         detector: Changed in place.
         anomaly_map: Name of a map; None keeps the detector's.
@@ -164,6 +166,9 @@ def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None
             raise UserError(f"{setting}={name}: choose one of {', '.join(MAP_NAMES)}")
         setattr(detector, setting, name)
         detector.calibration = {}
+    if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:
+        told = f"the model is older than the map {detector.score_map}: its score leaves the image's level out"
+        print(f"warning: {told}, which a training today would not", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from dmdd.errors import UserError
+from dmdd.evaluate import choose_maps
 from dmdd.models.detector import (
     MAP_NAMES,
     Detector,
@@ -153,6 +154,19 @@ def test_levels_that_disagree_count_less_in_the_geometric_mean(detector):
         maps = detector.raw_maps(IMAGES)
     assert (maps["geometric"] <= maps["normality"] + 1e-6).all()
     assert torch.allclose(maps["fused"] ** 3, maps["segmentation"] * maps["geometric"] ** 2, atol=1e-6)
+
+
+def test_a_map_whose_levels_a_model_does_not_know_is_scored_with_a_warning(capsys):
+    detector = make(score_map="normality")
+    detector.learn_levels(IMAGES, batch_size=2)
+    choose_maps(detector, anomaly_map=None, score_map="geometric")
+    assert capsys.readouterr().err == ""
+    del detector.normal_levels["geometric"]
+    choose_maps(detector, anomaly_map=None, score_map=None)
+    assert capsys.readouterr().err.startswith("warning: the model is older than the map geometric: its score leaves")
+    with torch.no_grad():
+        maps = detector.raw_maps(IMAGES, only=["geometric"])["geometric"]
+        assert torch.equal(detector(IMAGES).score, maps.flatten(1).topk(4, dim=1).values.mean(1))
 
 
 def test_a_model_of_format_1_keeps_its_maps(tmp_path):
