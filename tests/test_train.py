@@ -67,7 +67,7 @@ def test_result_records_what_the_protocol_asks_for(run, demo_category):
     images = result["images"]
     assert images.pop("listing") == listing_digest((*demo_category.train, *demo_category.test))
     assert 0 < images.pop("part_share") < 1
-    counts = {"trained_on": 11, "held_out": 1, "tested": 12, "part_found_on": 11}
+    counts = {"trained_on": 11, "held_out": 1, "listed": 12, "tested": 12, "part_found_on": 11}
     assert images == {**counts, "augmented": False}  # seen twice each
     assert set(result["test"]["maps"]) == {"fused", "segmentation", "geometric", "normality", "abnormality", "both"}
     for name in ("pixel_auroc", "aupro_30", "image_auroc"):
@@ -329,6 +329,7 @@ BAD_INPUT = [
     (["category=plate", "trainer.devices=0"], r"trainer.devices=0: give a number from 1"),
     (["category=plate", "+trainer.accumulate_grad_batches=2"], r"trainer.accumulate_grad_batches=2: a stage has "),
     (["category=plate", "+trainer.max_time=00:00:01:00"], r"trainer.max_time=00:00:01:00: a stage has "),
+    (["category=plate", "+trainer.limit_test_batches=0"], r"trainer.limit_test_batches=0: a result is measured on all"),
     (["category=plate", "trainer.accelerator=gpu"], r"no CUDA GPU is visible"),
     (["category=plate", "batch_size=0"], r"batch_size=0: give a positive whole number"),
     (["category=plate", "seed=-1"], r"seed=-1: give a whole number from 0"),

@@ -91,6 +91,7 @@ def evaluate(config: Any) -> None:
     )
     with faults.told("the test", sizes={"batch_size": config.batch_size}), runtime.whole_float32():
         trainer.test(module, dataloaders=loader, verbose=False)
+    test = results.evaluation_entries(module, "test", listed=len(category.test))
     with faults.told_unwritable(run_dir, then="start the same command again"):
         if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
             shutil.rmtree(run_dir / "images", ignore_errors=True)
@@ -101,7 +102,8 @@ def evaluate(config: Any) -> None:
         "dataset": category.dataset,
         "category": category.name,
         "model": str(Path(config.model).resolve()),
-        "test": results.evaluation_entries(module),
+        "test": test,
+        "images": {"listed": len(category.test), "tested": len(module.scores)},
         "calibration": detector.calibration,
         "training": training_of(Path(config.model)),
         "protocol": results.protocol(native_masks=config.native_masks),

@@ -310,7 +310,8 @@ class Experiment:
         if not self.data.held_out_images:
             return {}
         self._measure("validate")
-        return results.evaluation_entries(self.evaluation)
+        # Each held-out image and its twin.
+        return results.evaluation_entries(self.evaluation, "validation", listed=2 * self.data.held_out_images)
 
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.config.callbacks)
@@ -348,7 +349,11 @@ class Experiment:
 
         Args:
             validation: Figures of the synthetic validation.
+
+        Raises:
+            UserError: The test did not score every image that is listed; nothing is written then.
         """
+        test = results.evaluation_entries(self.evaluation, "test", listed=len(self.category.test))
         with faults.told_unwritable(self.run_dir):
             pictures = write_evaluation(
                 self.run_dir,
@@ -358,7 +363,7 @@ class Experiment:
                 accelerator=self.accelerator,
             )
             self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
-            result = self._result(validation)
+            result = self._result(test, validation)
             results.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         dashboard.log_result(
@@ -366,18 +371,19 @@ class Experiment:
         )
         results.print_summary(result, self.run_dir)
 
-    def _result(self, validation: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, test: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
         config, (parts, share) = self.config, self.data.parts_found
         return {
             "dataset": self.category.dataset,
             "category": self.category.name,
             "seed": config.seed,
-            "test": results.evaluation_entries(self.evaluation),
+            "test": test,
             "synthetic_validation": validation,
             "calibration": self.detector.calibration,
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
+                "listed": len(self.category.test),
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,
                 "part_found_on": parts,

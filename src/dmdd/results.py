@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dmdd.data.listing import Sample
-from dmdd.training.evaluation import EvaluationModule, ImageScore
+from dmdd.training.evaluation import EvaluationModule, ImageScore, Phase
 
 
 def protocol(*, native_masks: bool) -> dict[str, str]:
@@ -77,17 +77,23 @@ def write_scores(file: Path, samples: tuple[Sample, ...], scores: list[ImageScor
     write_atomically(file, text.getvalue())
 
 
-def evaluation_entries(evaluation: EvaluationModule) -> dict[str, Any]:
+def evaluation_entries(evaluation: EvaluationModule, phase: Phase, *, listed: int) -> dict[str, Any]:
     """Lay out the figures of a finished evaluation for ``result.json``.
 
     Args:
         evaluation: After ``trainer.test`` or ``trainer.validate``.
+        phase: Which of them.
+        listed: How many images were to be measured.
 
     Returns:
         ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``intervals_95`` their intervals over the
         choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type; what is unknown
         is absent.
+
+    Raises:
+        UserError: The figures are of something else, or not of all images.
     """
+    evaluation.check_complete(phase, listed=listed)
     entries = {
         "metrics": evaluation.metrics,
         "bounds": {name: list(interval) for name, interval in evaluation.bounds.items()},

@@ -74,7 +74,7 @@ def train(config: Any) -> Any:
         print(f"warning: {warning}", file=sys.stderr)
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
-    runtime.check_steps(config.trainer)
+    runtime.check_trainer(config.trainer)
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
         runtime.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
     accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
