@@ -17,11 +17,9 @@ from safetensors.torch import load_file
 from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dmdd.data.datasets import CheckedMasks
 from dmdd.data.listing import listing_digest
 from dmdd.models.detector import Detector
 from dmdd.pictures import CAPTION_PX
-from dmdd.train import doubts_of_masks
 from reference.wandb_log import read_records
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
@@ -173,9 +171,6 @@ def test_a_mask_that_marks_nothing_is_warned_of(tmp_path, demo_root):
     assert done.returncode == 2  # of batch_size, told next
     done = dmdd(*given, "evaluation.native_masks=true", cwd=tmp_path)
     assert done.stderr.count("warning: ") == 1
-    # Regions of screw's masks, and of fine lines at an angle, of which the nearest pixels are no line any more.
-    assert doubts_of_masks(CheckedMasks([], [], 134, 138)) == []
-    assert doubts_of_masks(CheckedMasks([], [], 60, 139))[0].startswith("the 60 regions of the masks are 139 pieces")
 
 
 def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):

@@ -48,7 +48,8 @@ def evaluate(config: Any) -> None:
     from dmdd.config import build
     from dmdd.data.datamodule import as_is
     from dmdd.data.datasets import FileDataset
-    from dmdd.errors import UserError, check_positive
+    from dmdd.data.plausibility import doubts_of_category
+    from dmdd.errors import UserError, check_positive, warn
     from dmdd.experiment import quiet_lightning, write_evaluation
     from dmdd.models.detector import Detector
     from dmdd.train import read_category
@@ -64,6 +65,7 @@ def evaluate(config: Any) -> None:
         raise UserError(f"{run_dir} holds a training run, whose result would be lost; give another hydra.run.dir=")
     category = read_category(config)
     detector = Detector.load(config.model)
+    warn(doubts_of_category(category, size=None if config.native_masks else detector.input_size))
     choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
     accelerator = runtime.resolve_accelerator(config.accelerator)
     runtime.check_devices(1, accelerator, config.batch_size)
@@ -158,7 +160,7 @@ def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None
     Raises:
         UserError: There is no such map.
     """
-    from dmdd.errors import UserError
+    from dmdd.errors import UserError, warn
     from dmdd.models.detector import MAP_NAMES
 
     for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
@@ -170,7 +172,7 @@ def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None
         detector.calibration = {}
     if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:
         told = f"the model is older than the map {detector.score_map}: its score leaves the image's level out"
-        print(f"warning: {told}, which a training today would not", file=sys.stderr)
+        warn([f"{told}, which a training today would not"])
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ from typing import Any
 
 from dmdd.config import print_error, run
 
-MORE_REGIONS = 1.1
-"""How many times as many regions a mask may have at the input size before it is told."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
@@ -48,8 +45,8 @@ def train(config: Any) -> Any:
 
     from dmdd import launch, resume, runtime
     from dmdd.config import build
-    from dmdd.data.datasets import check_files
-    from dmdd.errors import UserError, check_positive, check_seed
+    from dmdd.data import plausibility
+    from dmdd.errors import UserError, check_positive, check_seed, warn
     from dmdd.models.detector import check_input_size
 
     check_seed(config.seed)
@@ -60,18 +57,15 @@ def train(config: Any) -> Any:
         if resume.is_finished(earlier):
             OmegaConf.resolve(config)
             if are_others(earlier, config):
-                told = (
-                    f"the images are no longer those of {earlier}; give name=, or leave resume=true out, to train anew"
-                )
-                print(f"warning: {told}", file=sys.stderr)
+                others = f"the images are no longer those of {earlier}"
+                warn([f"{others}; give name=, or leave resume=true out, to train anew"])
             print(f"finished already: {earlier}", flush=True)
             return outcome(config)
     OmegaConf.resolve(config)
     # Before any process or training starts, since this is where most mistakes are.
     size = check_input_size(config.image_size)
-    masks = check_files(read_category(config).test, size=None if config.evaluation.native_masks else size)
-    for warning in doubts_of_masks(masks):
-        print(f"warning: {warning}", file=sys.stderr)
+    category = read_category(config)
+    warn(plausibility.doubts_of_category(category, size=None if config.evaluation.native_masks else size))
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
     runtime.check_trainer(config.trainer)
@@ -87,30 +81,6 @@ def train(config: Any) -> Any:
     with runtime.locked(Path(config.run_dir)):
         launch.launch(train_on_this_device, container, devices=devices)
     return outcome(config)
-
-
-def doubts_of_masks(masks: Any) -> list[str]:
-    """Say where the masks of a test set do not measure what they seem to.
-
-    Args:
-        masks: What ``dmdd.data.datasets.check_files`` gives.
-
-    Returns:
-        Sentences, mostly none.
-    """
-    doubts = []
-    for files, what in ((masks.empty, "marks nothing"), (masks.lost, "marks nothing at the input size")):
-        if files:
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            doubts.append(f"the mask {files[0]}{more} {what}, so the pixels of that defect count as normal ones")
-    if masks.regions_left > MORE_REGIONS * masks.regions:
-        doubts.append(
-            f"the {masks.regions} regions of the masks are {masks.regions_left} pieces at the input size, "
-            "each of which counts in AUPRO"
-        )
-    if doubts and (masks.lost or masks.regions_left > MORE_REGIONS * masks.regions):
-        doubts.append("evaluation.native_masks=true compares maps with masks at their own size")
-    return doubts
 
 
 def are_others(finished: Path, config: Any) -> bool:

@@ -5,11 +5,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from dmdd.data.images import read_image, read_mask
 from dmdd.data.layouts import (
     Category,
     Sample,
@@ -23,6 +22,7 @@ from dmdd.data.layouts import (
     read_visa,
 )
 from dmdd.data.listing import IMAGE_EXTENSIONS, find_category, is_ignored, list_category_names
+from dmdd.data.plausibility import Inspected, doubts_of_content, inspect
 from dmdd.errors import UserError
 
 SIZES_SHOWN = 3
@@ -92,7 +92,9 @@ def check_data(*, data_dir: Path | str, dataset: str | None = None, category: st
             else:
                 lines += [f"{name}/{category_name}  {found.root.resolve()}", *_check_category(found, problems=problems)]
             count += len(problems)
-    lines.append(f"{count} problem{'' if count == 1 else 's'} found" if count else "no problems found")
+    warnings = sum(line.startswith("  warning: ") for line in lines)
+    told = f"{count} problem{'' if count == 1 else 's'} found" if count else "no problems found"
+    lines.append(told + (f", {warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""))
     return lines, count
 
 
@@ -118,9 +120,9 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
     samples = [*category.train, *category.test]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         checked = list(pool.map(_check_sample, samples))
-    sizes = dict(zip(samples, (size for size, _, _ in checked), strict=True))
-    for _, _, found in checked:
-        problems += found
+    sizes = {sample: found.size if found else None for sample, (found, _, _) in zip(samples, checked, strict=True)}
+    for _, _, told in checked:
+        problems += told
     lines = [_row("train", "good", [sizes[sample] for sample in category.train], masks=None)]
     defects = sorted({sample.defect for sample in category.test}, key=lambda defect: (defect != "good", defect))
     for defect in defects:
@@ -130,27 +132,33 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
     if not category.has_masks:
         lines.append("  note: not every anomalous image has a mask, so pixel metrics will be absent")
     lines += _notes(category, digests=[digest for _, digest, _ in checked])
-    return lines + _tell(problems)
+    doubts = doubts_of_content([found for found, _, _ in checked if found is not None])
+    return lines + [f"  warning: {doubt}" for doubt in doubts] + _tell(problems)
 
 
 def _tell(problems: list[str]) -> list[str]:
     return [f"  problem: {problem}" for problem in problems]
 
 
-def _check_sample(sample: Sample) -> tuple[tuple[int, int] | None, str, list[str]]:
-    """Return an image's (height, width), the digest of its bytes, and what is wrong with it or its mask."""
+def _check_sample(sample: Sample) -> tuple[Inspected | None, str, list[str]]:
+    """Return what an image and its mask hold, the digest of the image's bytes, and what is wrong with them."""
+    digest = ""
     try:
         digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
-        size = read_image(sample.path).shape[:2]
+        found = inspect(sample)
     except (UserError, OSError) as error:
-        return None, "", [str(error)]
-    if sample.mask_path is None:
-        return size, digest, []
+        alone = _image_alone(sample)
+        return alone, digest if alone else "", [str(error)]
+    empty = found.mask is not None and not found.mask.marked
+    return found, digest, [f"empty mask: {sample.mask_path} marks no pixel"] * empty
+
+
+def _image_alone(sample: Sample) -> Inspected | None:
+    """Look at an image whose mask cannot be used; None if it is the image that cannot."""
     try:
-        mask = read_mask(sample.mask_path, size=size)
-    except UserError as error:
-        return size, digest, [str(error)]
-    return size, digest, [] if mask.any() else [f"empty mask: {sample.mask_path} marks no pixel"]
+        return inspect(replace(sample, mask_path=None)) if sample.mask_path is not None else None
+    except (UserError, OSError):
+        return None
 
 
 def _notes(category: Category, *, digests: list[str]) -> list[str]:
