@@ -36,10 +36,11 @@ bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on
 	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
 	$(if $(MODEL),$(BIN)/python -m dmdd.bench model=$(MODEL) output=$(BENCH)/inference.json)
 
-check: $(STAMP) ## format, lint and types
+check: $(STAMP) ## format, lint, types and the order of imports
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP) ## put the format right
 	$(BIN)/ruff format src tests benchmarks
