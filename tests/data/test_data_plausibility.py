@@ -9,12 +9,12 @@ import pytest
 import trees
 from PIL import Image
 
+from dmdd.core.errors import UserError
 from dmdd.data.check import check_data
 from dmdd.data.images import EXIF_ORIENTATION, read_pair
 from dmdd.data.layouts import read_folder
 from dmdd.data.listing import Sample
 from dmdd.data.plausibility import doubts_of_category, inspect
-from dmdd.errors import UserError
 
 SIDE = 40
 SQUARE = np.zeros((SIDE, SIDE), np.uint8)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 
+from dmdd.core.errors import UserError
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.images import read_mask
-from dmdd.errors import UserError
+from dmdd.experiment.outputs import evaluation_entries
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.pairs import PairSynthesis
-from dmdd.results import evaluation_entries
 from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, by_levels_of_others

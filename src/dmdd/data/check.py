@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from dmdd.core.errors import UserError
 from dmdd.data.layouts import (
     Category,
     Sample,
@@ -23,7 +24,6 @@ from dmdd.data.layouts import (
 )
 from dmdd.data.listing import IMAGE_EXTENSIONS, find_category, is_ignored, list_category_names
 from dmdd.data.plausibility import Inspected, doubts_of_content, inspect
-from dmdd.errors import UserError
 
 SIZES_SHOWN = 3
 """How many image sizes a row names before it only counts them."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation
 from dmdd.data.images import decoding_pool, read_image, read_pair
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
-from dmdd.errors import UserError
 from dmdd.pairs import Column, draw_plan, estimate_foreground
-from dmdd.resize import resize_images, resize_masks
 
 
 class PlannedBatch(NamedTuple):

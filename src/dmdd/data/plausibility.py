@@ -162,8 +162,8 @@ def _count_regions(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
     """Count the regions of a mask, and those that are left at another size."""
     import torch  # local: ``data check`` answers without it
 
+    from dmdd.core.resize import resize_masks
     from dmdd.metrics.regions import anomalous_pixels
-    from dmdd.resize import resize_masks
 
     own = left = int(anomalous_pixels(mask.astype(np.uint8)).region_size.size)
     if own and size != mask.shape:
