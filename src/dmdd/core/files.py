@@ -1,7 +1,25 @@
-"""Files: written as a whole or not at all."""
+"""Files: written as a whole or not at all, under names that a file system takes."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
+
+LONGEST_NAME = 200
+"""Bytes of a picture's name; most file systems take 255, of which number and endings need some."""
+
+
+def picture_name(defect: str, stem: str) -> str:
+    """Name the picture of a test image, without its number and ending.
+
+    Args:
+        defect: Type of the image.
+        stem: The image's name without ending.
+
+    Returns:
+        Letters, digits, dots, dashes and underscores; cut where it is long.
+    """
+    name = re.sub(r"[^\w.-]+", "_", f"{defect}_{stem}")
+    return name.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:

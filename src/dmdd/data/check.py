@@ -22,7 +22,14 @@ from dmdd.data.layouts import (
     read_mvtec_loco,
     read_visa,
 )
-from dmdd.data.listing import IMAGE_EXTENSIONS, find_category, is_ignored, list_category_names
+from dmdd.data.listing import (
+    IMAGE_EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    files_below,
+    find_category,
+    list_category_names,
+    tell_unread,
+)
 from dmdd.data.plausibility import Inspected, doubts_of_content, inspect
 
 SIZES_SHOWN = 3
@@ -133,6 +140,7 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
         lines.append("  note: not every anomalous image has a mask, so pixel metrics will be absent")
     lines += _notes(category, digests=[digest for _, digest, _ in checked])
     doubts = doubts_of_content([found for found, _, _ in checked if found is not None])
+    doubts += tell_unread(files_below(category.root))
     return lines + [f"  warning: {doubt}" for doubt in doubts] + _tell(problems)
 
 
@@ -171,8 +179,8 @@ def _notes(category: Category, *, digests: list[str]) -> list[str]:
             notes.append(f"  note: {sample.path} has the same bytes as {train_digests[digest].path}")
     ignored = Counter(
         path.suffix.lower() or path.name
-        for path in sorted(category.root.rglob("*"))
-        if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and not is_ignored(path)
+        for path in files_below(category.root)
+        if path.suffix.lower() not in IMAGE_EXTENSIONS | UNREAD_EXTENSIONS
     )
     if ignored:
         notes.append(f"  note: passed over {', '.join(f'{n} x {kind}' for kind, n in sorted(ignored.items()))}")

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from dmdd.data.images import Decoded, decode, decode_mask, decoding_pool, peak_of_16_bit
-from dmdd.data.listing import Category, Sample
+from dmdd.data.listing import Category, Sample, files_below, tell_unread
 
 MORE_REGIONS = 1.1
 """How many times as many regions a mask may have at the input size."""
@@ -189,7 +189,7 @@ def doubts_of_category(category: Category, *, size: tuple[int, int] | None) -> l
     paths = [sample.path for sample in category.train[:LOOKED_AT]]
     with decoding_pool(paths) as pool:
         peaks = list(pool.map(peak_of_16_bit, paths))
-    return [*doubts_of_nothing(found), *doubts_of_content(found, peaks)]
+    return [*doubts_of_nothing(found), *doubts_of_content(found, peaks), *tell_unread(files_below(category.root))]
 
 
 def doubts_of_content(found: Sequence[Inspected], peaks: Sequence[int | None] = ()) -> list[str]:

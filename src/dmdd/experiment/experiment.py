@@ -42,6 +42,7 @@ EXPECTED_WARNINGS = (
     r"You passed in a `val_dataloader` but have no `validation_step`",  # pairs for calibration, after training
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on at the step
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The `srun` command is available on your system",  # processes are started by us, see launch.py
     r"The '\w+_dataloader' does not have many workers",  # images are in memory
 )
 
