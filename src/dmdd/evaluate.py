@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dmdd.config.compose import print_error, run
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
@@ -19,15 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    try:
-        return run(evaluate, "evaluate", arguments)
-    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.core.failures import describe_write_error
+    from dmdd.experiment.leaving import run_whole
 
-        if (told := describe_write_error(error)) is None:
-            raise
-        print_error(told)
-        return 2
+    return run_whole(evaluate, "evaluate", arguments)
 
 
 def evaluate(config: Any) -> None:
@@ -39,32 +31,51 @@ def evaluate(config: Any) -> None:
     Raises:
         UserError: The model, the data or a setting cannot be used.
     """
+    from omegaconf import OmegaConf
+
+    from dmdd.core.errors import UserError, check_positive
+    from dmdd.experiment.category import read_category
+    from dmdd.experiment.leaving import no_empty_folder
+
+    with no_empty_folder(Path(config.run_dir)):
+        OmegaConf.resolve(config)
+        if config.model is None:
+            raise UserError("model is missing: give model=FOLDER, the model folder of a run")
+        check_positive("batch_size", config.batch_size)
+        if (Path(config.run_dir) / "config.yaml").is_file():  # an evaluation writes none
+            raise UserError(
+                f"{config.run_dir} holds a training run, whose result would be lost; give another hydra.run.dir="
+            )
+        measure(config, read_category(config))
+
+
+def measure(config: Any, category: Any) -> None:
+    """Measure the model and write what is found.
+
+    Args:
+        config: Resolved.
+        category: ``dmdd.data.listing.Category``.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
+    """
     from hydra.core.hydra_config import HydraConfig
     from lightning import Trainer
-    from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
 
     from dmdd.config.compose import build
     from dmdd.core import failures, hardware, provenance
-    from dmdd.core.errors import UserError, check_positive, warn
+    from dmdd.core.errors import warn
     from dmdd.data.datamodule import keep_batch
     from dmdd.data.datasets import FileDataset
     from dmdd.data.plausibility import doubts_of_category
     from dmdd.experiment import devices, outputs
-    from dmdd.experiment.category import read_category
     from dmdd.experiment.experiment import quiet_lightning, write_evaluation
     from dmdd.models.detector import Detector
     from dmdd.training.evaluation import EvaluationModule
 
     started = time.monotonic()
-    OmegaConf.resolve(config)
-    if config.model is None:
-        raise UserError("model is missing: give model=FOLDER, the model folder of a run")
-    check_positive("batch_size", config.batch_size)
     run_dir = Path(config.run_dir)
-    if (run_dir / "config.yaml").is_file():  # an evaluation writes none
-        raise UserError(f"{run_dir} holds a training run, whose result would be lost; give another hydra.run.dir=")
-    category = read_category(config)
     detector = Detector.load(config.model)
     warn(doubts_of_category(category, size=None if config.native_masks else detector.input_size))
     choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)

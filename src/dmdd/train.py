@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmdd.config.compose import print_error, run
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
@@ -17,15 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    try:
-        return run(train, "train", arguments)
-    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.core.failures import describe_write_error
+    from dmdd.experiment.leaving import run_whole
 
-        if (told := describe_write_error(error)) is None:
-            raise
-        print_error(told)
-        return 2
+    return run_whole(train, "train", arguments)
 
 
 def train(config: Any) -> Any:
@@ -40,37 +32,80 @@ def train(config: Any) -> Any:
     Raises:
         UserError: Something given cannot be used.
     """
+    from omegaconf import OmegaConf
+
+    from dmdd.core.errors import UserError, check_seed
+    from dmdd.experiment.category import read_category
+    from dmdd.experiment.leaving import no_empty_folder
+
+    with no_empty_folder(Path(config.run_dir)):
+        check_seed(config.seed)
+        if config.objective is not None and str(config.objective).split(".")[0] == "test":
+            refused = f"objective={config.objective}: nothing may be chosen on test data"
+            raise UserError(f"{refused}; use synthetic_validation")
+        if config.resume and is_finished_earlier(config):
+            return outcome(config)
+        OmegaConf.resolve(config)
+        start(config, read_category(config))  # where most mistakes are: before torch, which takes seconds to import
+        return outcome(config)
+
+
+def is_finished_earlier(config: Any) -> bool:
+    """Look for the run that ``resume=true`` goes on with, and say which it is.
+
+    Args:
+        config: Not resolved yet; moved to the folder of the earlier run.
+
+    Returns:
+        Whether there is nothing left to do.
+    """
+    from omegaconf import OmegaConf
+
+    from dmdd.core.errors import warn
+    from dmdd.experiment import resume
+
+    earlier = resume.find_run(config)
+    if earlier is None:
+        print(f"no earlier run with these settings, a new one begins: {config.run_dir}", flush=True)
+        return False
+    move_to(config, earlier)
+    if not resume.is_finished(earlier):
+        print(f"resuming {earlier}", flush=True)
+        return False
+    OmegaConf.resolve(config)
+    if are_others(earlier, config):
+        others = f"the images are no longer those of {earlier}"
+        warn([f"{others}; give name=, or leave resume=true out, to train anew"])
+    print(f"finished already: {earlier}", flush=True)
+    return True
+
+
+def start(config: Any, category: Any) -> None:
+    """Check the rest of the settings and do the whole run.
+
+    Args:
+        config: Resolved.
+        category: ``dmdd.data.listing.Category``.
+
+    Raises:
+        UserError: Something given cannot be used.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from dmdd.config.compose import build
     from dmdd.core import hardware
-    from dmdd.core.errors import UserError, check_positive, check_seed, warn
+    from dmdd.core.errors import check_positive, warn
     from dmdd.data import plausibility
-    from dmdd.experiment import devices, launch, locking, resume
-    from dmdd.experiment.category import read_category
+    from dmdd.experiment import devices, launch, locking
     from dmdd.models.detector import check_input_size
 
-    check_seed(config.seed)
-    if config.objective is not None and str(config.objective).split(".")[0] == "test":
-        raise UserError(f"objective={config.objective}: nothing may be chosen on test data; use synthetic_validation")
-    if config.resume and (earlier := resume.find_run(config)):
-        move_to(config, earlier)
-        if resume.is_finished(earlier):
-            OmegaConf.resolve(config)
-            if are_others(earlier, config):
-                others = f"the images are no longer those of {earlier}"
-                warn([f"{others}; give name=, or leave resume=true out, to train anew"])
-            print(f"finished already: {earlier}", flush=True)
-            return outcome(config)
-    OmegaConf.resolve(config)
-    # Before any process or training starts, since this is where most mistakes are.
-    size = check_input_size(config.image_size)
-    category = read_category(config)
-    warn(plausibility.doubts_of_category(category, size=None if config.evaluation.native_masks else size))
+    # Before any process or training starts.
+    devices.check_trainer(config.trainer)
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
-    devices.check_trainer(config.trainer)
+    size = check_input_size(config.image_size)
+    warn(plausibility.doubts_of_category(category, size=None if config.evaluation.native_masks else size))
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
         locking.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
     accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
@@ -82,7 +117,6 @@ def train(config: Any) -> Any:
     container["overrides"] = list(HydraConfig.get().overrides.task)
     with locking.locked(Path(config.run_dir)):
         launch.launch(train_on_this_device, container, devices=count)
-    return outcome(config)
 
 
 def are_others(finished: Path, config: Any) -> bool:

@@ -220,6 +220,9 @@ class Experiment:
         )
         state = saver.read() if self.config.resume else None
         done = 0 if state is None else int(state["global_step"])
+        if self.config.resume and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            begins = "was done" if done == steps else f"goes on after step {done:,} of {steps:,}" if done else "begins"
+            print(f"{name} {begins}", flush=True)
         self._earlier_s += saver.earlier_s
         if state is not None and done == steps:
             saver.restore(module, state)

@@ -16,7 +16,6 @@ from dmdd.core.errors import UserError
 from dmdd.core.failures import is_out_of_memory
 from dmdd.inference.predictor import Prediction
 
-MAP_KINDS = ("none", "png16", "npy")
 CONTOUR_FOUND = (255, 255, 255)
 LONGEST_JPEG_PX = 65_000
 
