@@ -97,6 +97,7 @@ def start(config: Any, category: Any) -> None:
     from dmdd.core import hardware
     from dmdd.core.errors import check_positive, warn
     from dmdd.data import plausibility
+    from dmdd.data.sampling import count_held_out
     from dmdd.experiment import devices, launch, locking
     from dmdd.models.detector import check_input_size
 
@@ -105,6 +106,8 @@ def start(config: Any, category: Any) -> None:
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
     size = check_input_size(config.image_size)
+    held_out = count_held_out(len(category.train), fraction=config.data.held_out_fraction)
+    warn(plausibility.doubts_of_counts(category, held_out=held_out, wanted=config.evaluation.false_alarm_rate))
     warn(plausibility.doubts_of_category(category, size=None if config.evaluation.native_masks else size))
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
         locking.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))

@@ -286,14 +286,13 @@ def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(
 
 
 def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_category):
-    folder = tmp_path / "data/part/good"
+    folder = tmp_path / "data/part"
     folder.mkdir(parents=True)
     for sample in demo_category.train[:6]:
         shutil.copy(sample.path, folder)
     arguments = [
         "dataset=folder",
         "category=part",
-        "dataset.layout.bad=null",
         f"data_dir={tmp_path / 'data'}",
         "name=n",
     ]
@@ -301,7 +300,18 @@ def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_c
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "runs/folder/part/n/result.json").read_text())
     assert result["test"]["metrics"] == {}
-    assert result["images"]["tested"] >= 1
+    tested, held_out = result["images"]["tested"], result["images"]["held_out"]
+    assert (tested >= 1, held_out) == (True, 1)
+    few = f"warning: 1 of {6 - tested} training images is held out for the threshold; the least rate of false alarms "
+    assert (
+        few + "that 1 held-out image can give is 50 %, and evaluation.false_alarm_rate=0.01 needs 99: " in done.stderr
+    )
+    assert "warning: no anomalous images: AUROC, AUPRO and how many defects are found are not measured" in done.stderr
+    assert "false alarms expected on 50 % of good images, from 1 held-out ones" in done.stdout
+    assert f"of {tested} good test images (" in done.stdout
+    assert f"scores of {tested} good test images: " in done.stdout
+    assert " - " not in done.stdout  # no table of dashes
+    assert "AUPRO@0.3" not in done.stdout
 
 
 def test_a_damaged_test_image_is_told_before_training(tmp_path, demo_root, monkeypatch, capsys):

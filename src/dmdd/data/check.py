@@ -28,9 +28,8 @@ from dmdd.data.listing import (
     files_below,
     find_category,
     list_category_names,
-    tell_unread,
 )
-from dmdd.data.plausibility import Inspected, doubts_of_content, inspect
+from dmdd.data.plausibility import NO_ANOMALIES, Inspected, doubts_of_content, doubts_of_files, inspect
 
 SIZES_SHOWN = 3
 """How many image sizes a row names before it only counts them."""
@@ -111,7 +110,10 @@ def _selected(data_dir: Path, *, dataset: str | None) -> Iterator[tuple[str, Lay
             raise UserError(f"unknown data set {dataset!r}: expected one of {', '.join(LAYOUTS)}")
         yield dataset, LAYOUTS[dataset], data_dir / LAYOUTS[dataset].folder
         return
-    present = [name for name, layout in LAYOUTS.items() if layout.list_names(data_dir / layout.folder)]
+    # A folder that holds images itself may be anything, so it is a category only where that data set is asked for.
+    listers = {name: layout.list_names for name, layout in LAYOUTS.items()}
+    listers["folder"] = partial(list_folder_categories, loose=False)
+    present = [name for name, layout in LAYOUTS.items() if listers[name](data_dir / layout.folder)]
     if not present:
         raise UserError(
             f"no data set in {data_dir.resolve()}: expected one of the folders "
@@ -127,6 +129,10 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
     samples = [*category.train, *category.test]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         checked = list(pool.map(_check_sample, samples))
+    if len(category.train) == 1:
+        problems.append(
+            f"one training image, {category.train[0].path}: training needs two, since it holds one out for thresholds"
+        )
     sizes = {sample: found.size if found else None for sample, (found, _, _) in zip(samples, checked, strict=True)}
     for _, _, told in checked:
         problems += told
@@ -137,10 +143,15 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
         masks = None if defect == "good" else sum(sample.mask_path is not None for sample in group)
         lines.append(_row("test", defect, [sizes[sample] for sample in group], masks=masks))
     if not category.has_masks:
-        lines.append("  note: not every anomalous image has a mask, so pixel metrics will be absent")
+        anomalous = any(sample.label for sample in category.test)
+        lines.append(
+            "  note: not every anomalous image has a mask, so pixel metrics will be absent"
+            if anomalous
+            else f"  note: {NO_ANOMALIES}"
+        )
     lines += _notes(category, digests=[digest for _, digest, _ in checked])
     doubts = doubts_of_content([found for found, _, _ in checked if found is not None])
-    doubts += tell_unread(files_below(category.root))
+    doubts += doubts_of_files(category)
     return lines + [f"  warning: {doubt}" for doubt in doubts] + _tell(problems)
 
 

@@ -27,6 +27,10 @@ NORMAL = "good"
 """The `defect` of every normal sample, whatever its folder is called."""
 
 
+LAYOUT_FOLDERS = frozenset({"train", "test", "ground_truth", "good", "bad", "masks", "ok", "ko"})
+"""Names that layouts are made of, as they are to be written."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image of a category.
@@ -326,6 +330,7 @@ def find_category(*, root: Path | str, category: str, dataset: str, list_names: 
         if (root / str(category)).is_dir():
             raise UserError(
                 f"{(root / str(category)).resolve()} is not in the {dataset} layout (docs/data.md shows it)"
+                f"{_misnamed(root / str(category))}"
             )
         close = difflib.get_close_matches(str(category).lower(), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -357,8 +362,19 @@ def list_category_names(*, root: Path, dataset: str, list_names: Callable[[Path]
         )
     names = list_names(root)
     if not names:
-        raise UserError(f"no category in {place}: it should hold one folder per category in the {dataset} layout")
+        raise UserError(
+            f"no category in {place}: it should hold one folder per category in the {dataset} layout{_misnamed(root)}"
+        )
     return names
+
+
+def _misnamed(folder: Path) -> str:
+    """Name a folder that differs from one of a layout by its letters' case only."""
+    inner = list_folders(folder) if folder.is_dir() else []
+    for found in [*inner, *(deeper for each in inner for deeper in list_folders(each))]:
+        if found.name.lower() in LAYOUT_FOLDERS and found.name not in LAYOUT_FOLDERS:
+            return f"; rename {found} to {found.name.lower()!r}"
+    return ""
 
 
 def how_to_get(dataset: str, *, data_dir: Path) -> str:

@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmdd.config.compose import build
 from dmdd.core import failures, files, hardware, provenance
-from dmdd.core.errors import Interrupted
+from dmdd.core.errors import Interrupted, warn
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category, listing_digest
+from dmdd.data.plausibility import FEW_HELD_OUT, doubt_of_rate
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
@@ -375,6 +376,9 @@ class Experiment:
             self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.config.upload_model
         )
         outputs.print_summary(result, self.run_dir)
+        held_out = self.detector.calibration.get("normal_images", 0)
+        doubt = doubt_of_rate(held_out, self.config.evaluation.false_alarm_rate) if held_out >= FEW_HELD_OUT else ""
+        warn([doubt] if doubt else [])  # of fewer it was said before training
 
     def _result(self, test: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
         config, (parts, share) = self.config, self.data.parts_found
