@@ -156,21 +156,29 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     assert not (tmp_path / "out/images/99_good_000.png").exists()
 
 
-def test_a_mask_that_marks_nothing_is_warned_of(tmp_path, demo_root):
+def test_doubts_of_masks_are_told_before_training_and_evaluation(run, tmp_path, demo_root, monkeypatch, capsys):
+    from dmdd.evaluate import main as evaluate
+    from dmdd.train import main as train
+
     shutil.copytree(demo_root / "demo/plate", tmp_path / "data/demo/plate")
-    empty, lost = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())[:2]
+    masks = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())
     pixels = np.zeros((128, 128), np.uint8)
-    Image.fromarray(pixels).save(empty)
+    Image.fromarray(pixels).save(masks[0])
     pixels[9, 9] = 255  # between the pixels that are kept
-    Image.fromarray(pixels).save(lost)
-    given = (*SMOKE, f"data_dir={tmp_path / 'data'}", "batch_size=0")
-    done = dmdd(*given, "image_size=[96,96]", cwd=tmp_path)
-    assert f"warning: the mask {empty} marks nothing, so" in done.stderr
-    assert f"warning: the mask {lost} marks nothing at the input size, so" in done.stderr
-    assert "warning: evaluation.native_masks=true compares" in done.stderr
-    assert done.returncode == 2  # of batch_size, told next
-    done = dmdd(*given, "evaluation.native_masks=true", cwd=tmp_path)
-    assert done.stderr.count("warning: ") == 1
+    Image.fromarray(255 - pixels).save(masks[1])
+    told = [
+        f"warning: the mask {masks[0]} marks nothing, so",
+        f"warning: the mask {masks[1]} marks most of the image and",
+    ]
+    given = ["dataset=demo", "category=plate", f"data_dir={tmp_path / 'data'}"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert train([*SMOKE[2:], *given, "trainer.devices=4096"]) == 2  # which is told next
+    error = capsys.readouterr().err
+    assert all(line in error for line in told)
+    assert evaluate([*given, f"model={run / 'model'}", "accelerator=gpu"]) == 2
+    error = capsys.readouterr().err
+    assert all(line in error for line in told)
 
 
 def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
