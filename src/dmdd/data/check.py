@@ -1,6 +1,5 @@
 """Looking a data folder over: what it holds, per split and type, and every file that is wrong."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import file_sha256
 from dmdd.data.layouts import (
     Category,
     Sample,
@@ -163,7 +163,7 @@ def _check_sample(sample: Sample) -> tuple[Inspected | None, str, list[str]]:
     """Return what an image and its mask hold, the digest of the image's bytes, and what is wrong with them."""
     digest = ""
     try:
-        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        digest = file_sha256(sample.path)
         found = inspect(sample)
     except (UserError, OSError) as error:
         alone = _image_alone(sample)

@@ -1,19 +1,18 @@
 """Maps, masks and overlays as files, named after the image they belong to."""
 
 import errno
-import hashlib
 import io
-import os
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dmdd.core.drawing import blend, colour_map, draw_contours
 from dmdd.core.errors import UserError
 from dmdd.core.failures import is_out_of_memory
+from dmdd.core.files import write_atomically
 from dmdd.inference.predictor import Prediction
 
 CONTOUR_FOUND = (255, 255, 255)
@@ -93,15 +92,9 @@ class PictureWriter:
 
     def _write_bytes(self, name: str, content: bytes) -> None:
         file = self.folder / name
-        # A short name: with an ending more, names that a file system still takes would be too long.
-        partial = file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.partial")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-            partial.replace(file)
+            write_atomically(file, content)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             told = f"{file} cannot be written: {error.strerror}"
             if error.errno not in OF_THE_DISK and self._takes_files():
                 raise ImageError(told) from None
@@ -130,12 +123,9 @@ def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, 
     Returns:
         ``(H, W, 3)`` uint8 RGB; smaller where a side is longer than a JPEG can be.
     """
-    level = (np.clip(heat / (2 * max(middle, 1e-6)), 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    overlay = cv2.addWeighted(np.ascontiguousarray(rgb), 0.6, colours, 0.4, 0)
+    overlay = blend(rgb, colour_map(heat, middle=middle))
     if mask is not None:
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         # Still visible when a large image is shown on a screen.
-        cv2.drawContours(overlay, contours, -1, CONTOUR_FOUND, max(1, round(max(heat.shape) / 800)))
+        draw_contours(overlay, mask, CONTOUR_FOUND, width_px=max(1, round(max(heat.shape) / 800)))
     scale = LONGEST_JPEG_PX / max(heat.shape)
     return overlay if scale >= 1 else cv2.resize(overlay, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
