@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import trees
 
+from dmdd.core.errors import UserError
 from dmdd.data import demo
-from dmdd.data.demo import generate_demo
-from dmdd.data.demo_defects import DEFECTS, render_plate
-from dmdd.data.demo_plate import draw_look
+from dmdd.data.demo.defects import DEFECTS, render_plate
+from dmdd.data.demo.generate import generate_demo
+from dmdd.data.demo.plate import draw_look
 from dmdd.data.images import read_image, read_mask
 from dmdd.data.layouts import read_mvtec_ad
-from dmdd.errors import UserError
 
 SMALL = {"size": 64, "train": 3, "test_good": 2, "per_defect": 2}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import Decisions, ImageDecisions, decide, decision_figures, decision_intervals
 
 

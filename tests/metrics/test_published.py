@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import (
     AUPIMO,
     AUPROPerImage200,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from dmdd.core.errors import UserError
 from dmdd.data.images import read_image, read_mask
 from dmdd.data.layouts import (
     Category,
@@ -23,7 +24,6 @@ from dmdd.data.layouts import (
     read_visa,
 )
 from dmdd.data.listing import IMAGE_EXTENSIONS, find_category, is_ignored, list_category_names
-from dmdd.errors import UserError
 
 SIZES_SHOWN = 3
 """How many image sizes a row names before it only counts them."""

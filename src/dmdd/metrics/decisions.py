@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics.intervals import Interval, wilson_interval
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics.binning import N_BINS, score_bins
 from dmdd.metrics.regions import OverlapPixels, overlap_pixels
 

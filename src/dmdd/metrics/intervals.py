@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics.functional import Floats
 
 _Z = 1.959963984540054  # of 95 %

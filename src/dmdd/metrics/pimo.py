@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics.base import StepMetric
 from dmdd.metrics.binning import N_BINS, score_bins
 from dmdd.metrics.functional import UNDEFINED, Estimate, Floats, Steps

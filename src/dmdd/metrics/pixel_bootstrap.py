@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import drawn
 from dmdd.metrics.bootstrap import resample
 from dmdd.metrics.functional import Floats

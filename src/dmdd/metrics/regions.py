@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 
 
 class AnomalousPixels(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import functional
 from dmdd.metrics.functional import Estimate, Steps
 from dmdd.metrics.histogram import check_maps

@@ -11,14 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dmdd.errors import UserError
-from dmdd.losses import cosine_distance
+from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_images
 from dmdd.models.blocks import upsample
 from dmdd.models.description import check_description, check_tensors, check_widths
+from dmdd.models.losses import cosine_distance
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
-from dmdd.resize import resize_images
 
 FORMAT_VERSION = 4
 # 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
@@ -29,7 +29,7 @@ SPEC_FILE = "detector.json"
 MAP_NAMES = ("fused", "segmentation", "geometric", "normality", "abnormality", "both")
 
 
-class Prediction(NamedTuple):
+class DetectorOutput(NamedTuple):
     """What a detector says of a batch.
 
     Args:
@@ -119,7 +119,7 @@ class Detector(nn.Module):
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
 
-    def forward(self, images: Tensor) -> Prediction:
+    def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
 
         Args:
@@ -129,7 +129,7 @@ class Detector(nn.Module):
             The anomaly map and the image score.
         """
         raw = self.raw_maps(images, only=(self.anomaly_map, self.score_map))
-        return Prediction(self.smooth(raw[self.anomaly_map]), self.image_score(self.score_map, raw[self.score_map]))
+        return DetectorOutput(self.smooth(raw[self.anomaly_map]), self.image_score(self.score_map, raw[self.score_map]))
 
     def maps(self, images: Tensor, *, only: Sequence[str] = MAP_NAMES) -> dict[str, Tensor]:
         """Compute the anomaly map and, for study, what it is made of.

@@ -1,0 +1,25 @@
+"""Files: written as a whole or not at all."""
+
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one.
+
+    Args:
+        file: Where to; its folder is made if needed.
+        content: Bytes, or text that is written as UTF-8; file names that are no UTF-8 keep their bytes.
+
+    Raises:
+        OSError: It cannot be written; the old file is still there.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    try:
+        partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+        partial.replace(file)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
