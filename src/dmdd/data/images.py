@@ -114,9 +114,7 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
         if len({part.shape for part in parts}) > 1:
             raise UserError(f"masks of different sizes in {path}: all masks of one image must have its size")
         return np.logical_or.reduce(parts)
-    pixels, file_format = _decode(path, opaque_only=True)
-    if pixels.ndim == 3:
-        pixels = pixels.max(axis=2)
+    pixels, file_format = _mask_values(path)
     mask = pixels >= LOSSY_MASK_THRESHOLD if file_format == "JPEG" else pixels > 0
     if size is not None and mask.shape != tuple(size):
         raise UserError(
@@ -124,6 +122,28 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
             "both must have the same size"
         )
     return mask
+
+
+def read_mask_values(path: Path) -> np.ndarray:
+    """Read the numbers that a mask file stores, such as those of the defect types of MVTec LOCO.
+
+    Args:
+        path: The mask file.
+
+    Returns:
+        uint8 or uint16 array `(H, W)`, 0 where nothing is marked.
+
+    Raises:
+        UserError: Unreadable like an image.
+
+    Source: ours.
+    """
+    return _mask_values(path)[0]
+
+
+def _mask_values(path: Path) -> tuple[np.ndarray, str]:
+    pixels, file_format = _decode(path, opaque_only=True)
+    return (pixels.max(axis=2) if pixels.ndim == 3 else pixels), file_format
 
 
 def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:

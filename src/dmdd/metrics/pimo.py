@@ -79,8 +79,10 @@ class AUPIMO(StepMetric):
         """
         maps, masks = check_maps(maps, masks, images_before=int(self.n_images))
         anomalous = masks.flatten(1).bool().any(dim=1)
-        with torch.inference_mode(False):  # the state may be used outside the test loop that fills it
-            count_bins(self.normal_counts, maps[~anomalous].flatten())
+        if self.normal_counts.is_inference():  # the state may be used outside the test loop that fills it
+            with torch.inference_mode(False):
+                self.normal_counts = self.normal_counts.clone()
+        count_bins(self.normal_counts, maps[~anomalous].flatten())
         for scores, mask in zip(maps[anomalous], masks[anomalous], strict=True):
             bins, counts = torch.unique(score_bins(scores[mask == 1]).long(), return_counts=True)
             self.occupied.append(torch.column_stack((bins, counts, mask.sum().expand_as(bins))).flatten())
