@@ -123,6 +123,6 @@ def mean_interval(mean: float, mean_square: float, count: int) -> Interval:
 
 
 def _t_quantile(freedom: float) -> float:
-    """Give Student's 97.5 % quantile, within 1 % from 4 degrees of freedom on (Abramowitz and Stegun, 26.7.5)."""
+    """Give Student's 97.5 % quantile, within 2 % from 4 degrees of freedom on (Abramowitz and Stegun, 26.7.5)."""
     freedom = max(freedom, 2.0)
     return _Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)
