@@ -69,10 +69,11 @@ def measure(config: Any, category: Any) -> None:
     from dmdd.data.datamodule import keep_batch
     from dmdd.data.datasets import FileDataset
     from dmdd.data.plausibility import doubts_of_category
+    from dmdd.data.saturation import defect_reader
     from dmdd.experiment import devices, outputs
     from dmdd.experiment.experiment import quiet_lightning, write_evaluation
     from dmdd.models.detector import Detector
-    from dmdd.training.evaluation import EvaluationModule
+    from dmdd.training.evaluation import EvaluationModule, choose_exact
 
     started = time.monotonic()
     run_dir = Path(config.run_dir)
@@ -89,6 +90,8 @@ def measure(config: Any, category: Any) -> None:
         has_masks=category.has_masks,
         study_maps=config.study_maps,
         resamples=config.resamples,
+        exact=choose_exact(config.exact, category.test, size=None if config.native_masks else detector.input_size),
+        read_defects=defect_reader(category.test),
     )
     dataset = FileDataset(category.test, detector.input_size, native_masks=config.native_masks)
     indices = list(range(len(dataset)))

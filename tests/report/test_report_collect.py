@@ -99,6 +99,12 @@ BAD = {
     "a map": (with_test(maps={"both": 1}), r"'test.maps.both' is no object"),
     "types": (with_test(types={"dent": {"images": 2, "images_found": "all"}}), r"'test.types.dent.images_found' is no"),
     "bounds": (with_test(bounds=[]), r"'test.bounds' is no object"),
+    "a pair of a type": (
+        with_test(type_intervals_95={"dent": {"aupro_30": [0.1]}}),
+        r"'test.type_intervals_95.dent.aupro_30' is no pair of numbers",
+    ),
+    "a list of types": (with_test(type_intervals_95=[]), r"'test.type_intervals_95' is no object"),
+    "decisions": (with_test(decisions=[1]), r"'test.decisions' is no object"),
     "a pair": (with_test(intervals_95={"aupro_30": [0.1]}), r"'test.intervals_95.aupro_30' is no pair of numbers"),
     "protocol": (changed(protocol="none"), r"'protocol' is no object"),
     "command": (changed(command="python"), r"'command' is no list of text"),

@@ -24,6 +24,7 @@ from dmdd.core.errors import Interrupted, warn
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category, listing_digest
 from dmdd.data.plausibility import FEW_HELD_OUT, doubt_of_rate
+from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
@@ -33,7 +34,7 @@ from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.distillation import DistillationModule
-from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.evaluation import EvaluationModule, choose_exact
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -148,6 +149,12 @@ class Experiment:
             has_masks=category.has_masks,
             study_maps=config.evaluation.study_maps,
             resamples=config.evaluation.resamples,
+            exact=choose_exact(
+                config.evaluation.exact,
+                category.test,
+                size=None if config.evaluation.native_masks else self.detector.input_size,
+            ),
+            read_defects=defect_reader(category.test),
             normal_images=self.data.held_out_pixels,
             levels_batch_size=config.data.evaluation_batch_size,
         )

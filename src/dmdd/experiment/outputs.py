@@ -68,8 +68,9 @@ def evaluation_entries(evaluation: EvaluationModule, phase: Phase, *, listed: in
 
     Returns:
         ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``intervals_95`` their intervals over the
-        choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type; what is unknown
-        is absent.
+        choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type,
+        ``type_intervals_95`` their intervals, ``decisions`` the counts of images at the calibrated threshold,
+        ``left_out`` how many anomalous images a metric could not measure; what is unknown is absent.
 
     Raises:
         UserError: The figures are of something else, or not of all images.
@@ -81,6 +82,12 @@ def evaluation_entries(evaluation: EvaluationModule, phase: Phase, *, listed: in
         "intervals_95": {name: list(interval) for name, interval in evaluation.intervals.items()},
         "maps": evaluation.study,
         "types": evaluation.types,
+        "type_intervals_95": {
+            name: {metric: list(interval) for metric, interval in figures.items()}
+            for name, figures in evaluation.type_intervals.items()
+        },
+        "decisions": {} if evaluation.decisions is None else evaluation.decisions._asdict(),
+        "left_out": evaluation.left_out,
     }
     return {name: entry for name, entry in entries.items() if entry or name == "metrics"}
 
