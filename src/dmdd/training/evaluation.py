@@ -264,7 +264,7 @@ class EvaluationModule(LightningModule):
         if self.type_metrics is not None:
             own = {name: [i for i, defect in enumerate(self.defects) if defect == name] for name in rows}
             values = {n: {k: v for k, v in rows[n].items() if k in ("aupro_30", "pixels_found")} for n in rows}
-            threshold = self.detector.calibration.get("pixel_threshold", math.inf)
+            threshold = self.type_metrics.threshold
             with self.bootstrap.sync_context():
                 pixels = self.bootstrap.intervals_by_type(own, values, threshold)
             found = {name: figures | pixels.get(name, {}) for name, figures in found.items()}
