@@ -1,6 +1,7 @@
 """What each stage may change, and that it learns."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dmdd.core.errors import UserError
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.images import read_mask
 from dmdd.data.saturation import ImageDefects
+from dmdd.experiment.outputs import evaluation_entries
 from dmdd.metrics import AUPRO, Channel
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
@@ -33,8 +35,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def quiet_trainer(steps: int = -1) -> Trainer:
+def quiet_trainer(steps: int = -1, **more: Any) -> Trainer:
     return Trainer(
+        **more,
         accelerator="cpu",
         max_steps=steps,
         logger=False,
@@ -388,3 +391,47 @@ def test_the_learning_rate_rises_and_falls_in_stages_of_any_length(steps):
     if steps > 1:
         assert max(rates) > 0.9
         assert rates[-1] < 0.5 or steps == 2
+
+
+def test_figures_of_one_phase_are_never_those_of_another(data, demo_category):
+    data.held_out_fraction = 0.25  # 3 of 12
+    listed = len(demo_category.test)
+    module = EvaluationModule(
+        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False
+    )
+    quiet_trainer().validate(module, datamodule=data, verbose=False)
+    assert evaluation_entries(module, "validation", listed=6)["metrics"] == module.metrics != {}
+    with pytest.raises(UserError, match="the test measured validation, so no result is written"):
+        evaluation_entries(module, "test", listed=6)
+    with pytest.raises(UserError, match="the validation scored 6 of 8 images, so no result is written"):
+        evaluation_entries(module, "validation", listed=8)
+    # A trainer that serves no batch calls nothing of the epoch, and the figures would be those of before.
+    quiet_trainer(limit_test_batches=0).test(module, datamodule=data, verbose=False)
+    assert (module.metrics, module.types, module.curves, module.scores) == ({}, {}, {}, [])
+    with pytest.raises(UserError, match="the test measured nothing, so no result is written"):
+        evaluation_entries(module, "test", listed=listed)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_part_of_the_test_images_makes_no_result(data, demo_category, batches):
+    data.evaluation_batch_size = 5
+    module = EvaluationModule(
+        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False
+    )
+    quiet_trainer(limit_test_batches=batches).test(module, datamodule=data, verbose=False)
+    with pytest.raises(UserError, match=f"the test scored {5 * batches} of 12 images, so no result"):
+        evaluation_entries(module, "test", listed=len(demo_category.test))
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert evaluation_entries(module, "test", listed=12)["types"]["good"] == {"images": 4}
+
+
+def test_images_that_count_more_often_than_others_make_no_result(data, demo_category):
+    module = EvaluationModule(KnownDetector(), study_maps=False)
+    listed = list(range(len(demo_category.test)))
+    data._own_part = lambda count: [*listed, 0, 1]  # as a sampler does that fills up the last device's share
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    with pytest.raises(UserError, match="scored 12 of 12 images, some of them more often than others"):
+        evaluation_entries(module, "test", listed=len(listed))
+    data._own_part = lambda count: [*listed, *listed]  # all equally often: no figure changes
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert evaluation_entries(module, "test", listed=len(listed))["metrics"]

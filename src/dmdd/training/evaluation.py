@@ -1,8 +1,9 @@
 """Evaluation: calibrate on held-out pairs, then measure the test set once."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,6 +48,8 @@ from dmdd.training.figures import (
 from dmdd.training.saturated import METRIC as AU_SPRO
 from dmdd.training.saturated import SaturatedFigures
 
+Phase = Literal["validation", "test"]
+
 EXACT_PIXELS = 1 << 24
 """Test sets of at most so many pixels are measured exactly: 70 MB, 2 s of processor time more than with histograms."""
 
@@ -62,7 +65,8 @@ class EvaluationModule(LightningModule):
     AUPRO and image AUROC of every map by its name, ``types`` figures by defect type, ``type_intervals`` their 95 %
     intervals, ``decisions`` the counts at the calibrated image threshold, ``left_out`` how many anomalous images a
     metric leaves out, ``curves`` ROC, precision-recall and per-region-overlap curves, and ``scores`` index, label and
-    score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation.
+    score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation;
+    ``measured`` says which it was.
 
     Args:
         detector: What is measured; calibration fills its ``calibration``.
@@ -125,7 +129,41 @@ class EvaluationModule(LightningModule):
         self.bounds: dict[str, tuple[float, float]] = {}
         self.study: dict[str, dict[str, float]] = {}
         self.scores: list[ImageScore] = []
+        self.measured: Phase | None = None
+        self._uneven = False
         self._pixels_known = True
+
+    def setup(self, stage: str) -> None:
+        """Forget all figures, so that those of an earlier phase are never taken for this one's.
+
+        Lightning calls this before it looks whether there is a batch at all; without one it calls nothing else.
+
+        Args:
+            stage: Lightning's stage.
+        """
+        self._forget()
+
+    def check_complete(self, phase: Phase, *, listed: int) -> None:
+        """Refuse to give figures that are not of all images that are listed, each measured as often as any other.
+
+        Args:
+            phase: What the figures are to be of.
+            listed: How many images there are.
+
+        Raises:
+            UserError: The figures are of another phase, or of other images.
+        """
+        scored = len(self.scores)
+        if self.measured != phase:
+            reason = f"measured {self.measured or 'nothing'}"
+        elif scored != listed or self._uneven:
+            reason = f"scored {scored} of {listed} images" + (", some of them more often than others" * self._uneven)
+        else:
+            return
+        raise UserError(
+            f"the {phase} {reason}, so no result is written; leave out what limits the batches "
+            "(trainer settings, callbacks) and start the same command again"
+        )
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Score held-out normal images and their twins.
@@ -192,7 +230,13 @@ class EvaluationModule(LightningModule):
             )
 
     def _reset(self, *, pixels_known: bool) -> None:
+        self._forget()
         self._pixels_known = pixels_known
+
+    def _forget(self) -> None:
+        self.measured, self._uneven = None, False
+        self.metrics, self.bounds, self.study = {}, {}, {}
+        self.intervals, self.types, self.curves = {}, {}, {}
         self.scores = []
         for metrics in self._collections():
             metrics.reset()
@@ -205,6 +249,7 @@ class EvaluationModule(LightningModule):
         """Compute the figures and set the thresholds."""
         self._finish()
         self.detector.calibration = self._calibrate()
+        self.measured = "validation"
 
     def on_test_epoch_end(self) -> None:
         """Compute the figures, their intervals, those by type, and the curves."""
@@ -215,6 +260,7 @@ class EvaluationModule(LightningModule):
         self.type_intervals = self._type_intervals() if self.resamples else {}
         self.intervals = self._resample() if self.resamples else {}
         self.curves = self._draw_curves()
+        self.measured = "test"
 
     def _decide(self) -> None:
         """Count the decisions at the calibrated image threshold, where there is one."""
@@ -247,6 +293,8 @@ class EvaluationModule(LightningModule):
             with self.type_metrics.sync_context():
                 table = self.type_metrics.table()
             for name, row in table.items():
+                if name not in rows:  # no image of that type was scored, which check_complete tells
+                    continue
                 values = {"aupro_30": row.aupro.value}
                 if calibration.get("pixel_threshold") is not None:
                     values["pixels_found"] = row.pixel_recall
@@ -291,7 +339,9 @@ class EvaluationModule(LightningModule):
 
     def _finish(self) -> None:
         # By index, since devices with fewer images than there are devices score the same ones.
-        self.scores = sorted({score[0]: score for score in self._gather(self.scores)}.values())
+        scores = self._gather(self.scores)
+        self._uneven = len(set(Counter(index for index, _, _ in scores).values())) > 1
+        self.scores = sorted({score[0]: score for score in scores}.values())
         self.metrics, self.bounds, self.left_out = {}, {}, {}
         used = [self.image_metrics, self.pixel_metrics] if self._pixels_known else [self.image_metrics]
         for collection in used:
