@@ -1,5 +1,6 @@
 """Files: written as a whole or not at all."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,3 +24,16 @@ def write_atomically(file: Path, content: str | bytes) -> None:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder, and its parents below the working folder, as far as they are empty.
+
+    Args:
+        folder: Such as the folder of a run that did not begin.
+    """
+    here = Path.cwd()
+    folder = folder.absolute()
+    while folder != here and here in folder.parents and folder.is_dir() and not os.listdir(folder):
+        folder.rmdir()
+        folder = folder.parent
