@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dmdd.config.schema import EvaluateSettings, ExportSettings, PredictSettings, TrainSettings
     from dmdd.deploy.export.job import export_model
-    from dmdd.experiment.measure import test
-    from dmdd.experiment.run import Run, fit
+    from dmdd.experiment.run import Run, fit, test
     from dmdd.inference.folder.run import predict_folder
     from dmdd.inference.predictor import Prediction, Predictor, load
 
@@ -41,7 +40,7 @@ HOMES = {
     "fit": "dmdd.experiment.run",
     "load": "dmdd.inference.predictor",
     "predict_folder": "dmdd.inference.folder.run",
-    "test": "dmdd.experiment.measure",
+    "test": "dmdd.experiment.run",
 }
 """Where the public names live; loaded when first asked for, so that `import dmdd` does not import torch."""
 

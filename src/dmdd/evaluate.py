@@ -2,7 +2,6 @@
 
 import sys
 
-from dmdd.config.command import run
 from dmdd.config.schema import EvaluateSettings
 
 
@@ -15,7 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    return run(evaluate, EvaluateSettings, arguments)
+    from dmdd.experiment.leaving import run_whole
+
+    return run_whole(evaluate, EvaluateSettings, arguments)
 
 
 def evaluate(settings: EvaluateSettings) -> None:
@@ -27,7 +28,7 @@ def evaluate(settings: EvaluateSettings) -> None:
     Raises:
         UserError: The model, the data or a setting cannot be used.
     """
-    from dmdd.experiment.measure import test
+    from dmdd.experiment.run import test
 
     test(settings)
 

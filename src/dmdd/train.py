@@ -2,7 +2,6 @@
 
 import sys
 
-from dmdd.config.command import run
 from dmdd.config.schema import TrainSettings
 
 
@@ -15,7 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    return run(train, TrainSettings, arguments)
+    from dmdd.experiment.leaving import run_whole
+
+    return run_whole(train, TrainSettings, arguments)
 
 
 def train(settings: TrainSettings) -> str | float:

@@ -38,7 +38,7 @@ def run(job: Job[S], schema: type[S], arguments: list[str] | None = None) -> int
             return 0
         if flags:
             return _run_with_hydra(job, schema, flags, overrides)
-        code = job(compose(schema, overrides))
+        code = job(compose(schema, overrides, whole=False))
         return code if isinstance(code, int) else 0
     except UserError as error:
         print_error(error)
@@ -46,6 +46,10 @@ def run(job: Job[S], schema: type[S], arguments: list[str] | None = None) -> int
     except KeyboardInterrupt:
         print_error(UserError("interrupted"))
         return 130
+    except SystemExit as leave:  # how a process leaves at SIGTERM
+        if not isinstance(leave.code, int) or leave.code < 2:
+            raise
+        return leave.code
 
 
 def _run_with_hydra(job: Job[S], schema: type[S], flags: list[str], overrides: list[str]) -> int:
@@ -64,10 +68,6 @@ def _run_with_hydra(job: Job[S], schema: type[S], flags: list[str], overrides: l
             sys.argv = [outer[0], *flags, *prepare_all(schema, overrides, sweeping=True)]
             main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=schema.COMMAND)
             main(_member(job, schema))()
-    except SystemExit as leave:  # how a member that was told to stop leaves Hydra
-        if not isinstance(leave.code, int) or leave.code < 2:
-            raise
-        return leave.code
     except OSError as error:  # Hydra makes the run folders, and says nothing where it cannot
         from dmdd.core.failures import describe_write_error
 

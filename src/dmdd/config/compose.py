@@ -52,13 +52,16 @@ def config_dir() -> Path:
     return home() / "conf"
 
 
-def compose(schema: type[S], overrides: Sequence[str], values: Mapping[str, object] | None = None) -> S:
+def compose(
+    schema: type[S], overrides: Sequence[str], values: Mapping[str, object] | None = None, *, whole: bool = True
+) -> S:
     """Compose, resolve and check the settings of a command, without running a Hydra job.
 
     Args:
         schema: The settings class.
         overrides: As on the command line.
         values: Settings by name, as Python values.
+        whole: Also check what is given to targets, which imports them and with them torch.
 
     Returns:
         The settings.
@@ -71,7 +74,9 @@ def compose(schema: type[S], overrides: Sequence[str], values: Mapping[str, obje
     given = [*overrides, *written(schema, values or {})]
     with composing(schema, given) as prepared:
         config = compose_with_hydra(schema.COMMAND, prepared, return_hydra_config=True)
-        return read_config(schema, config, given)
+        settings = read_config(schema, config, given)
+    check_arguments(plain_of(settings) if whole else {"dataset": plain_of(settings).get("dataset")})
+    return settings
 
 
 @contextmanager
@@ -141,9 +146,7 @@ def read_config(schema: type[S], config: "DictConfig", overrides: Sequence[str])
     check_config(plain)  # once more: a target may have been a reference
     if find_field(schema, "overrides"):
         plain["overrides"] = list(overrides)
-    settings = read(schema, plain)
-    check_arguments(plain_of(settings))
-    return settings
+    return read(schema, plain)
 
 
 def written(schema: type[Settings], values: Mapping[str, object], prefix: str = "") -> list[str]:

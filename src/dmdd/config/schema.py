@@ -291,7 +291,6 @@ class LimitSettings:
     timeout_s: float = setting("time from a request's first byte to its answer", unit="seconds", above=0)
     requests_per_minute: int = setting("images of one client (IP address); 0 for no limit", least=0)
     page_images: int = setting("images the page shows at once", least=1)
-    page_memory_mb: int = setting("memory for what all open pages show", unit="MB", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

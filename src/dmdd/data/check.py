@@ -1,6 +1,5 @@
 """Looking a data folder over: what it holds, per split and type, and every file that is wrong."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import file_sha256
 from dmdd.data.layouts import (
     Category,
     Sample,
@@ -22,8 +22,14 @@ from dmdd.data.layouts import (
     read_mvtec_loco,
     read_visa,
 )
-from dmdd.data.listing import IMAGE_EXTENSIONS, find_category, is_ignored, list_category_names
-from dmdd.data.plausibility import Inspected, doubts_of_content, inspect
+from dmdd.data.listing import (
+    IMAGE_EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    files_below,
+    find_category,
+    list_category_names,
+)
+from dmdd.data.plausibility import NO_ANOMALIES, Inspected, doubts_of_content, doubts_of_files, inspect
 
 SIZES_SHOWN = 3
 """How many image sizes a row names before it only counts them."""
@@ -105,7 +111,10 @@ def _selected(data_dir: Path, *, dataset: str | None) -> Iterator[tuple[str, Lay
             raise UserError(f"unknown data set {dataset!r}: expected one of {', '.join(LAYOUTS)}")
         yield dataset, LAYOUTS[dataset], data_dir / LAYOUTS[dataset].folder
         return
-    present = [name for name, layout in LAYOUTS.items() if layout.list_names(data_dir / layout.folder)]
+    # A folder that holds images itself may be anything, so it is a category only where that data set is asked for.
+    listers = {name: layout.list_names for name, layout in LAYOUTS.items()}
+    listers["folder"] = partial(list_folder_categories, loose=False)
+    present = [name for name, layout in LAYOUTS.items() if listers[name](data_dir / layout.folder)]
     if not present:
         raise UserError(
             f"no data set in {data_dir.resolve()}: expected one of the folders "
@@ -121,6 +130,10 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
     samples = [*category.train, *category.test]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         checked = list(pool.map(_check_sample, samples))
+    if len(category.train) == 1:
+        problems.append(
+            f"one training image, {category.train[0].path}: training needs two, since it holds one out for thresholds"
+        )
     sizes = {sample: found.size if found else None for sample, (found, _, _) in zip(samples, checked, strict=True)}
     for _, _, told in checked:
         problems += told
@@ -131,9 +144,15 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
         masks = None if defect == "good" else sum(sample.mask_path is not None for sample in group)
         lines.append(_row("test", defect, [sizes[sample] for sample in group], masks=masks))
     if not category.has_masks:
-        lines.append("  note: not every anomalous image has a mask, so pixel metrics will be absent")
+        anomalous = any(sample.label for sample in category.test)
+        lines.append(
+            "  note: not every anomalous image has a mask, so pixel metrics will be absent"
+            if anomalous
+            else f"  note: {NO_ANOMALIES}"
+        )
     lines += _notes(category, digests=[digest for _, digest, _ in checked])
     doubts = doubts_of_content([found for found, _, _ in checked if found is not None])
+    doubts += doubts_of_files(category)
     return lines + [f"  warning: {doubt}" for doubt in doubts] + _tell(problems)
 
 
@@ -145,7 +164,7 @@ def _check_sample(sample: Sample) -> tuple[Inspected | None, str, list[str]]:
     """Return what an image and its mask hold, the digest of the image's bytes, and what is wrong with them."""
     digest = ""
     try:
-        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        digest = file_sha256(sample.path)
         found = inspect(sample)
     except (UserError, OSError) as error:
         alone = _image_alone(sample)
@@ -172,8 +191,8 @@ def _notes(category: Category, *, digests: list[str]) -> list[str]:
             notes.append(f"  note: {sample.path} has the same bytes as {train_digests[digest].path}")
     ignored = Counter(
         path.suffix.lower() or path.name
-        for path in sorted(category.root.rglob("*"))
-        if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and not is_ignored(path)
+        for path in files_below(category.root)
+        if path.suffix.lower() not in IMAGE_EXTENSIONS | UNREAD_EXTENSIONS
     )
     if ignored:
         notes.append(f"  note: passed over {', '.join(f'{n} x {kind}' for kind, n in sorted(ignored.items()))}")

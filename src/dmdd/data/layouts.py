@@ -184,6 +184,9 @@ def _read_tree(
     if not train:
         report(problems, f"no images in {train_folder}: training needs normal images there")
     _report_unread(places=[train_folder, *(extra_train or []), *list_folders(folder / "test")], problems=problems)
+    for other in [*list_folders(folder / "train"), *list_folders(folder / "test")]:
+        if other.name.lower() == normal and other.name != normal:
+            report(problems, f"{other} would not be read as normal images: rename it to {normal!r}, or move it away")
     for stray in list_images(folder / "train", problems=problems):
         report(problems, f"image outside the folder of normal images: {stray} (move it to {train_folder})")
     test_folder = folder / "test"

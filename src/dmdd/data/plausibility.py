@@ -1,5 +1,6 @@
 """Whether test images and masks can be what they are taken for: the same check and words in every command."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,15 @@ from statistics import median
 import numpy as np
 
 from dmdd.data.images import Decoded, decode, decode_mask, decoding_pool, peak_of_16_bit
-from dmdd.data.listing import Category, Sample
+from dmdd.data.listing import IMAGE_EXTENSIONS, Category, Sample, files_below, tell_unread
+
+NO_ANOMALIES = (
+    "no anomalous images: AUROC, AUPRO and how many defects are found are not measured, only scores, threshold and "
+    "false alarms of good images"
+)
+
+FEW_HELD_OUT = 10
+"""Held-out images below which a threshold says little."""
 
 MORE_REGIONS = 1.1
 """How many times as many regions a mask may have at the input size."""
@@ -189,7 +198,73 @@ def doubts_of_category(category: Category, *, size: tuple[int, int] | None) -> l
     paths = [sample.path for sample in category.train[:LOOKED_AT]]
     with decoding_pool(paths) as pool:
         peaks = list(pool.map(peak_of_16_bit, paths))
-    return [*doubts_of_nothing(found), *doubts_of_content(found, peaks)]
+    return [*doubts_of_nothing(found), *doubts_of_content(found, peaks), *doubts_of_files(category)]
+
+
+def doubts_of_files(category: Category) -> list[str]:
+    """Say which pictures below a category's folder are not used.
+
+    Args:
+        category: Its images.
+
+    Returns:
+        Sentences, mostly none.
+    """
+    used = {path for sample in (*category.train, *category.test) for path in (sample.path, sample.mask_path) if path}
+    files = files_below(category.root)
+    counts: dict[str, int] = defaultdict(int)
+    for path in files:
+        place = path.relative_to(category.root).parent
+        known = path in used or path.parent in used or {*place.parts} & PUT_ASIDE
+        if path.suffix.lower() in IMAGE_EXTENSIONS and not known:
+            counts[f"{place.as_posix()}/"] += 1
+    total = sum(counts.values())
+    shown = ", ".join(f"{number} in {place}" for place, number in sorted(counts.items())[:5])
+    are = f"{total} image{' is' if total == 1 else 's are'}"
+    unused = [f"{are} not used, below {category.root}: {shown}{', ...' if len(counts) > 5 else ''}"] if total else []
+    return [*unused, *tell_unread(files)]
+
+
+PUT_ASIDE = frozenset({"ground_truth", "masks", "validation"})
+"""Folders of masks, whose pairing readers check, and of MVTec LOCO's validation images, left out by default."""
+
+
+def doubts_of_counts(category: Category, *, held_out: int, wanted: float) -> list[str]:
+    """Say what so few images, or good ones only, cannot give.
+
+    Args:
+        category: Its images.
+        held_out: How many normal training images are held out for the thresholds.
+        wanted: Wanted share of false alarms, in (0, 1).
+
+    Returns:
+        Sentences, mostly none.
+    """
+    told = [] if any(sample.label for sample in category.test) else [NO_ANOMALIES]
+    if 0 < held_out < FEW_HELD_OUT:
+        few = f"{held_out} of {len(category.train)} training images {'is' if held_out == 1 else 'are'} held out"
+        told.append(f"{few} for the threshold; {doubt_of_rate(held_out, wanted)}")
+    return told
+
+
+def doubt_of_rate(held_out: int, wanted: float) -> str:
+    """Say that a rate of false alarms cannot be had with so few held-out images.
+
+    Args:
+        held_out: Their number, above 0.
+        wanted: Wanted share of false alarms, in (0, 1).
+
+    Returns:
+        A sentence without its full stop; empty where the rate can be had.
+    """
+    needed = math.ceil(round(1 / wanted, 9)) - 1
+    if held_out >= needed:
+        return ""
+    return (
+        f"the least rate of false alarms that {held_out} held-out image{'' if held_out == 1 else 's'} can give is "
+        f"{100 / (held_out + 1):.3g} %, and evaluation.false_alarm_rate={wanted:g} needs {needed:,}: take more good "
+        "images, or raise data.held_out_fraction or evaluation.false_alarm_rate"
+    )
 
 
 def doubts_of_content(found: Sequence[Inspected], peaks: Sequence[int | None] = ()) -> list[str]:

@@ -23,9 +23,10 @@ from dmdd.config.check import plain_of
 from dmdd.config.schema import Target, TrainSettings
 from dmdd.config.targets import build
 from dmdd.core import failures, files, hardware, provenance
-from dmdd.core.errors import Interrupted
+from dmdd.core.errors import Interrupted, warn
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category, listing_digest
+from dmdd.data.plausibility import FEW_HELD_OUT, doubt_of_rate
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
@@ -45,6 +46,7 @@ EXPECTED_WARNINGS = (
     r"You passed in a `val_dataloader` but have no `validation_step`",  # pairs for calibration, after training
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on at the step
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The `srun` command is available on your system",  # processes are started by us, see launch.py
     r"The '\w+_dataloader' does not have many workers",  # images are in memory
 )
 
@@ -221,6 +223,9 @@ class Experiment:
         )
         state = saver.read() if self.settings.resume else None
         done = 0 if state is None else int(state["global_step"])
+        if self.settings.resume and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            begins = "was done" if done == steps else f"goes on after step {done:,} of {steps:,}" if done else "begins"
+            print(f"{name} {begins}", flush=True)
         self._earlier_s += saver.earlier_s
         if state is not None and done == steps:
             saver.restore(module, state)
@@ -373,6 +378,9 @@ class Experiment:
             self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.settings.upload_model
         )
         outputs.print_summary(result, self.run_dir)
+        held_out = self.detector.calibration.get("normal_images", 0)
+        doubt = doubt_of_rate(held_out, self.settings.evaluation.false_alarm_rate) if held_out >= FEW_HELD_OUT else ""
+        warn([doubt] if doubt else [])  # of fewer it was said before training
 
     def _result(self, test: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
         settings, (parts, share) = self.settings, self.data.parts_found

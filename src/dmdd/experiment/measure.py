@@ -9,8 +9,9 @@ from typing import Any
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
+from dmdd.config.check import plain_of
 from dmdd.config.schema import EvaluateSettings
-from dmdd.config.targets import build
+from dmdd.config.targets import build, check_arguments
 from dmdd.core import failures, hardware, provenance
 from dmdd.core.errors import UserError, warn
 from dmdd.data.datamodule import keep_batch
@@ -18,35 +19,33 @@ from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Category
 from dmdd.data.plausibility import doubts_of_category
 from dmdd.experiment import devices, outputs
-from dmdd.experiment.category import read_category
 from dmdd.experiment.experiment import quiet_lightning, write_evaluation
 from dmdd.models.detector import MAP_NAMES, Detector
 from dmdd.training.evaluation import EvaluationModule
 
 
-def test(settings: EvaluateSettings) -> dict[str, Any]:
-    """Measure a saved model as the settings say, on one device.
+def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
+    """Measure the model and write what is found.
 
     Args:
-        settings: From ``EvaluateSettings.compose(...)``.
+        settings: Of the evaluation.
+        category: Whose test set.
 
     Returns:
-        What ``result.json`` in ``settings.run_dir`` holds.
+        What ``result.json`` holds.
 
     Raises:
         UserError: The model, the data or a setting cannot be used.
     """
     started, run_dir = time.monotonic(), Path(settings.run_dir)
-    if (run_dir / "config.yaml").is_file():  # an evaluation writes none
-        raise UserError(f"{run_dir} holds a training run, whose result would be lost; give another hydra.run.dir=")
-    category = read_category(settings.dataset, settings.category)
+    check_arguments(plain_of(settings))
     detector = Detector.load(settings.model)
     warn(doubts_of_category(category, size=None if settings.native_masks else detector.input_size))
     choose_maps(detector, anomaly_map=settings.anomaly_map, score_map=settings.score_map)
     accelerator = hardware.resolve_accelerator(settings.accelerator)
     devices.check_devices(1, accelerator, settings.batch_size)
     precision = hardware.resolve_precision(settings.precision, accelerator, setting="precision")
-    module = _measure(settings, detector, category, accelerator=accelerator, precision=precision)
+    module = _score(settings, detector, category, accelerator=accelerator, precision=precision)
     entries = outputs.evaluation_entries(module, "test", listed=len(category.test))
     with failures.report_write_errors(run_dir, then="start the same command again"):
         if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
@@ -75,7 +74,7 @@ def test(settings: EvaluateSettings) -> dict[str, Any]:
     return result
 
 
-def _measure(
+def _score(
     settings: EvaluateSettings, detector: Detector, category: Category, *, accelerator: str, precision: Any
 ) -> EvaluationModule:
     quiet_lightning()

@@ -1,25 +1,25 @@
-"""A training from its settings to a run folder: what is checked first, where it resumes, what comes of it."""
+"""A training and a test from their settings: what is checked first, where a run resumes, what comes of it.
+
+Nothing here needs torch, which takes seconds to import: most mistakes are found before.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning import seed_everything
 from omegaconf import OmegaConf
 
 from dmdd.config.compose import moved
-from dmdd.config.schema import TrainSettings
-from dmdd.config.targets import build
-from dmdd.core import hardware
+from dmdd.config.schema import EvaluateSettings, TrainSettings
 from dmdd.core.errors import UserError, check_seed, warn
-from dmdd.data import plausibility
 from dmdd.data.listing import listing_digest
-from dmdd.experiment import devices, launch, locking, resume
+from dmdd.experiment import resume
 from dmdd.experiment.category import read_category
-from dmdd.experiment.experiment import Experiment, quiet_lightning
-from dmdd.inference.predictor import Predictor, load
-from dmdd.models.detector import check_input_size
+from dmdd.experiment.leaving import no_empty_folder
+
+if TYPE_CHECKING:
+    from dmdd.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class Run:
         return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
 
     @property
-    def predictor(self) -> Predictor:
+    def predictor(self) -> "Predictor":
         """The trained detector, ready for images."""
+        from dmdd.inference.predictor import load
+
         return load(self.model)
 
     def figure(self, name: str) -> float:
@@ -79,18 +81,32 @@ def fit(settings: TrainSettings) -> Run:
     Raises:
         UserError: Something given cannot be used.
     """
-    check_seed(settings.seed)
-    if settings.objective is not None and settings.objective.split(".")[0] == "test":
-        raise UserError(f"objective={settings.objective}: nothing may be chosen on test data; use synthetic_validation")
-    if settings.resume and (earlier := resume.find_run(settings)):
-        settings = _move(settings, earlier)
-        if resume.is_finished(earlier):
+    with no_empty_folder(Path(settings.run_dir)):
+        check_seed(settings.seed)
+        if settings.objective is not None and settings.objective.split(".")[0] == "test":
+            refused = f"objective={settings.objective}: nothing may be chosen on test data"
+            raise UserError(f"{refused}; use synthetic_validation")
+        earlier = _find_earlier(settings) if settings.resume else None
+        if earlier is not None and resume.is_finished(earlier):
             _report_finished(settings, earlier)
             return Run(earlier)
-    count = _check(settings)
-    with locking.locked(Path(settings.run_dir)):
-        launch.launch(train_on_this_device, settings, devices=count)
-    return Run(Path(settings.run_dir))
+        if earlier is not None:
+            settings = _move(settings, earlier)
+        category = read_category(settings.dataset, settings.category)
+        from dmdd.experiment.work import start
+
+        start(settings, category)
+        return Run(Path(settings.run_dir))
+
+
+def _find_earlier(settings: TrainSettings) -> Path | None:
+    """Look for the run that ``resume=true`` goes on with, and say which it is."""
+    earlier = resume.find_run(settings)
+    if earlier is None:
+        print(f"no earlier run with these settings, a new one begins: {settings.run_dir}", flush=True)
+    elif not resume.is_finished(earlier):
+        print(f"resuming {earlier}", flush=True)
+    return earlier
 
 
 def _move(settings: TrainSettings, folder: Path) -> TrainSettings:
@@ -106,24 +122,6 @@ def _report_finished(settings: TrainSettings, folder: Path) -> None:
         others = f"the images are no longer those of {folder}"
         warn([f"{others}; give name=, or leave resume=true out, to train anew"])
     print(f"finished already: {folder}", flush=True)
-
-
-def _check(settings: TrainSettings) -> int:
-    """Find mistakes before any process or training starts, since this is where most are; returns the devices."""
-    trainer = settings.trainer
-    size = check_input_size(settings.image_size)
-    category = read_category(settings.dataset, settings.category)
-    warn(plausibility.doubts_of_category(category, size=None if settings.evaluation.native_masks else size))
-    devices.check_trainer(trainer)
-    accelerator = trainer.get("accelerator", "auto")
-    if settings.launcher.claim_gpu and accelerator in ("auto", "gpu", "cuda"):
-        locking.claim_gpu(runs_per_gpu=settings.launcher.runs_per_gpu, wait_s=settings.launcher.wait_s)
-    accelerator = hardware.resolve_accelerator(accelerator)
-    count = devices.check_devices(trainer.get("devices", 1), accelerator, settings.batch_size)
-    launch.check_processes(count)
-    if count > 1:
-        build(settings.teacher)  # fetched once here, if it comes from a hub, and not by every process at once
-    return count
 
 
 def are_others(finished: Path, settings: TrainSettings) -> bool:
@@ -146,20 +144,23 @@ def are_others(finished: Path, settings: TrainSettings) -> bool:
     return known is not None and known != listing_digest((*category.train, *category.test))
 
 
-def train_on_this_device(settings: TrainSettings) -> None:
-    """Do the whole run, in every process; rank 0 writes.
+def test(settings: EvaluateSettings) -> dict[str, Any]:
+    """Measure a saved model as the settings say, on one device.
 
     Args:
-        settings: Of the run.
+        settings: From ``EvaluateSettings.compose(...)``.
+
+    Returns:
+        What ``result.json`` in ``settings.run_dir`` holds.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
     """
-    quiet_lightning()
-    seed_everything(settings.seed, verbose=False)
-    experiment = Experiment(settings, read_category(settings.dataset, settings.category))
-    experiment.distill()
-    experiment.segment()
-    experiment.save_model()
-    validation = experiment.calibrate()
-    experiment.save_model()
-    experiment.test()
-    if experiment.is_first:
-        experiment.write(validation=validation)
+    run_dir = Path(settings.run_dir)
+    with no_empty_folder(run_dir):
+        if (run_dir / "config.yaml").is_file():  # an evaluation writes none
+            raise UserError(f"{run_dir} holds a training run, whose result would be lost; give another run_dir=")
+        category = read_category(settings.dataset, settings.category)
+        from dmdd.experiment.measure import measure
+
+        return measure(settings, category)

@@ -1,18 +1,18 @@
 """A prediction from its settings to a folder of scores and pictures."""
 
 import os
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmdd.config.schema import PredictSettings
-from dmdd.inference.folder.inputs import Item, find_items
-from dmdd.inference.folder.ledger import Ledger
-from dmdd.inference.folder.output import model_fingerprint, open_output
-from dmdd.inference.folder.pictures import PictureWriter
-from dmdd.inference.folder.pipeline import Scorer
+from dmdd.core.errors import warn
+from dmdd.inference.folder.inputs import Item, find_items, find_unread
 from dmdd.inference.folder.progress import Progress, StopSignal
 from dmdd.inference.folder.settings import Places, check_model, check_settings, describe
-from dmdd.inference.folder.watching import Watcher
-from dmdd.inference.predictor import Predictor, load
+
+if TYPE_CHECKING:
+    from dmdd.inference.folder.pipeline import Scorer
+    from dmdd.inference.predictor import Predictor
 
 PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap")
 
@@ -25,7 +25,7 @@ class Predicted(NamedTuple):
         counts: Images that are recorded, by ``normal``, ``anomalous``, ``unjudged`` and ``bad``.
     """
 
-    scores: os.PathLike[str]
+    scores: Path
     counts: dict[str, int]
 
 
@@ -47,6 +47,11 @@ def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None)
     items = []
     if not settings.watch:
         items = find_items(places.entries, base=places.base, recursive=settings.recursive, skip=places.skip)
+    warn(find_unread(places.entries, recursive=settings.recursive, skip=places.skip))
+    # Only now what takes seconds to import.
+    from dmdd.inference.folder.output import model_fingerprint, open_output
+    from dmdd.inference.predictor import load
+
     predictor = load(places.model, **{name: getattr(settings, name) for name in PREDICTOR})
     check_model(settings, predictor)
     claim = describe(settings, places, predictor, model_fingerprint(places.model))
@@ -56,9 +61,13 @@ def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None)
 
 
 def _score(
-    settings: PredictSettings, places: Places, items: list[Item], predictor: Predictor, stop: StopSignal
+    settings: PredictSettings, places: Places, items: list[Item], predictor: "Predictor", stop: StopSignal
 ) -> dict[str, int]:
     """Score what is not recorded yet, or follow the folder, and count what is recorded then."""
+    from dmdd.inference.folder.ledger import Ledger
+    from dmdd.inference.folder.pictures import PictureWriter
+    from dmdd.inference.folder.pipeline import Scorer
+
     kinds: dict[str, Any] = {"maps": settings.maps or "none", "masks": settings.masks, "overlays": settings.overlays}
     pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
     workers = settings.workers or min(8, os.cpu_count() or 1)
@@ -83,7 +92,9 @@ def _score(
         return ledger.counts(None if settings.watch else [item.name for item in items])
 
 
-def _follow(settings: PredictSettings, places: Places, scorer: Scorer, stop: StopSignal) -> None:
+def _follow(settings: PredictSettings, places: Places, scorer: "Scorer", stop: StopSignal) -> None:
+    from dmdd.inference.folder.watching import Watcher
+
     watcher = Watcher(
         places.base,
         recursive=settings.recursive,

@@ -3,14 +3,14 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from dmdd.config.schema import PredictSettings
 from dmdd.core.errors import UserError
 from dmdd.inference.folder.inputs import find_base
-from dmdd.inference.predictor import Predictor
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is told before
+    from dmdd.inference.predictor import Predictor
 
 TILING = ("tile_px", "overlap")
 
@@ -70,7 +70,7 @@ def _find_places(settings: PredictSettings) -> Places:
     return Places(Path(str(settings.model)).expanduser(), entries, base, output, skip)
 
 
-def check_model(settings: PredictSettings, predictor: Predictor) -> None:
+def check_model(settings: PredictSettings, predictor: "Predictor") -> None:
     """Refuse settings that this model cannot follow.
 
     Args:
@@ -83,10 +83,12 @@ def check_model(settings: PredictSettings, predictor: Predictor) -> None:
     if settings.masks and predictor.pixel_threshold is None:
         raise UserError("masks=true: this model has no pixel threshold; give pixel_threshold=NUMBER")
     if settings.tile:
+        import torch
+
         predictor.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)])  # tiles are checked where they are cut
 
 
-def describe(settings: PredictSettings, places: Places, predictor: Predictor, fingerprint: str) -> dict[str, Any]:
+def describe(settings: PredictSettings, places: Places, predictor: "Predictor", fingerprint: str) -> dict[str, Any]:
     """Name everything that must be the same when an output folder is continued.
 
     Args:
