@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from dmdd.config.check import plain_of
+from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.experiment import launch, locking, resume
 from dmdd.experiment.leaving import no_empty_folder
@@ -176,18 +179,23 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         pass
 
 
+def save_settings(settings: TrainSettings, folder: Path) -> None:
+    OmegaConf.save(OmegaConf.create(plain_of(settings)), folder / "config.yaml")
+
+
 def test_runs_are_told_apart_by_what_they_compute(tmp_path):
+    composed = TrainSettings.compose("category=x", run_dir=tmp_path / "new")
+
     def config(**changes):
-        plain = {"seed": 0, "name": "x", "run_dir": str(tmp_path / "new"), "trainer": {"devices": 1, "precision": "p"}}
-        return OmegaConf.create(plain | changes)
+        return replace(composed, trainer=composed.trainer | changes.pop("trainer", {}), **changes)
 
     for name, seed, finished in (("a", 0, False), ("b", 1, True), ("c", 0, True), ("d", 0, False)):
         (tmp_path / name).mkdir()
-        OmegaConf.save(config(seed=seed, name=name), tmp_path / name / "config.yaml")
+        save_settings(config(seed=seed, name=name), tmp_path / name)
         (tmp_path / name / "result.json").write_text("{}" if finished else "{")
     assert resume.find_run(config()) == tmp_path / "c"
-    assert resume.find_run(config(trainer={"devices": 4, "precision": "p"})) == tmp_path / "c"
-    assert resume.find_run(config(trainer={"devices": 1, "precision": "q"})) is None
+    assert resume.find_run(config(trainer={"devices": 4})) == tmp_path / "c"
+    assert resume.find_run(config(trainer={"precision": "q"})) is None
     assert resume.find_run(config(seed=2)) is None
     (tmp_path / "c/result.json").unlink()
     os.utime(tmp_path / "a/config.yaml", (2e9, 2e9))
@@ -208,10 +216,13 @@ def test_runs_are_told_apart_by_what_they_compute(tmp_path):
     ],
 )
 def test_what_may_change_the_weights_makes_another_run(tmp_path, added, same):
-    plain = {"seed": 0, "trainer": {"devices": 1, "sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}}
+    composed = TrainSettings.compose("category=x", run_dir=tmp_path / "new", callbacks={"progress": None})
+    trainer = composed.trainer | {"sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}
+    before = replace(composed, trainer=trainer)
     (tmp_path / "run").mkdir()
-    OmegaConf.save(OmegaConf.create(plain), tmp_path / "run/config.yaml")
-    found = resume.find_run(OmegaConf.create(plain | added | {"run_dir": str(tmp_path / "new")}))
+    save_settings(before, tmp_path / "run")
+    changes = {"trainer": trainer | added.get("trainer", {})}
+    found = resume.find_run(replace(before, **(added | changes)))
     assert found == (tmp_path / "run" if same else None)
 
 

@@ -35,6 +35,15 @@ def warn(sentences: Iterable[str]) -> None:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
+def print_error(error: BaseException) -> None:
+    """Print an error on one line of stderr.
+
+    Args:
+        error: Its message may have several lines.
+    """
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
 def check_positive(name: str, value: object) -> None:
     """Refuse a setting that must be a positive whole number and is not.
 
