@@ -237,6 +237,7 @@ class EvaluationModule(LightningModule):
         self.measured, self._uneven = None, False
         self.metrics, self.bounds, self.study = {}, {}, {}
         self.intervals, self.types, self.curves = {}, {}, {}
+        self.type_intervals, self.decisions, self.left_out = {}, None, {}
         self.scores = []
         for metrics in self._collections():
             metrics.reset()
