@@ -291,6 +291,8 @@ def test_metrics_of_a_known_detector(data, demo_category):
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)
+    module.setup("validate")
+    assert (module.decisions, module.left_out, module.type_intervals) == (None, {}, {})
 
 
 def test_many_types_are_counted_without_pixel_figures(data, demo_category, monkeypatch):
