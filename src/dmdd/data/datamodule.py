@@ -149,6 +149,11 @@ class PairDataModule(LightningDataModule):
         return self._ready(self._held_out).images
 
     @property
+    def training_pixels(self) -> Tensor:
+        """The normal images trained on, ``(N, 3, h, w)`` uint8, without augmentation."""
+        return self._ready(self._train).images
+
+    @property
     def parts_found(self) -> tuple[int, float]:
         """On how many of the images trained on a part was found, and the median share of an image that counts.
 

@@ -147,6 +147,7 @@ class Experiment:
             study_maps=config.evaluation.study_maps,
             resamples=config.evaluation.resamples,
             normal_images=self.data.held_out_pixels,
+            training_images=self.data.training_pixels,
             levels_batch_size=config.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}

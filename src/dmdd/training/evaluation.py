@@ -30,6 +30,7 @@ from dmdd.metrics import (
     recall_by_type,
     roc_curve,
 )
+from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import MAP_NAMES, Detector
 
 ImageScore = tuple[int, int, float]  # index, label, score
@@ -55,6 +56,8 @@ class EvaluationModule(LightningModule):
         study_maps: Also measure the maps of stage 1.
         normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
             keeps those the detector has.
+        training_images: ``(M, 3, h, w)`` uint8 trained on; how their scores scatter tells how those of few held-out
+            images may.
         levels_batch_size: How many of them at once.
         resamples: Test sets drawn for the intervals; 0 for none.
 
@@ -73,6 +76,7 @@ class EvaluationModule(LightningModule):
         has_masks: bool = True,
         study_maps: bool = True,
         normal_images: Tensor | None = None,
+        training_images: Tensor | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
     ) -> None:
@@ -90,6 +94,8 @@ class EvaluationModule(LightningModule):
         self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
+        self.training_images = training_images
+        self.training_scores: list[float] = []
         self._levels: dict[str, Tensor] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
@@ -146,6 +152,17 @@ class EvaluationModule(LightningModule):
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             images = self.normal_images.to(self.device)
             self._levels = self.detector.learn_levels(images, batch_size=self.levels_batch_size)
+        if self.training_images is not None:
+            self.training_scores = self._score(self.training_images)
+
+    def _score(self, images: Tensor) -> list[float]:
+        """Score images one batch after the other; only those of the batch in hand are on the device."""
+        name, scores = self.detector.score_map, []
+        with torch.no_grad():
+            for batch in images.split(self.levels_batch_size):
+                raw = self.detector.raw_maps(batch.to(self.device), only=(name,))[name]
+                scores += self.detector.image_score(name, raw).tolist()
+        return scores
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
@@ -262,10 +279,8 @@ class EvaluationModule(LightningModule):
     def _calibrate(self) -> dict[str, Any]:
         """Choose thresholds on held-out normal images and their synthetic twins.
 
-        The image threshold is the k-th largest of n normal scores, k the largest count that keeps the expected rate
-        k / (n + 1) at or under the wanted one, or 1 where n is too small for it, for any distribution of scores; it
-        says so when the wanted rate cannot be had. An image's score is here the one that it gets from the levels of
-        the others, as a new image would. The pixel threshold is the one of the largest F1.
+        An image's score is here the one that it gets from the levels of the others, as a new image would. The pixel
+        threshold is the one of the largest F1.
         """
         own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
         if not own:
@@ -275,17 +290,16 @@ class EvaluationModule(LightningModule):
             mine = levels.double().cpu()[list(own)]
             scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
             own = dict(zip(own, scores.tolist(), strict=True))
-        normal = sorted(own.values(), reverse=True)
-        k = max(1, int(self.false_alarm_rate * (len(normal) + 1)))
         pixel = estimates(self.pixel_metrics)["pixel_f1_max"].threshold
-        # The smallest float32 above the k-th largest score, since at the threshold already means anomalous.
-        image = float(np.nextafter(np.float32(normal[k - 1]), np.float32(np.inf)))
         return {
-            "image_threshold": image,
-            "image_false_alarm_rate": k / (len(normal) + 1),
+            **calibrate_scores(
+                list(own.values()),
+                rate=self.false_alarm_rate,
+                training=self.training_scores,
+                anomalous=[score for _, label, score in self.scores if label],
+            ),
             "pixel_threshold": None if math.isnan(pixel) else float(pixel),
             "pixel_f1_on_synthetic": self.metrics.get("pixel_f1_max"),
-            "normal_images": len(normal),
             "source": "held-out normal training images and their synthetic twins",
         }
 

@@ -191,6 +191,8 @@ def _answer(found: Inspected, model: ServedModel, with_map: bool, with_mask: boo
     height, width = found.pixels.shape[:2]
     answer = PredictionResponse(
         score=detection.score,
+        raw_score=detection.score if detection.raw_score is None else detection.raw_score,
+        false_alarm_probability=detection.false_alarm_probability,
         label=detection.label,
         verdict=None if detection.label is None else "anomalous" if detection.label else "normal",
         image_threshold=model.image_threshold,

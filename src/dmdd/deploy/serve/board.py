@@ -24,7 +24,9 @@ class Finding:
 
     Args:
         name: Of the file, as the user has it.
-        score: In [0, 1].
+        score: In [0, 1], as in :class:`dmdd.inference.predictor.Prediction`, like the next two.
+        raw_score: In [0, 1]; None if it is not known.
+        false_alarm_probability: None if the model cannot say.
         size: Height and width of the image in pixels.
         time_ms: Decoding and inspection.
         photo: JPEG.
@@ -39,6 +41,8 @@ class Finding:
     photo: bytes
     heat: bytes
     map: np.ndarray
+    raw_score: float | None = None
+    false_alarm_probability: float | None = None
 
     @property
     def memory_bytes(self) -> int:
@@ -67,6 +71,8 @@ def make_finding(name: str, found: Inspected, *, middle: float) -> Finding:
         photo=_jpeg(cv2.cvtColor(_shrink(found.pixels, PHOTO_PX), cv2.COLOR_RGB2BGR)),
         heat=_jpeg(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)),
         map=heat,
+        raw_score=found.detection.raw_score,
+        false_alarm_probability=found.detection.false_alarm_probability,
     )
 
 

@@ -42,7 +42,10 @@ def _number(value: float | None) -> str:
 def _false_alarms(model: ServedModel) -> tuple[str, str]:
     if model.false_alarm_rate is None:
         return "unknown", "the model states no rate"
-    return f"{100 * model.false_alarm_rate:.1f} %", "of good images, expected"
+    if model.false_alarm_interval is None:
+        return f"{100 * model.false_alarm_rate:.1f} %", "of good images, expected"
+    low, high = (f"{100 * end:.1f}" for end in model.false_alarm_interval)
+    return f"{100 * model.false_alarm_rate:.1f} %", f"of good images, expected; 90 % interval {low} to {high} %"
 
 
 def _origin(model: ServedModel) -> str:
@@ -53,9 +56,10 @@ def _origin(model: ServedModel) -> str:
         )
     source = escape(model.thresholds_from or "an unknown source")
     count = "" if model.normal_images is None else f" ({model.normal_images} normal images)"
+    promised = "" if model.promise is None else f" {escape(model.promise[:1].upper() + model.promise[1:])}."
     return (
-        f"Thresholds: {source}{count}. The false-alarm rate holds for good images like those, taken the same way. "
-        "A score is not a probability."
+        f"Thresholds: {source}{count}.{promised} The false-alarm rate holds for good images like those, taken the same "
+        "way. A score is not a probability."
     )
 
 
@@ -136,9 +140,17 @@ def _row(finding: Finding | None, key: str, cut: tuple[float, float]) -> str:
         f'<tr class="{"bad" if bad else "good"}"><td class="name"><b>{name}</b><small>{width} x {height} px</small>'
         f'<small>{finding.time_ms:.0f} ms</small></td><td class="verdict"><span>{"anomalous" if bad else "normal"}'
         f'</span></td><td class="score"><b>{finding.score:.4f}</b><div class="bar"><i style="width:'
-        f'{100 * finding.score:.2f}%"></i><u style="left:{100 * cut[0]:.2f}%"></u></div><small>{found}</small></td>'
+        f'{100 * finding.score:.2f}%"></i><u style="left:{100 * cut[0]:.2f}%"></u></div>{_probability(finding)}'
+        f"<small>{found}</small></td>"
         f"{figures}</tr>"
     )
+
+
+def _probability(finding: Finding) -> str:
+    if (share := finding.false_alarm_probability) is None:
+        return ""
+    shown = "less than 0.01 %" if share < 1e-4 else f"{100 * share:.2g} %"
+    return f"<small>{shown} of good images score so high</small>"
 
 
 def scale_middle(model: ServedModel) -> float:
@@ -159,13 +171,17 @@ def scores_csv(findings: Sequence[Finding], model: ServedModel, cut: tuple[float
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = "file,score,verdict,image_threshold,pixel_threshold,area_percent,regions,width,height,model,weights_sha256"
+    names = (
+        "file,score,verdict,image_threshold,pixel_threshold,area_percent,regions,width,height,model,weights_sha256,"
+        "raw_score,false_alarm_probability"
+    )
     writer.writerow(names.split(","))
     for finding in findings:
         _, regions, share = outline(finding, cut[1])
         verdict = "anomalous" if finding.score >= cut[0] else "normal"
         cells = [finding.name, f"{finding.score:.9g}", verdict, f"{cut[0]:.9g}", f"{cut[1]:.9g}", f"{100 * share:.3f}"]
-        writer.writerow([*cells, regions, finding.size[1], finding.size[0], model.title, model.weights_sha256])
+        more = ("" if v is None else f"{v:.9g}" for v in (finding.raw_score, finding.false_alarm_probability))
+        writer.writerow([*cells, regions, finding.size[1], finding.size[0], model.title, model.weights_sha256, *more])
     return text.getvalue()
 
 

@@ -26,9 +26,11 @@ class ServedModel:
     def __init__(self, predictor: Predictor, *, title: str, weights_sha256: str = "") -> None:
         self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
         calibration: dict[str, Any] = predictor.detector.calibration
-        self.image_threshold: float | None = calibration.get("image_threshold")
+        self.image_threshold: float | None = predictor.image_threshold
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
         self.false_alarm_rate: float | None = calibration.get("image_false_alarm_rate")
+        self.false_alarm_interval: list[float] | None = calibration.get("image_false_alarm_interval")
+        self.promise: str | None = calibration.get("promise")
         self.normal_images: int | None = calibration.get("normal_images")
         self.thresholds_from: str | None = calibration.get("source")
         height, width = predictor.detector.input_size

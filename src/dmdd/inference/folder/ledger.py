@@ -25,7 +25,7 @@ class Record:
 
     Args:
         file: Path below the input folder, with ``/``.
-        score: In [0, 1]; None for a bad image.
+        score: In [0, 1], as in :class:`dmdd.inference.predictor.Prediction`; None for a bad image.
         label: ``normal`` or ``anomalous``; None for a bad image and without an image threshold.
         image_threshold: What the score was held against.
         width: Of the image, in pixels.
@@ -35,6 +35,8 @@ class Record:
         bytes: Size of the file.
         mtime_ns: When the file was last written, in nanoseconds since 1970.
         scored_at: When this line was written, UTC.
+        raw_score: Does not depend on the calibration; None for a bad image.
+        false_alarm_probability: Of a good image to score at least so high; None if the model cannot say.
     """
 
     file: str
@@ -48,6 +50,8 @@ class Record:
     bytes: int | None
     mtime_ns: int | None
     scored_at: str
+    raw_score: float | None = None  # these two are missing in older files
+    false_alarm_probability: float | None = None
 
     @property
     def outcome(self) -> str:

@@ -196,8 +196,9 @@ class Scorer:
             self.pictures.write(decoded.item.name, detection, decoded.rgb)
         return time.perf_counter() - began
 
-    def _record(self, decoded: Decoded, score: float | None, seconds: float) -> Record:
-        label = None if score is None else self.predictor.label(score)
+    def _record(self, decoded: Decoded, raw_score: float | None, seconds: float) -> Record:
+        judged = None if raw_score is None else self.predictor.judge(raw_score)
+        score, label, probability = (None, None, None) if judged is None else judged
         height, width = decoded.size or (None, None)
         return Record(
             file=decoded.item.name,
@@ -211,4 +212,6 @@ class Scorer:
             bytes=decoded.item.bytes,
             mtime_ns=decoded.item.mtime_ns,
             scored_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            raw_score=raw_score,
+            false_alarm_probability=probability,
         )

@@ -132,6 +132,9 @@ def describe(settings: dict[str, Any], places: Places, predictor: Predictor, fin
         "input": str(places.base),
         "image_threshold": predictor.image_threshold,
         "pixel_threshold": predictor.pixel_threshold,
+        # What 0.5 stands for, and the areas that are dropped; both absent where a model is older than them.
+        **({} if predictor.scale is None else {"raw_image_threshold": predictor.scale.threshold}),
+        **({"smallest_area_px": predictor.smallest_area_px} if predictor.smallest_area_px else {}),
         "precision": settings["precision"],
         "tile": settings["tile"],
         **({name: settings[name] for name in TILING} if settings["tile"] else {}),
