@@ -54,7 +54,7 @@ def test_every_group_is_counted_here():
     groups = [folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"]
     assert {folder.name: len(list(folder.glob("*.yaml"))) for folder in groups} == GROUP_SIZES
     assert [file.name for file in (CONF / "hydra").rglob("*.yaml")] == ["category.yaml"]
-    commands = {"bench", "evaluate", "export", "predict", "serve", "train"}
+    commands = {"bench", "calibrate", "evaluate", "export", "predict", "serve", "train"}
     assert {file.stem for file in CONF.glob("*.yaml")} == commands
     for name in commands - {"train", "evaluate"}:
         assert compose_config(name, ["model=y"]).model == "y"

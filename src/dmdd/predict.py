@@ -4,7 +4,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dmdd.config.compose import run_command
+from dmdd.config.compose import quote_paths, run_command
 
 if TYPE_CHECKING:
     from dmdd.inference.folder.inputs import Item
@@ -30,16 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         Exit code: 0; 3 if finished but some images were bad; 2 after bad input; 128 plus the signal's number if stopped
         by one, but 0 with ``watch=true``.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    return run_command(predict, "predict", [_quote(argument) for argument in arguments])
-
-
-def _quote(argument: str) -> str:
-    """Quote a path, which may hold letters and signs that an override may not; lists and quoted values stay."""
-    name, equals, value = argument.partition("=")
-    if name not in PATHS or not value or value[0] in "[\"'":
-        return argument
-    return f"{name}{equals}'{value.replace(chr(39), chr(92) + chr(39))}'"
+    return run_command(predict, "predict", quote_paths(sys.argv[1:] if arguments is None else arguments, PATHS))
 
 
 def predict(config: Any) -> int:
@@ -73,9 +64,11 @@ def predict(config: Any) -> int:
         check_model(settings, predictor)
         claim = describe(settings, places, predictor, model_fingerprint(places.model))
         with open_output(places.output, claim, overwrite=settings["overwrite"]):
-            counts = _score(settings, places, items, predictor, stop)
+            counts, drift = _score(settings, places, items, predictor, stop)
     print(f"scores    {places.output / 'scores.csv'}")
     print(_summary(counts))
+    if drift is not None:
+        print(f"drift     {drift}")
     if stop.number is not None:
         return 0 if settings["watch"] else 128 + stop.number
     return SOME_BAD if counts["bad"] else 0
@@ -83,12 +76,13 @@ def predict(config: Any) -> int:
 
 def _score(
     settings: dict[str, Any], places: "Places", items: "list[Item]", predictor: "Predictor", stop: "StopSignal"
-) -> dict[str, int]:
-    """Score what is not recorded yet, or follow the folder, and count what is recorded then."""
+) -> tuple[dict[str, int], str | None]:
+    """Score what is not recorded yet, or follow the folder; count what is recorded then, and tell how it drifts."""
     from dmdd.inference.folder.ledger import Ledger
     from dmdd.inference.folder.pictures import PictureWriter
     from dmdd.inference.folder.pipeline import Scorer
     from dmdd.inference.folder.progress import Progress
+    from dmdd.metrics.calibration import describe_drift
 
     kinds = {"maps": settings["maps"] or "none", "masks": settings["masks"], "overlays": settings["overlays"]}
     pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
@@ -111,7 +105,8 @@ def _score(
                 scorer.run(left, stopped=stop.requested)
                 if stop.requested():
                     progress.say("stopped before the end; the same command goes on from here")
-        return ledger.counts(None if settings["watch"] else [item.name for item in items])
+        names = None if settings["watch"] else [item.name for item in items]
+        return ledger.counts(names), describe_drift(ledger.normal_scores(names), predictor.detector.calibration)
 
 
 def _follow(settings: dict[str, Any], places: "Places", scorer: "Scorer", stop: "StopSignal") -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,26 @@ def run_command(job: Callable[[Any], int | None], config_name: str, arguments: l
     except KeyboardInterrupt:
         print_error(UserError("interrupted"))
         return 130
+
+
+def quote_paths(arguments: list[str], names: Sequence[str]) -> list[str]:
+    """Quote paths, which may hold letters and signs that an override may not; lists and quoted values stay.
+
+    Args:
+        arguments: ``NAME=VALUE``.
+        names: Settings that are paths.
+
+    Returns:
+        The same arguments, quoted for Hydra.
+    """
+
+    def quoted(argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        if name not in names or not value or value[0] in "[\"'":
+            return argument
+        return f"{name}{equals}'{value.replace(chr(39), chr(92) + chr(39))}'"
+
+    return [quoted(argument) for argument in arguments]
 
 
 def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:

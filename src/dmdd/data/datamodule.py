@@ -1,5 +1,6 @@
 """The data module: normal images in memory, twins made on the device, test images read once after training."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dmdd.core.errors import UserError, check_positive
 from dmdd.data.augmentation import Augmentation
@@ -27,6 +28,7 @@ from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
+TWINS = 16  # of the synthetic validation at least, however few images are held out
 WORKER_OUTLASTS_S = 10  # a SIGTERM, which also comes from Python where a process ends before its loader does
 PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
@@ -243,12 +245,19 @@ class PairDataModule(LightningDataModule):
         return PairBlocks(blocks, self.make_pairs, share=share, steps=len(sampler))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Serve the held-out normal images with the plans of their twins; each device its own part."""
+        """Serve the held-out normal images with the plans of their twins; each device its own part.
+
+        Few images are served several times, each time with another twin.
+        """
         dataset = self._ready(self._held_out)
-        own = self._own_part(len(dataset.images))
-        places = [(VALIDATION_STEP, index, index) for index in own]
+        count = len(dataset.images)
+        own = self._own_part(count)
+        rounds = range(math.ceil(TWINS / count))
+        places = [(VALIDATION_STEP + again, index, index) for again in rounds for index in own]
         size = max(1, self.evaluation_batch_size // 2)
-        return self._loader(dataset, batch_sampler=[places[i : i + size] for i in range(0, len(places), size)])
+        return self._loader(
+            ValidationPairs(dataset), batch_sampler=[places[i : i + size] for i in range(0, len(places), size)]
+        )
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""
@@ -328,6 +337,25 @@ class PairDataModule(LightningDataModule):
             textures=batch.textures if len(batch.textures) else None,
         )
         return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()))
+
+
+class ValidationPairs(Dataset[PlannedBatch]):
+    """Number the pairs of the synthetic validation, where an image may have several twins.
+
+    Args:
+        dataset: Of the held-out images.
+
+    Source: ours.
+    """
+
+    def __init__(self, dataset: PlannedDataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, places: list[Place]) -> PlannedBatch:
+        """Gather a batch; the first round has the numbers of the images."""
+        count = len(self.dataset.images)
+        numbers = [(step - VALIDATION_STEP) * count + index for step, _, index in places]
+        return self.dataset.__getitems__(places)._replace(indices=torch.tensor(numbers))
 
 
 class PairBlocks:

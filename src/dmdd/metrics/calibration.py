@@ -1,12 +1,13 @@
 """From the scores of a few normal images to a threshold, the false-alarm rate it has, and how sure that is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 SPREAD_GROWS = 1.3
 """How much wider new normal images scatter than those trained on: the median of the development sets, 1.1 to 1.8."""
@@ -22,6 +23,11 @@ INTRUDER_RANGE = 20.0
 
 PROMISE = 3.0
 """A rate is promised where the upper end of its 90 % interval is at most so many times the rate itself."""
+
+DRIFT_IMAGES = 10
+"""Fewer normal-looking images say nothing of a drift."""
+
+PIXEL_BINS = 4096
 
 FAMILIES = {"normal": 0.5, "gumbel": 0.25, "logistic": 0.25}
 """Forms of the distribution, and how likely each is before any score: real ones are close to normal on this scale."""
@@ -174,7 +180,7 @@ def promise(found: Rate, wanted: float, count: int) -> str:
         One sentence without a full stop.
     """
     range_ = f"between {_percent(found.low)} and {_percent(found.high)} of good images (90 % interval)"
-    images = f"{count} held-out image{'' if count == 1 else 's'}"
+    images = f"{count} good image{'' if count == 1 else 's'}"
     if found.high <= PROMISE * wanted:
         return f"{images}: expect {_percent(found.expected)} false alarms, {range_}"
     return f"{_percent(wanted)} false alarms cannot be promised with {images}: expect {range_}"
@@ -193,6 +199,113 @@ def smallest_promise(known: NormalScores) -> float:
         if known.rate(known.threshold(rate)).high <= PROMISE * rate:
             return rate
     return 0.5
+
+
+def images_needed(found: Rate, count: int) -> int:
+    """Estimate how many normal images promise the rate that fewer do not.
+
+    Args:
+        found: What ``count`` images leave open.
+        count: How many there were.
+
+    Returns:
+        A round number; the interval's width on the logarithmic scale falls with the square root of the count.
+    """
+    width = np.log(max(found.high, 1e-9) / max(found.expected, 1e-9)) / np.log(PROMISE)
+    return int(np.ceil(count * max(float(width), 1) ** 2 / 10) * 10)
+
+
+def describe_drift(scores: ArrayLike, calibration: Mapping[str, Any]) -> str | None:
+    """Compare the scores of normal-looking images with what they were when the threshold was set.
+
+    Args:
+        scores: ``(N,)`` raw scores of the images that were called normal.
+        calibration: Of the detector.
+
+    Returns:
+        A sentence; None where the calibration or fewer than ``DRIFT_IMAGES`` images leave nothing to say.
+    """
+    typical, spread = calibration.get("typical_score"), calibration.get("spread")
+    z = logit(scores)
+    if typical is None or spread is None or len(z) < DRIFT_IMAGES:
+        return None
+    shift = float(np.median(z) - logit(typical)) / spread
+    # Of a median, 1.25 standard deviations of a mean; the calibration's own one has the same uncertainty.
+    unsure = 1.25 * float(np.sqrt(1 / len(z) + 1 / max(1, calibration.get("normal_images") or 1)))
+    where = f"{abs(shift):.1f} spreads {'above' if shift > 0 else 'below'} the calibration's"
+    if abs(shift) <= 0.5 + 1.64 * unsure:
+        return f"none seen: the median of {len(z)} normal-looking images is {where}"
+    return (
+        f"the median of {len(z)} normal-looking images is {where}: camera, light or parts have changed, "
+        "and the false-alarm rate with them; set the threshold anew with dmdd.calibrate"
+    )
+
+
+def count_pixels(maps: Tensor, masks: Tensor) -> Tensor:
+    """Count each image's pixels by value, so that thresholds can be chosen when all images have been seen.
+
+    Args:
+        maps: ``(B, 1, h, w)`` float in [0, 1].
+        masks: ``(B, 1, h, w)`` bool.
+
+    Returns:
+        ``(B, 2, PIXEL_BINS)`` int32 on the CPU: pixels outside and inside the mask.
+    """
+    bins = (maps.float() * PIXEL_BINS).long().clamp(0, PIXEL_BINS - 1) + PIXEL_BINS * masks.long()
+    return (
+        torch.stack([torch.bincount(b.flatten(), minlength=2 * PIXEL_BINS) for b in bins])
+        .int()
+        .cpu()
+        .unflatten(1, (2, -1))
+    )
+
+
+def choose_pixel_threshold(counts: Tensor) -> tuple[float, float] | None:
+    """Find the map value of the largest F1.
+
+    Args:
+        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_pixels` gives them.
+
+    Returns:
+        The threshold and its F1; None without a pixel inside a mask.
+    """
+    outside, inside = counts.double().sum(0).flip(1).cumsum(1).flip(1)
+    if not inside[0]:
+        return None
+    f1 = 2 * inside / (inside[0] + inside + outside)
+    best = int(f1.argmax())
+    return best / PIXEL_BINS, float(f1[best])
+
+
+def peaks(counts: Tensor) -> list[float]:
+    """Give each map's largest value, to the width of a bin.
+
+    Args:
+        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_pixels` gives them.
+
+    Returns:
+        In [0, 1].
+    """
+    seen = counts.sum(1) > 0
+    return [(float(row.nonzero().max()) + 0.5) / PIXEL_BINS for row in seen]
+
+
+def move_pixel_threshold(found: ArrayLike, calibration: Mapping[str, Any]) -> dict[str, float]:
+    """Move the pixel threshold as the maps of good images have moved.
+
+    Args:
+        found: ``(N,)``, the largest map value of each good photograph.
+        calibration: The former one.
+
+    Returns:
+        ``pixel_threshold`` and ``typical_peak``; nothing where the former calibration does not know its own peak.
+    """
+    threshold, before = calibration.get("pixel_threshold"), calibration.get("typical_peak")
+    if threshold is None or before is None:
+        return {}
+    now = float(np.median(np.asarray(found, np.float64)))
+    moved = _squash(float(logit(threshold) + logit(now) - logit(before)))
+    return {"pixel_threshold": moved, "typical_peak": now}
 
 
 def _percent(share: float) -> str:

@@ -23,6 +23,7 @@ ENTRIES = {
     "calibration": (
         *("image_threshold", "image_false_alarm_rate", "normal_images"),
         *("image_false_alarm_interval", "wanted_false_alarm_rate", "promised", "promise", "anomalous_found"),
+        "typical_peak",
         *("typical_score", "spread", "false_alarm_table", "smallest_area_px", "calibrated_at"),
         *("pixel_threshold", "pixel_f1_on_synthetic", "source"),
     ),
@@ -159,6 +160,7 @@ def _check_scale(calibration: Mapping[str, Any]) -> None:
     """Check what turns raw scores into those that users see."""
     for name, low, high in (
         ("typical_score", 0, 1),
+        ("typical_peak", 0, 1 + math.ulp(1)),
         ("spread", 0, math.inf),
         ("wanted_false_alarm_rate", 0, 1),
         ("anomalous_found", -math.ulp(0), 1 + math.ulp(1)),

@@ -1,6 +1,7 @@
 """Evaluation: calibrate on held-out pairs, then measure the test set once."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from dmdd.metrics import (
     recall_by_type,
     roc_curve,
 )
-from dmdd.metrics.calibration import calibrate_scores
+from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_pixels, peaks
 from dmdd.models.detector import MAP_NAMES, Detector
 
 ImageScore = tuple[int, int, float]  # index, label, score
@@ -96,6 +97,7 @@ class EvaluationModule(LightningModule):
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
         self.training_images = training_images
         self.training_scores: list[float] = []
+        self._pixels: list[tuple[int, Tensor]] = []  # of the synthetic validation, by index
         self._levels: dict[str, Tensor] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
@@ -115,7 +117,9 @@ class EvaluationModule(LightningModule):
             batch: Synthetic pairs laid out as images.
             batch_idx: Not used.
         """
-        self._step(batch)
+        maps = self._step(batch)
+        if isinstance(batch.masks, Tensor):
+            self._pixels += zip(batch.indices.tolist(), count_pixels(maps, batch.masks), strict=True)
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Score test images.
@@ -149,6 +153,7 @@ class EvaluationModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget earlier images, and learn the levels of normal ones before any score is computed."""
         self._reset(pixels_known=True)
+        self._pixels = []
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             images = self.normal_images.to(self.device)
             self._levels = self.detector.learn_levels(images, batch_size=self.levels_batch_size)
@@ -192,6 +197,7 @@ class EvaluationModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Compute the figures and set the thresholds."""
         self._finish()
+        self._pixels = self._gather(self._pixels)
         self.detector.calibration = self._calibrate()
 
     def on_test_epoch_end(self) -> None:
@@ -269,20 +275,23 @@ class EvaluationModule(LightningModule):
             values |= self.study_pixels[name].compute()  # type: ignore[operator]
         return {key: float(value) for key, value in values.items() if not math.isnan(float(value))}
 
-    def _gather(self, scores: list[ImageScore]) -> list[ImageScore]:
+    def _gather(self, found: list[Any]) -> list[Any]:
         if self.trainer.world_size == 1:
-            return scores
+            return found
         parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, scores)
-        return [score for part in parts for score in part]
+        torch.distributed.all_gather_object(parts, found)
+        return [one for part in parts for one in part]
 
     def _calibrate(self) -> dict[str, Any]:
         """Choose thresholds on held-out normal images and their synthetic twins.
 
         An image's score is here the one that it gets from the levels of the others, as a new image would. The pixel
-        threshold is the one of the largest F1.
+        threshold is the one of the largest F1 over normal images and the twins that the image threshold finds: contours
+        are looked at where an image is rejected, and the faintest twins would make those of real defects too wide.
         """
-        own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
+        count = 0 if self.normal_images is None else len(self.normal_images)
+        # Where few images are held out each is there several times, with another twin.
+        own = {i: score for i, label, score in self.scores if label == 0 and i >= 0 and (i < count or not count)}
         if not own:
             return {}
         levels = self._levels.get(self.detector.score_map)
@@ -290,16 +299,23 @@ class EvaluationModule(LightningModule):
             mine = levels.double().cpu()[list(own)]
             scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
             own = dict(zip(own, scores.tolist(), strict=True))
-        pixel = estimates(self.pixel_metrics)["pixel_f1_max"].threshold
+        image = calibrate_scores(
+            list(own.values()),
+            rate=self.false_alarm_rate,
+            training=self.training_scores,
+            anomalous=[score for _, label, score in self.scores if label],
+        )
+        counts = dict(self._pixels)
+        found = [i for i, label, score in self.scores if label and score >= image["image_threshold"]]
+        chosen = found or [i for i, label, _ in self.scores if label]
+        seen = [counts[i] for i in [*own, *chosen] if i in counts]
+        pixel = choose_pixel_threshold(torch.stack(seen)) if seen else None
+        normal = [counts[i] for i in own if i in counts]
         return {
-            **calibrate_scores(
-                list(own.values()),
-                rate=self.false_alarm_rate,
-                training=self.training_scores,
-                anomalous=[score for _, label, score in self.scores if label],
-            ),
-            "pixel_threshold": None if math.isnan(pixel) else float(pixel),
-            "pixel_f1_on_synthetic": self.metrics.get("pixel_f1_max"),
+            **image,
+            "pixel_threshold": None if pixel is None else pixel[0],
+            "pixel_f1_on_synthetic": None if pixel is None else pixel[1],
+            **({"typical_peak": statistics.median(peaks(torch.stack(normal)))} if normal else {}),
             "source": "held-out normal training images and their synthetic twins",
         }
 

@@ -80,7 +80,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[tuple[int | None, int | None], str]] = {}
+        self._known: dict[str, tuple[tuple[int | None, int | None], str, float | None]] = {}
         records = _read(folder / JSONL)
         for record in records:
             self._note(record)
@@ -133,8 +133,21 @@ class Ledger:
         found = Counter(self._known[name][1] for name in chosen)
         return {outcome: found[outcome] for outcome in OUTCOMES}
 
+    def normal_scores(self, names: Iterable[str] | None = None) -> list[float]:
+        """Give the raw scores of images that were called normal.
+
+        Args:
+            names: Files to take; all that are recorded if None.
+
+        Returns:
+            In no order.
+        """
+        chosen = self._known if names is None else set(names) & set(self._known)
+        found = (self._known[name] for name in chosen)
+        return [score for _, outcome, score in found if outcome == "normal" and score is not None]
+
     def _note(self, record: Record) -> None:
-        self._known[record.file] = ((record.bytes, record.mtime_ns), record.outcome)
+        self._known[record.file] = ((record.bytes, record.mtime_ns), record.outcome, record.raw_score)
 
 
 @contextlib.contextmanager
