@@ -318,7 +318,7 @@ class PairDataModule(LightningDataModule):
             pairs = self.make_pairs(batch)
         if self.trainer is not None and self.trainer.training:
             return pairs
-        return as_evaluation(pairs)
+        return as_evaluation(pairs, self.held_out_images)
 
     def make_pairs(self, batch: PlannedBatch) -> PairBatch:
         """Turn normal images and plans into pairs.
@@ -389,20 +389,23 @@ class PairBlocks:
                 yield PairBatch(normal, anomalous, mask, pairs.indices[own])
 
 
-def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
+def as_evaluation(pairs: PairBatch, normal_images: int) -> EvaluationBatch:
     """Lay pairs out as images to be scored: first the normal ones, then their twins.
 
     Args:
         pairs: ``B`` pairs.
+        normal_images: How many normal images there are; of pairs numbered from there on, which have the same normal
+            images again, only the twin is taken.
 
     Returns:
-        ``2 B`` images; a twin without any changed pixel is labelled normal.
+        At most ``2 B`` images; a twin without any changed pixel is labelled normal.
     """
-    images = torch.cat([pairs.normal, (pairs.anomalous * 255).round().to(torch.uint8)])
-    masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
-    labels = masks.flatten(1).any(1).long()
     own = torch.tensor(pairs.indices)
-    both = torch.cat([own, -1 - own])
+    first = own < normal_images
+    images = torch.cat([pairs.normal[first], (pairs.anomalous * 255).round().to(torch.uint8)])
+    masks = torch.cat([torch.zeros_like(pairs.mask[first]), pairs.mask]).bool()
+    labels = masks.flatten(1).any(1).long()
+    both = torch.cat([own[first], -1 - own])
     return EvaluationBatch(images, masks, labels, both)
 
 

@@ -289,9 +289,7 @@ class EvaluationModule(LightningModule):
         threshold is the one of the largest F1 over normal images and the twins that the image threshold finds: contours
         are looked at where an image is rejected, and the faintest twins would make those of real defects too wide.
         """
-        count = 0 if self.normal_images is None else len(self.normal_images)
-        # Where few images are held out each is there several times, with another twin.
-        own = {i: score for i, label, score in self.scores if label == 0 and i >= 0 and (i < count or not count)}
+        own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
         if not own:
             return {}
         levels = self._levels.get(self.detector.score_map)
