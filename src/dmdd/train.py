@@ -202,6 +202,7 @@ def train_on_this_device(container: dict[str, Any]) -> None:
     experiment.save_model()
     validation = experiment.calibrate()
     experiment.save_model()
+    experiment.suspect()
     experiment.test()
     if experiment.is_first:
         experiment.write(validation=validation)

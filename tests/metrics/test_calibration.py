@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.calibration import simulate
+
 from dmdd.metrics.calibration import (
     Rate,
     calibrate_scores,
@@ -116,7 +116,8 @@ def test_promises():
         "300 good images: expect 1 % false alarms, between 0.4 % and 2 % of good images (90 % interval)"
     )
     assert promise(Rate(0.01, 0.0, 0.09), 0.01, 1) == (
-        "1 % false alarms cannot be promised with 1 good image: expect between 0 % and 9 % of good images (90 % interval)"
+        "1 % false alarms cannot be promised with 1 good image: expect between 0 % and 9 % of good "
+        "images (90 % interval)"
     )
     # ln 9 / ln 3 = 2, so four times as many images.
     assert images_needed(Rate(0.01, 0.0, 0.09), 10) == 40
@@ -130,7 +131,9 @@ def test_drift_is_told_in_spreads():
     calibration = {"typical_score": 0.4, "spread": 0.1, "normal_images": 100}
     z = float(logit(0.4))
     around = z + 0.1 * torch.special.ndtri((torch.arange(50, dtype=torch.float64) + 0.5) / 50).numpy()
-    assert describe_drift(squash(around), calibration).startswith("none seen: the median of 50 normal-looking images is")
+    assert describe_drift(squash(around), calibration).startswith(
+        "none seen: the median of 50 normal-looking images is"
+    )
     told = describe_drift(squash(around + 0.15), calibration)
     assert told.startswith("the median of 50 normal-looking images is 1.5 spreads above the calibration's: camera,")
     assert describe_drift(squash(around[:9]), calibration) is None

@@ -1,5 +1,7 @@
 """The scale that users see: threshold at 0.5, typical good image at 0.1, the order of images unchanged."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def test_marks_of_the_scale():
 def test_order_is_kept_and_the_threshold_is_sharp():
     raw = np.linspace(0.001, 0.999, 400)
     shown = [SCALE.readable(float(value)) for value in raw]
-    assert all(a < b for a, b in zip(shown, shown[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(shown))
     cut = np.float32(CALIBRATION["image_threshold"])
     below, above = np.nextafter(cut, np.float32(0)), np.nextafter(cut, np.float32(1))
     assert SCALE.readable(float(below)) < 0.5 < SCALE.readable(float(above))

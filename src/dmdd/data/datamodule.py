@@ -156,6 +156,12 @@ class PairDataModule(LightningDataModule):
         return self._ready(self._train).images
 
     @property
+    def normal_files(self) -> list[Path]:
+        """The files of the images trained on, then of those held out."""
+        rest = sorted(set(range(len(self.category.train))) - set(self._rows))
+        return [self.category.train[row].path for row in (*self._rows, *rest)]
+
+    @property
     def parts_found(self) -> tuple[int, float]:
         """On how many of the images trained on a part was found, and the median share of an image that counts.
 

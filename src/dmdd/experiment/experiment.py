@@ -28,6 +28,8 @@ from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
+from dmdd.models.score_scale import ScoreScale
+from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
@@ -70,7 +72,8 @@ def write_evaluation(
     Returns:
         The picture files.
     """
-    outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root)
+    scale = ScoreScale.of(evaluation.detector.calibration)
+    outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root, scale)
     write_curves(folder, evaluation.curves)
     with hardware.whole_float32():
         return write_pictures(
@@ -151,6 +154,7 @@ class Experiment:
             levels_batch_size=config.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
+        self.suspicious: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.precisions: list[str] = []
         self._started, self._earlier_s = time.monotonic(), 0.0
@@ -314,6 +318,24 @@ class Experiment:
         self._measure("validate")
         return outputs.evaluation_entries(self.evaluation)
 
+    def suspect(self) -> None:
+        """Find the normal images that are like none of the others; they are in ``suspicious``, the strangest first."""
+        if not self.is_first:
+            return
+        sizes = {"data.evaluation_batch_size": self.config.data.evaluation_batch_size, "image_size": self._size}
+        self.detector.to("cuda" if self.accelerator == "gpu" else "cpu")
+        with failures.report_errors("looking for odd training images", sizes=sizes), hardware.whole_float32():
+            images = torch.cat([self.data.training_pixels, self.data.held_out_pixels])
+            found = strangeness(self.detector, images, batch_size=self.config.data.evaluation_batch_size)
+        root, files = self.category.root, self.data.normal_files
+        for place in found.argsort(descending=True).tolist():
+            if (value := float(found[place])) < SUSPICIOUS:
+                break
+            path = files[place]
+            shown = path.relative_to(root) if path.is_relative_to(root) else path
+            held_out = place >= self.data.training_images
+            self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
+
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.config.callbacks)
         if self.config.trainer.devices == 1:
@@ -377,6 +399,7 @@ class Experiment:
             "test": outputs.evaluation_entries(self.evaluation),
             "synthetic_validation": validation,
             "calibration": self.detector.calibration,
+            "suspicious": self.suspicious,
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,

@@ -12,7 +12,10 @@ from rich.table import Table
 
 from dmdd.core.files import write_atomically
 from dmdd.data.listing import Sample
+from dmdd.models.score_scale import ScoreScale
 from dmdd.training.evaluation import EvaluationModule, ImageScore
+
+SUSPICIOUS_SHOWN = 5
 
 
 def protocol(*, native_masks: bool) -> dict[str, str]:
@@ -37,22 +40,26 @@ def protocol(*, native_masks: bool) -> dict[str, str]:
     }
 
 
-def write_scores(file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path) -> None:
-    """Write one line an image: file, defect, label, score.
+def write_scores(
+    file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path, scale: ScoreScale | None = None
+) -> None:
+    """Write one line an image: file, defect, label, score, and with a scale the raw score and false-alarm probability.
 
     Args:
         file: The CSV file.
         samples: The test set.
-        scores: ``(index, label, score)`` of each.
+        scores: ``(index, label, raw score)`` of each.
         root: Paths are written relative to it.
+        scale: Turns raw scores into those that users see; None where these are the raw ones.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "defect", "label", "score"])
-    for index, label, score in scores:
+    writer.writerow(["file", "defect", "label", "score", *(["raw_score", "false_alarm_probability"] if scale else [])])
+    for index, label, raw in scores:
         path = samples[index].path
         shown = path.relative_to(root) if path.is_relative_to(root) else path
-        writer.writerow([shown.as_posix(), samples[index].defect, label, f"{score:.9g}"])
+        values = [raw] if scale is None else [scale.readable(raw), raw, scale.false_alarm_probability(raw)]
+        writer.writerow([shown.as_posix(), samples[index].defect, label, *(f"{value:.9g}" for value in values)])
     write_atomically(file, text.getvalue())
 
 
@@ -110,11 +117,33 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     console.print(table)
     if types := result["test"].get("types"):
         console.print(_type_table(types))
+    for line in decision_lines(result):
+        console.print(_printable(line), soft_wrap=True)
     minutes = [f"{name} {seconds / 60:.1f} min" for name, seconds in result["wall_time_s"].items()]
     console.print(f"{', '.join(minutes)} on {result['device']}", soft_wrap=True)
     for title, name in (("result", "result.json"), ("pictures", "images"), ("model", "model")):
         if (run_dir / name).exists():
             console.print(_printable(f"{title:<9} {run_dir / name}"), soft_wrap=True)
+
+
+def decision_lines(result: dict[str, Any]) -> list[str]:
+    """Say what the image threshold promises, and which training images to look at.
+
+    Args:
+        result: As in ``result.json``.
+
+    Returns:
+        Lines; none for results that know neither.
+    """
+    lines = [f"threshold {promise}"] if (promise := result["calibration"].get("promise")) else []
+    suspicious = result.get("suspicious", [])
+    lines += [
+        f"look at   {entry['file']}: given as good, but like none of the others"
+        for entry in suspicious[:SUSPICIOUS_SHOWN]
+    ]
+    if len(suspicious) > SUSPICIOUS_SHOWN:
+        lines.append(f"          and {len(suspicious) - SUSPICIOUS_SHOWN} more, see result.json")
+    return lines
 
 
 def _type_table(types: dict[str, dict[str, float]]) -> Table:
