@@ -1,6 +1,5 @@
 """The model a server answers with, and what it says about it."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,14 @@ from typing import Any
 import numpy as np
 
 import dmdd
+from dmdd.core.files import file_sha256
 from dmdd.inference.predictor import Predictor
 from dmdd.models.detector import WEIGHTS_FILE
+from dmdd.models.score_scale import ScoreScale
 
 
 class ServedModel:
-    """An predictor with a name, a fingerprint and its calibration in plain words.
+    """A predictor with a name, a fingerprint and its calibration in plain words.
 
     Args:
         predictor: What inspects.
@@ -26,7 +27,8 @@ class ServedModel:
     def __init__(self, predictor: Predictor, *, title: str, weights_sha256: str = "") -> None:
         self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
         calibration: dict[str, Any] = predictor.detector.calibration
-        self.image_threshold: float | None = predictor.image_threshold
+        scaled = ScoreScale.of(calibration) is not None
+        self.image_threshold: float | None = 0.5 if scaled else calibration.get("image_threshold")
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
         self.false_alarm_rate: float | None = calibration.get("image_false_alarm_rate")
         self.false_alarm_interval: list[float] | None = calibration.get("image_false_alarm_interval")
@@ -56,8 +58,7 @@ def find_title(folder: Path) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Compute the SHA-256 of the weights file, as hexadecimal digits."""
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(folder / WEIGHTS_FILE)
 
 
 def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> ServedModel:
