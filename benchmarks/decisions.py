@@ -129,24 +129,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args()
     rows = []
-    print(
-        "| run | rule | held out | anomalies found | best at that rate | good rejected | promised | 90 % interval | kept |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    heads = ("run", "rule", "held out", "found", "best", "good rejected", "promised", "90 % interval", "kept")
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for folder in find_runs(options.runs):
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         labels, scores = read_raw(folder)
-        rules = {"calibration": result["calibration"]}
-        if options.before:
-            rules = {"before": calibrate_as_before(folder), **rules}
+        rules = calibrate_again(folder) if options.again else {"the run's": result["calibration"]}
         for rule, calibration in rules.items():
-            row = {"run": f"{result['category']} seed {result['seed']}", "rule": rule} | decide(
-                labels, scores, calibration
-            )
+            name = f"{result['category']} seed {result['seed']}"
+            row = {"run": name, "rule": rule} | decide(labels, scores, calibration)
             rows.append(row)
             shares = [f"{100 * row[name]:.1f} %" for name in ("found", "best", "rejected", "promised")]
             interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %"
-            print("|", " | ".join([row["run"], rule, str(row["held_out"]), *shares, interval, str(row["kept"])]), "|")
+            cells = [row["run"], rule, str(row["held_out"]), *shares, interval, "yes" if row["kept"] else "no"]
+            print("|", " | ".join(cells), "|", flush=True)
     if options.output:
         options.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
