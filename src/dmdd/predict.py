@@ -66,9 +66,9 @@ def predict(config: Any) -> int:
         with open_output(places.output, claim, overwrite=settings["overwrite"]):
             counts, drift = _score(settings, places, items, predictor, stop)
     print(f"scores    {places.output / 'scores.csv'}")
-    print(_summary(counts))
     if drift is not None:
         print(f"drift     {drift}")
+    print(_summary(counts))
     if stop.number is not None:
         return 0 if settings["watch"] else 128 + stop.number
     return SOME_BAD if counts["bad"] else 0

@@ -12,6 +12,7 @@ from dmdd.calibrate import main
 from dmdd.deploy.calibrate.histogram import draw_histogram
 from dmdd.inference.regions import drop_small
 from dmdd.models.detector import Detector
+from dmdd.predict import main as predict
 from tiny import draw_pixels, save_tiny_model
 
 OLD = {"image_threshold": 0.5, "pixel_threshold": 0.25, "typical_peak": 0.2, "source": "training"}
@@ -68,6 +69,16 @@ def test_thresholds_are_set_from_photographs_and_the_former_ones_kept(line, caps
         found.label == (found.score >= 0.5) == (found.raw_score >= Detector.load(model).calibration["image_threshold"])
     )
     assert 0 < found.false_alarm_probability <= 1
+    out = root / "out"
+    assert predict([f"model={model}", f"input={root / 'good parts'}", f"output={out}", "device=cpu"]) == 0
+    assert "drift     none seen: the median of " in capsys.readouterr().out
+    rows = [json.loads(text) for text in (out / "scores.jsonl").read_text().splitlines()]
+    assert all((row["score"] >= 0.5) == (row["raw_score"] >= cut) == (row["label"] == "anomalous") for row in rows)
+    assert all(0 < row["false_alarm_probability"] <= 1 and row["image_threshold"] == 0.5 for row in rows)
+    # The folder is one calibration's: after another, scores would not mean the same.
+    assert main([*arguments[:2], "rate=0.2", "device=cpu"]) == 0
+    assert predict([f"model={model}", f"input={root / 'good parts'}", f"output={out}", "device=cpu"]) == 2
+    assert "raw_image_threshold=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

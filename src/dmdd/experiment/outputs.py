@@ -135,7 +135,7 @@ def decision_lines(result: dict[str, Any]) -> list[str]:
     Returns:
         Lines; none for results that know neither.
     """
-    lines = [f"threshold {promise}"] if (promise := result["calibration"].get("promise")) else []
+    lines = [f"threshold {promise}"] if (promise := result.get("calibration", {}).get("promise")) else []
     suspicious = result.get("suspicious", [])
     lines += [
         f"look at   {entry['file']}: given as good, but like none of the others"
