@@ -76,14 +76,14 @@ def calibrate_again(folder: Path) -> dict[str, dict[str, Any]]:
     """
     from omegaconf import OmegaConf
 
-    from dmdd.config.compose import build
+    from dmdd.config.targets import build
     from dmdd.data.sampling import held_out
     from dmdd.metrics.calibration import calibrate_scores
     from dmdd.models.detector import Detector
     from dmdd.training.evaluation import by_levels_of_others
 
     config: Any = OmegaConf.load(folder / "config.yaml")
-    category = build(config.dataset.layout, category=config.category)
+    category = build(OmegaConf.to_container(config.dataset.layout), category=config.category)  # type: ignore[arg-type]
     detector = Detector.load(folder / "model")
     split = held_out(len(category.train), fraction=config.data.held_out_fraction, seed=config.seed)
     (training, _), (scores, levels) = (score(detector, [category.train[row].path for row in rows]) for rows in split)

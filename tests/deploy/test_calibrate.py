@@ -65,9 +65,8 @@ def test_thresholds_are_set_from_photographs_and_the_former_ones_kept(line, caps
     assert main([*arguments[:2], "rate=0.1", "device=cpu"]) == 0
     assert [entry["source"] for entry in Detector.load(model).former_calibrations] == ["training", new["source"]]
     found = dmdd.load(model, device="cpu")(draw_pixels(0, 64, 96))
-    assert (
-        found.label == (found.score >= 0.5) == (found.raw_score >= Detector.load(model).calibration["image_threshold"])
-    )
+    cut = Detector.load(model).calibration["image_threshold"]
+    assert found.label == (found.score >= 0.5) == (found.raw_score >= cut)
     assert 0 < found.false_alarm_probability <= 1
     out = root / "out"
     assert predict([f"model={model}", f"input={root / 'good parts'}", f"output={out}", "device=cpu"]) == 0
@@ -84,12 +83,12 @@ def test_thresholds_are_set_from_photographs_and_the_former_ones_kept(line, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "model is missing: give model=..., --help shows how"),
-        (["model=x"], "good is missing: give good=..., --help shows how"),
+        ([], "model is missing: give model=FOLDER, the model folder of a run, or an exported file"),
+        (["model=x"], "good is missing: give good=FOLDER, photographs of good parts"),
         (["model={model}", "good={root}/none"], r"good=.*none: no images in this folder"),
         (["model={model}", "good={root}/bad", "bad={root}/none"], r"bad=.*none: no images in this folder"),
-        (["model={model}", "good={root}/bad", "rate=0"], "rate=0: give a number between 0 and 1, as in rate=0.01"),
-        (["model={model}", "good={root}/bad", "smallest_area_px=-1"], "smallest_area_px=-1: give a whole number"),
+        (["model={model}", "good={root}/bad", "rate=0"], "rate=0: "),
+        (["model={model}", "good={root}/bad", "smallest_area_px=-1"], "smallest_area_px=-1: "),
         (["model={model}", "good={root}/bad", "batch_size=0"], "batch_size=0"),
         (["model={root}/none.onnx", "good={root}/bad"], r"none.onnx: no such file"),
         (

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from dmdd.data.listing import Sample
-from dmdd.experiment.outputs import decision_lines, print_summary, write_scores
+from dmdd.experiment.outputs import odd_lines, print_summary, write_scores
 from dmdd.models.score_scale import ScoreScale
 
 
@@ -27,14 +27,13 @@ def test_scores_on_the_scale_for_people_keep_the_raw_ones(tmp_path):
     assert lines == ["file,defect,label,score,raw_score,false_alarm_probability", "a.png,good,0,0.5,0.4,0.01"]
 
 
-def test_the_promise_and_odd_images_are_told():
-    assert decision_lines({"calibration": {}}) == []
+def test_odd_images_are_told():
+    assert odd_lines({}) == []
     odd = [{"file": f"{place}.png", "strangeness": 9.0} for place in range(7)]
-    lines = decision_lines({"calibration": {"promise": "3 good images: ..."}, "suspicious": odd})
-    assert lines[0] == "threshold 3 good images: ..."
-    assert lines[1] == "look at   0.png: given as good, but like none of the others"
+    lines = odd_lines({"suspicious": odd})
+    assert lines[0] == "look at   0.png: given as good, but like none of the others"
     assert lines[-1] == "          and 2 more, see result.json"
-    assert len(lines) == 7
+    assert len(lines) == 6
 
 
 def test_names_are_printed_as_they_are(tmp_path, capsys):
@@ -44,3 +43,45 @@ def test_names_are_printed_as_they_are(tmp_path, capsys):
     shown = capsys.readouterr().out
     for name in ("folder / part[a]", "crack [deep]", "Stra?e"):
         assert name in shown
+
+
+CALIBRATED = {"image_threshold": 0.25, "image_false_alarm_rate": 1 / 33, "normal_images": 32}
+HEAD = {"dataset": "folder", "category": "part", "wall_time_s": {"total": 60.0}, "device": "a processor"}
+
+
+def test_the_terminal_says_threshold_and_expected_and_found_false_alarms(tmp_path, capsys):
+    types = {
+        "dent": {"images": 4, "images_found": 0.75, "aupro_30": 0.5},
+        "bend": {"images": 6, "images_found": 1.0},
+        "good": {"images": 40, "images_found": 0.05},
+    }
+    rows = [("a.png", "good", 0, 0.1), ("b.png", "good", 0, 0.3), ("c.png", "dent", 1, 0.9)]
+    text = "file,defect,label,score\n" + "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    (tmp_path / "scores.csv").write_text(text)
+    print_summary(
+        HEAD | {"test": {"metrics": {"image_auroc": 0.5}, "types": types}, "calibration": CALIBRATED}, tmp_path
+    )
+    shown = capsys.readouterr().out
+    for line in (
+        "threshold of the score 0.25: false alarms expected on 3.03 % of good images, from 32 held-out ones",
+        "false alarms on 2 of 40 good test images (5 %)",
+        "found 9 of 10 anomalous test images (90 %)",
+        "scores of 2 good test images: 0.1 to 0.3, median 0.2",
+        "scores of 1 anomalous test images: 0.9 to 0.9, median 0.9",
+    ):
+        assert line in shown.splitlines(), shown
+    (good,) = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│ good" in line]
+    assert good == ["good", "40", "-", "-", "-", "5.00"]
+    (dent,) = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│ dent" in line]
+    assert dent == ["dent", "4", "75.00", "-", "50.00", "-"]
+
+
+def test_of_good_images_alone_no_table_of_dashes_is_shown(tmp_path, capsys):
+    test = {"metrics": {}, "maps": {"fused": {}}, "types": {"good": {"images": 2, "images_found": 0.0}}}
+    print_summary(HEAD | {"test": test, "calibration": CALIBRATED}, tmp_path)
+    shown = capsys.readouterr().out
+    assert "no anomalous images: AUROC, AUPRO and how many defects are found are not measured" in shown
+    assert "false alarms on 0 of 2 good test images (0 %)" in shown
+    assert "│" not in shown
+    print_summary(HEAD | {"test": test, "calibration": {}}, tmp_path)
+    assert "no image threshold: no good images were held out" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from dmdd.metrics.calibration import (
     Rate,
     calibrate_scores,
     choose_pixel_threshold,
-    count_pixels,
+    count_values,
     describe_drift,
     images_needed,
     learn_normal_scores,
@@ -144,7 +144,7 @@ def test_pixel_threshold_is_the_one_of_the_largest_f1():
     generator = torch.Generator().manual_seed(0)
     maps, masks = torch.rand(3, 1, 16, 16, generator=generator), torch.rand(3, 1, 16, 16, generator=generator) < 0.2
     maps[masks] = (maps[masks] + 0.6).clamp(max=1)
-    counts = count_pixels(maps, masks)
+    counts = count_values(maps, masks)
     threshold, f1 = choose_pixel_threshold(counts)
     values, truth = maps.flatten(), masks.flatten()
     by_hand = []
@@ -154,7 +154,7 @@ def test_pixel_threshold_is_the_one_of_the_largest_f1():
     assert f1 == pytest.approx(max(by_hand))
     assert by_hand[round(threshold * 4096)] == pytest.approx(max(by_hand))
     assert peaks(counts) == pytest.approx(maps.flatten(1).amax(1).tolist(), abs=1 / 4096)
-    assert choose_pixel_threshold(count_pixels(maps, torch.zeros_like(masks))) is None
+    assert choose_pixel_threshold(count_values(maps, torch.zeros_like(masks))) is None
 
 
 def test_pixel_threshold_moves_with_the_maps_of_good_images():

@@ -241,7 +241,7 @@ def describe_drift(scores: ArrayLike, calibration: Mapping[str, Any]) -> str | N
     )
 
 
-def count_pixels(maps: Tensor, masks: Tensor) -> Tensor:
+def count_values(maps: Tensor, masks: Tensor) -> Tensor:
     """Count each image's pixels by value, so that thresholds can be chosen when all images have been seen.
 
     Args:
@@ -264,7 +264,7 @@ def choose_pixel_threshold(counts: Tensor) -> tuple[float, float] | None:
     """Find the map value of the largest F1.
 
     Args:
-        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_pixels` gives them.
+        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_values` gives them.
 
     Returns:
         The threshold and its F1; None without a pixel inside a mask.
@@ -281,7 +281,7 @@ def peaks(counts: Tensor) -> list[float]:
     """Give each map's largest value, to the width of a bin.
 
     Args:
-        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_pixels` gives them.
+        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_values` gives them.
 
     Returns:
         In [0, 1].

@@ -39,7 +39,7 @@ class Photographs:
     peaks: np.ndarray
 
 
-def look_at(subject: Subject, name: str, folder: Any) -> Photographs:
+def look_at(subject: Subject, name: str, folder: str) -> Photographs:
     """Score the images of a folder and its subfolders.
 
     Args:
@@ -53,7 +53,7 @@ def look_at(subject: Subject, name: str, folder: Any) -> Photographs:
     Raises:
         UserError: There is no such folder, or no image in it.
     """
-    path = Path(str(folder)).expanduser()
+    path = Path(folder)
     files = list_images(path, nested=True) if path.is_dir() else []
     if not files:
         raise UserError(f"{name}={folder}: no images in this folder")
