@@ -112,6 +112,12 @@ class ExportedModel(Subject):
         self.scale = ScoreScale.of((self.former or [self.calibration])[0])
         self.run = _load(file, outputs)
 
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The calibration in force; files exported before it was written know two thresholds."""
+        known = {name: self.entries.get(name) for name in ("image_threshold", "pixel_threshold")}
+        return super().calibration or {name: value for name, value in known.items() if value is not None}
+
     def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         """Score image files, one after the other."""
         found = [self.run(read_image(file)[None]) for file in files]

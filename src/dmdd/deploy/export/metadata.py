@@ -12,7 +12,6 @@ from dmdd.models.score_scale import ScoreScale
 
 FORMAT_VERSION = 1
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
-_ABOVE = ("pixel_threshold", "smallest_area_px")
 MEANINGS = {
     "map": "(batch, height, width) float32 in [0, 1], large where a pixel looks anomalous",
     "score": "(batch,) float32 in [0, 1], large for an anomalous image",
@@ -47,7 +46,7 @@ def describe(
         "image_threshold": calibration.get("image_threshold") if scale is None else 0.5,
         "pixel_threshold": calibration.get("pixel_threshold"),
         "smallest_area_px": calibration.get("smallest_area_px", 0),
-        "calibration": {name: value for name, value in calibration.items() if name not in _ABOVE},
+        "calibration": calibration,
         "input_size": list(detector.input_size),
         "tiling": None if tiling is None else {"tile_px": list(tiling.tile_px), "overlap": tiling.overlap},
         "anomaly_map": detector.anomaly_map,
