@@ -93,8 +93,8 @@ class Predictor:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.detector = detector.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.scale = ScoreScale.of(detector.calibration)
         self.image_threshold = choose_threshold("image_threshold", image_threshold, detector)
+        self.scale = ScoreScale.of(detector.calibration)
         if self.scale is not None and image_threshold is None:
             self.image_threshold = 0.5
         self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, detector)
