@@ -108,7 +108,11 @@ def _prepare_one(schema: type[Settings], text: str, groups: Mapping[str, Sequenc
         return text
     entry, kind, rest = found
     value = expand_home(value) if rule_of(entry).is_path else value
-    if not rest and is_text(kind) and not (value.startswith("[") and kind is not str and parses(f"{name}={value}")):
+    if (
+        not rest
+        and is_text(kind)
+        and not (value.startswith("[") and tuple[str, ...] in get_args(kind) and parses(f"{name}={value}"))
+    ):
         value = value if value == "null" and type(None) in get_args(kind) else quote_values(value, sweeping)
     elif not parses(f"{name}={value}"):
         value = quoted(value)
