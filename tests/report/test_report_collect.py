@@ -99,10 +99,18 @@ BAD = {
     "a map": (with_test(maps={"both": 1}), r"'test.maps.both' is no object"),
     "types": (with_test(types={"dent": {"images": 2, "images_found": "all"}}), r"'test.types.dent.images_found' is no"),
     "bounds": (with_test(bounds=[]), r"'test.bounds' is no object"),
+    "a pair of a type": (
+        with_test(type_intervals_95={"dent": {"aupro_30": [0.1]}}),
+        r"'test.type_intervals_95.dent.aupro_30' is no pair of numbers",
+    ),
+    "a list of types": (with_test(type_intervals_95=[]), r"'test.type_intervals_95' is no object"),
+    "decisions": (with_test(decisions=[1]), r"'test.decisions' is no object"),
     "a pair": (with_test(intervals_95={"aupro_30": [0.1]}), r"'test.intervals_95.aupro_30' is no pair of numbers"),
     "protocol": (changed(protocol="none"), r"'protocol' is no object"),
     "command": (changed(command="python"), r"'command' is no list of text"),
     "threshold": (changed(calibration={"image_threshold": "high"}), r"'calibration.image_threshold' is no number"),
+    "suspicious": (changed(suspicious={}), r"'suspicious' is no list"),
+    "a suspicious one": (changed(suspicious=[{"file": "a"}]), r"'suspicious' holds an entry without file and strange"),
     "time": (changed(wall_time_s={"total": "long"}), r"'wall_time_s.total' is no number"),
 }
 

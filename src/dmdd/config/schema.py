@@ -149,6 +149,7 @@ class EvaluationSettings:
     false_alarm_rate: float = setting("wanted share of normal images above the image threshold", above=0, below=1)
     resamples: int = setting("test sets drawn from the images for 95 % intervals; 0 for none", least=0)
     native_masks: bool = setting("compare at the masks' own size instead of the input size")
+    exact: bool | None = setting("keep every pixel score; null does where the test set is small (17 million pixels)")
     study_maps: bool = setting("also measure every other map")
     pictures: int = setting("pictures in images/, at most", least=0)
 
@@ -215,6 +216,7 @@ class EvaluateSettings(Settings):
     batch_size: int = setting("images scored at once", least=1)
     num_workers: int = setting("processes that decode images", least=0)
     native_masks: bool = setting("compare at the masks' own size instead of the input size")
+    exact: bool | None = setting("keep every pixel score; null does where the test set is small (17 million pixels)")
     resamples: int = setting("test sets drawn from the images for 95 % intervals; 0 for none", least=0)
     study_maps: bool = setting("also measure every other map")
     pictures: int = setting("pictures in images/, at most", least=0)
@@ -257,6 +259,32 @@ class PredictSettings(Settings):
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
     workers: int | None = setting("threads that decode, and that write; null: as many as cores, up to 8", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSettings(Settings):
+    """Settings of ``dmdd calibrate``."""
+
+    COMMAND = "calibrate"
+
+    model: str = setting(
+        "model folder of a run, or an exported file (.onnx, .xml, .pt2), whose JSON is changed",
+        missing="model=FOLDER, the model folder of a run, or an exported file",
+        is_path=True,
+    )
+    good: str = setting(
+        "photographs of good parts that the model was not trained on; subfolders count",
+        missing="good=FOLDER, photographs of good parts",
+        is_path=True,
+    )
+    bad: str | None = setting("photographs of bad parts; they set nothing, they are counted", is_path=True)
+    rate: float = setting("wanted share of good images that are rejected", above=0, below=1)
+    smallest_area_px: int | None = setting(
+        "smaller regions of a photograph are left out of masks; null: as before", unit="pixels", least=0
+    )
+    dry_run: bool = setting("show what would change, and write nothing")
+    device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
+    batch_size: int = setting("images that go through the network at once", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,6 +205,23 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
     return mask
 
 
+def read_mask_values(path: Path) -> np.ndarray:
+    """Read the numbers that a mask file stores, such as those of the defect types of MVTec LOCO.
+
+    Args:
+        path: The mask file.
+
+    Returns:
+        uint8 or uint16 array `(H, W)`, 0 where nothing is marked.
+
+    Raises:
+        UserError: Unreadable like an image.
+
+    Source: ours.
+    """
+    return decode(path, opaque_only=True).grey
+
+
 def decode_mask(path: Path, *, of: Decoded | None = None) -> tuple[np.ndarray, list[Decoded]]:
     """Read one mask by the rules of `read_mask`, and give what its files hold.
 

@@ -160,7 +160,8 @@ def read_mvtec_loco(
     Raises:
         UserError: As for `read_mvtec_ad`.
 
-    Source: layout of MVTec LOCO AD (Bergmann et al., IJCV 2022). Its saturation thresholds are not read.
+    Source: layout of MVTec LOCO AD (Bergmann et al., IJCV 2022). `dmdd.data.saturation` reads its
+    saturation thresholds.
     """
     folder = find_category(root=root, category=category, dataset="mvtec_loco", list_names=list_categories)
     extra = [folder / "validation" / NORMAL] if include_validation else []

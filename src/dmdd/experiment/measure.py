@@ -18,10 +18,11 @@ from dmdd.data.datamodule import keep_batch
 from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Category
 from dmdd.data.plausibility import doubts_of_category
+from dmdd.data.saturation import defect_reader
 from dmdd.experiment import devices, outputs
 from dmdd.experiment.experiment import quiet_lightning, write_evaluation
 from dmdd.models.detector import MAP_NAMES, Detector
-from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.evaluation import EvaluationModule, choose_exact
 
 
 def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
@@ -84,6 +85,8 @@ def _score(
         has_masks=category.has_masks,
         study_maps=settings.study_maps,
         resamples=settings.resamples,
+        exact=choose_exact(settings.exact, category.test, size=None if settings.native_masks else detector.input_size),
+        read_defects=defect_reader(category.test),
     )
     dataset = FileDataset(category.test, detector.input_size, native_masks=settings.native_masks)
     indices, size = list(range(len(dataset))), settings.batch_size

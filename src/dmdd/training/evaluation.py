@@ -1,11 +1,11 @@
 """Evaluation: calibrate on held-out pairs, then measure the test set once."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,27 +14,45 @@ from torchmetrics import MetricCollection
 
 from dmdd.core.errors import UserError
 from dmdd.data.datasets import EvaluationBatch
+from dmdd.data.images import count_pixels
+from dmdd.data.listing import Sample
+from dmdd.data.saturation import ImageDefects
 from dmdd.metrics import (
     AUPRO,
     Curve,
+    Decisions,
     DefectTypes,
+    Interval,
     PixelAUROC,
     PixelBootstrap,
-    bootstrap_image_metrics,
+    decision_figures,
+    decision_intervals,
     estimates,
+    image_intervals,
     image_metrics,
     native_maps,
-    percentile_interval,
     pixel_metrics,
     precision_recall_curve,
     pro_curve,
-    recall_by_type,
     roc_curve,
 )
+from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
 from dmdd.models.detector import MAP_NAMES, Detector
+from dmdd.training.figures import (
+    ImageScore,
+    decisions_at,
+    image_figures_by_type,
+    image_intervals_by_type,
+    loco_figures,
+    loco_intervals,
+)
+from dmdd.training.saturated import METRIC as AU_SPRO
+from dmdd.training.saturated import SaturatedFigures
 
-ImageScore = tuple[int, int, float]  # index, label, score
 Phase = Literal["validation", "test"]
+
+EXACT_PIXELS = 1 << 24
+"""Test sets of at most so many pixels are measured exactly: 70 MB, 2 s of processor time more than with histograms."""
 
 MAX_TYPES = 100
 """Defect types with pixel figures of their own: 17 MB each; more are rather the serial numbers of parts."""
@@ -45,9 +63,11 @@ class EvaluationModule(LightningModule):
 
     After ``test``, ``metrics`` holds the figures of the detector's own map and score, ``bounds`` the certified interval
     of those that have one, ``intervals`` their 95 % intervals over the choice of test images, ``study`` pixel AUROC,
-    AUPRO and image AUROC of every map by its name, ``types`` figures by defect type, ``curves`` ROC,
-    precision-recall and per-region-overlap curves, and ``scores`` index, label and score of each image. After
-    ``validate`` metrics, bounds, study and scores are of the synthetic validation; ``measured`` says which it was.
+    AUPRO and image AUROC of every map by its name, ``types`` figures by defect type, ``type_intervals`` their 95 %
+    intervals, ``decisions`` the counts at the calibrated image threshold, ``left_out`` how many anomalous images a
+    metric leaves out, ``curves`` ROC, precision-recall and per-region-overlap curves, and ``scores`` index, label and
+    score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation;
+    ``measured`` says which it was.
 
     Args:
         detector: What is measured; calibration fills its ``calibration``.
@@ -57,8 +77,12 @@ class EvaluationModule(LightningModule):
         study_maps: Also measure the maps of stage 1.
         normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
             keeps those the detector has.
+        training_images: ``(M, 3, h, w)`` uint8 trained on; how their scores scatter tells how those of few held-out
+            images may.
         levels_batch_size: How many of them at once.
         resamples: Test sets drawn for the intervals; 0 for none.
+        exact: Keep every score of the detector's own map, see :func:`choose_exact`.
+        read_defects: Reads the defects of a test image in the layout of MVTec LOCO, by its index; None for others.
 
     Raises:
         UserError: ``false_alarm_rate`` is not between 0 and 1, or ``resamples`` no whole number from 0.
@@ -75,8 +99,11 @@ class EvaluationModule(LightningModule):
         has_masks: bool = True,
         study_maps: bool = True,
         normal_images: Tensor | None = None,
+        training_images: Tensor | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
+        exact: bool = False,
+        read_defects: Callable[[int], ImageDefects] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < false_alarm_rate < 1:
@@ -86,18 +113,25 @@ class EvaluationModule(LightningModule):
         self.detector, self.false_alarm_rate, self.has_masks = detector, false_alarm_rate, has_masks
         own = (detector.anomaly_map, detector.score_map)
         self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(own))
-        self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics()
+        self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics(exact=exact)
         # Plain collections and not submodules of one another: each keeps a state of its own.
         self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != own[0]})
         self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
+        self.training_images = training_images
+        self.training_scores: list[float] = []
+        self._pixels: list[tuple[int, Tensor]] = []  # of the synthetic validation, by index
         self._levels: dict[str, Tensor] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
+        self.saturated = read_defects and SaturatedFigures(read_defects, defects=defects, resamples=resamples)
         self.metrics: dict[str, float] = {}
-        self.intervals: dict[str, tuple[float, float]] = {}
+        self.intervals: dict[str, Interval] = {}
         self.types: dict[str, dict[str, float]] = {}
+        self.type_intervals: dict[str, dict[str, Interval]] = {}
+        self.decisions: Decisions | None = None
+        self.left_out: dict[str, int] = {}
         self.curves: dict[str, Curve] = {}
         self.bounds: dict[str, tuple[float, float]] = {}
         self.study: dict[str, dict[str, float]] = {}
@@ -145,7 +179,9 @@ class EvaluationModule(LightningModule):
             batch: Synthetic pairs laid out as images.
             batch_idx: Not used.
         """
-        self._step(batch)
+        maps = self._step(batch)
+        if isinstance(batch.masks, Tensor):
+            self._pixels += zip(batch.indices.tolist(), count_values(maps, batch.masks), strict=True)
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Score test images.
@@ -160,6 +196,8 @@ class EvaluationModule(LightningModule):
             _compare(self.type_metrics.update, maps, batch.masks, types)
         if self._pixels_known and self.resamples:
             _compare(self.bootstrap.update, maps, batch.masks, batch.indices.tolist())
+        if self.saturated is not None:
+            self.saturated.update(maps, batch.indices.tolist())
 
     def _step(self, batch: EvaluationBatch) -> Tensor:
         raw = self.detector.raw_maps(batch.images, only=self.map_names)
@@ -179,14 +217,28 @@ class EvaluationModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget earlier images, and learn the levels of normal ones before any score is computed."""
         self._reset(pixels_known=True)
+        self._pixels = []
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             images = self.normal_images.to(self.device)
             self._levels = self.detector.learn_levels(images, batch_size=self.levels_batch_size)
+        if self.training_images is not None:
+            self.training_scores = self._score(self.training_images)
+
+    def _score(self, images: Tensor) -> list[float]:
+        """Score images one batch after the other; only those of the batch in hand are on the device."""
+        name, scores = self.detector.score_map, []
+        with torch.no_grad():
+            for batch in images.split(self.levels_batch_size):
+                raw = self.detector.raw_maps(batch.to(self.device), only=(name,))[name]
+                scores += self.detector.image_score(name, raw).tolist()
+        return scores
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
         self._reset(pixels_known=self.has_masks)
         self.bootstrap.reset()
+        if self.saturated is not None:
+            self.saturated.reset()
         self.type_metrics = None
         names = sorted(set(self.defects) - {"good"})
         if len(names) > MAX_TYPES and self.has_masks:
@@ -205,7 +257,8 @@ class EvaluationModule(LightningModule):
     def _forget(self) -> None:
         self.measured, self._uneven = None, False
         self.metrics, self.bounds, self.study = {}, {}, {}
-        self.intervals, self.types, self.curves = {}, {}, {}
+        self.intervals, self.types, self.type_intervals, self.curves = {}, {}, {}, {}
+        self.decisions, self.left_out = None, {}
         self.scores = []
         for metrics in self._collections():
             metrics.reset()
@@ -217,16 +270,27 @@ class EvaluationModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Compute the figures and set the thresholds."""
         self._finish()
+        self._pixels = self._gather(self._pixels)
         self.detector.calibration = self._calibrate()
         self.measured = "validation"
 
     def on_test_epoch_end(self) -> None:
         """Compute the figures, their intervals, those by type, and the curves."""
         self._finish()
+        self._decide()
         self.types = self._by_type() if self.defects else {}
+        self.metrics |= loco_figures(self.types)
+        self.type_intervals = self._type_intervals() if self.resamples else {}
         self.intervals = self._resample() if self.resamples else {}
         self.curves = self._draw_curves()
         self.measured = "test"
+
+    def _decide(self) -> None:
+        """Count the decisions at the calibrated image threshold, where there is one."""
+        threshold = self.detector.calibration.get("image_threshold")
+        self.decisions = None if threshold is None else decisions_at(self.scores, threshold)
+        if self.decisions is not None:
+            self.metrics |= {k: v for k, v in decision_figures(self.decisions).items() if not math.isnan(v)}
 
     def _draw_curves(self) -> dict[str, Curve]:
         image: Any = self.image_metrics["image_auroc"]
@@ -245,14 +309,9 @@ class EvaluationModule(LightningModule):
         return {name: curve for name, curve in curves.items() if len(curve.x)}
 
     def _by_type(self) -> dict[str, dict[str, float]]:
-        """Share of images and pixels found at the calibrated thresholds, and AUPRO, by type; absent where unknown."""
-        names = [self.defects[index] for index, _, _ in self.scores]
-        rows: dict[str, dict[str, float]] = {name: {"images": names.count(name)} for name in sorted(set(names))}
+        """Share of images and pixels found at the calibrated thresholds, image AUROC and AUPRO, by type."""
         calibration = self.detector.calibration
-        if (threshold := calibration.get("image_threshold")) is not None:
-            found = recall_by_type(torch.tensor([score for _, _, score in self.scores]), names, threshold)
-            for name, share in found.items():
-                rows[name]["images_found"] = share
+        rows = image_figures_by_type(self.scores, self.defects, calibration.get("image_threshold"))
         if self.type_metrics is not None:
             with self.type_metrics.sync_context():
                 table = self.type_metrics.table()
@@ -263,23 +322,50 @@ class EvaluationModule(LightningModule):
                 if calibration.get("pixel_threshold") is not None:
                     values["pixels_found"] = row.pixel_recall
                 rows[name] |= {key: float(value) for key, value in values.items() if not math.isnan(value)}
+        if self.saturated is not None:
+            for name, value in self.saturated.values().items():
+                rows[name][AU_SPRO] = value
         return rows
 
-    def _resample(self) -> dict[str, tuple[float, float]]:
-        """Draw test sets from the images and give the middle 95 % of each metric."""
+    def _type_intervals(self) -> dict[str, dict[str, Interval]]:
+        if len(self.types) > MAX_TYPES + 1:
+            return {}
+        rows = self.types
+        found = image_intervals_by_type(self.scores, self.defects, rows, resamples=self.resamples)
+        if self.type_metrics is not None:
+            own = {name: [i for i, defect in enumerate(self.defects) if defect == name] for name in rows}
+            values = {n: {k: v for k, v in rows[n].items() if k in ("aupro_30", "pixels_found")} for n in rows}
+            threshold = self.type_metrics.threshold
+            with self.bootstrap.sync_context():
+                pixels = self.bootstrap.intervals_by_type(own, values, threshold)
+            found = {name: figures | pixels.get(name, {}) for name, figures in found.items()}
+        if self.saturated is not None:
+            values_of = {name: row[AU_SPRO] for name, row in rows.items() if AU_SPRO in row}
+            for name, interval in self.saturated.intervals(values_of).items():
+                found[name][AU_SPRO] = interval
+        return found
+
+    def _resample(self) -> dict[str, Interval]:
+        """Give the 95 % interval over the choice of test images of each metric that has one."""
         scores = torch.tensor([score for _, _, score in self.scores])
         labels = torch.tensor([label for _, label, _ in self.scores])
-        samples: dict[str, Any] = dict(bootstrap_image_metrics(scores, labels, n_resamples=self.resamples))
+        found = image_intervals(scores, labels, n_resamples=self.resamples)
+        if self.decisions is not None:
+            found |= decision_intervals(self.decisions)
         if self._pixels_known:
-            samples |= {name: values.numpy() for name, values in self.bootstrap.compute().items()}
-        known = {name: percentile_interval(values) for name, values in samples.items() if not np.isnan(values).any()}
-        return {name: (interval.lower, interval.upper) for name, interval in known.items()}
+            with self.bootstrap.sync_context():
+                found |= self.bootstrap.intervals(self.metrics)
+            per_image: Any = self.pixel_metrics["aupro_per_image_200"]
+            if per_image.interval is not None:
+                found["aupro_per_image_200"] = per_image.interval
+        return found | loco_intervals(self.types, self.type_intervals)
 
     def _finish(self) -> None:
         # By index, since devices with fewer images than there are devices score the same ones.
         scores = self._gather(self.scores)
         self._uneven = len(set(Counter(index for index, _, _ in scores).values())) > 1
         self.scores = sorted({score[0]: score for score in scores}.values())
+        self.metrics, self.bounds, self.left_out = {}, {}, {}
         used = [self.image_metrics, self.pixel_metrics] if self._pixels_known else [self.image_metrics]
         for collection in used:
             values, found = collection.compute(), estimates(collection)
@@ -289,6 +375,9 @@ class EvaluationModule(LightningModule):
                 self.metrics[name] = float(value)
                 if name in found and found[name].lower < found[name].upper:
                     self.bounds[name] = (found[name].lower, found[name].upper)
+        if self._pixels_known:
+            per_image: Any = self.pixel_metrics["aupro_per_image_200"]
+            self.left_out = {"aupro_per_image_200": per_image.left_out}
         self.study = {name: self._study(name) for name in self.map_names}
 
     def _study(self, name: str) -> dict[str, float]:
@@ -299,20 +388,19 @@ class EvaluationModule(LightningModule):
             values |= self.study_pixels[name].compute()  # type: ignore[operator]
         return {key: float(value) for key, value in values.items() if not math.isnan(float(value))}
 
-    def _gather(self, scores: list[ImageScore]) -> list[ImageScore]:
+    def _gather(self, found: list[Any]) -> list[Any]:
         if self.trainer.world_size == 1:
-            return scores
+            return found
         parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, scores)
-        return [score for part in parts for score in part]
+        torch.distributed.all_gather_object(parts, found)
+        return [one for part in parts for one in part]
 
     def _calibrate(self) -> dict[str, Any]:
         """Choose thresholds on held-out normal images and their synthetic twins.
 
-        The image threshold is the k-th largest of n normal scores, k the largest count that keeps the expected rate
-        k / (n + 1) at or under the wanted one, or 1 where n is too small for it, for any distribution of scores; it
-        says so when the wanted rate cannot be had. An image's score is here the one that it gets from the levels of
-        the others, as a new image would. The pixel threshold is the one of the largest F1.
+        An image's score is here the one that it gets from the levels of the others, as a new image would. The pixel
+        threshold is the one of the largest F1 over normal images and the twins that the image threshold finds: contours
+        are looked at where an image is rejected, and the faintest twins would make those of real defects too wide.
         """
         own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
         if not own:
@@ -322,19 +410,47 @@ class EvaluationModule(LightningModule):
             mine = levels.double().cpu()[list(own)]
             scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
             own = dict(zip(own, scores.tolist(), strict=True))
-        normal = sorted(own.values(), reverse=True)
-        k = max(1, int(self.false_alarm_rate * (len(normal) + 1)))
-        pixel = estimates(self.pixel_metrics)["pixel_f1_max"].threshold
-        # The smallest float32 above the k-th largest score, since at the threshold already means anomalous.
-        image = float(np.nextafter(np.float32(normal[k - 1]), np.float32(np.inf)))
+        image = calibrate_scores(
+            list(own.values()),
+            rate=self.false_alarm_rate,
+            training=self.training_scores,
+            anomalous=[score for _, label, score in self.scores if label],
+        )
+        counts = dict(self._pixels)
+        found = [i for i, label, score in self.scores if label and score >= image["image_threshold"]]
+        chosen = found or [i for i, label, _ in self.scores if label]
+        seen = [counts[i] for i in [*own, *chosen] if i in counts]
+        pixel = choose_pixel_threshold(torch.stack(seen)) if seen else None
+        normal = [counts[i] for i in own if i in counts]
         return {
-            "image_threshold": image,
-            "image_false_alarm_rate": k / (len(normal) + 1),
-            "pixel_threshold": None if math.isnan(pixel) else float(pixel),
-            "pixel_f1_on_synthetic": self.metrics.get("pixel_f1_max"),
-            "normal_images": len(normal),
+            **image,
+            "pixel_threshold": None if pixel is None else pixel[0],
+            "pixel_f1_on_synthetic": None if pixel is None else pixel[1],
+            **({"typical_peak": statistics.median(peaks(torch.stack(normal)))} if normal else {}),
             "source": "held-out normal training images and their synthetic twins",
         }
+
+
+def choose_exact(setting: bool | None, samples: Sequence[Sample], *, size: tuple[int, int] | None) -> bool:
+    """Decide whether the pixel metrics keep every score.
+
+    Args:
+        setting: ``evaluation.exact``; None lets the size of the test set decide.
+        samples: The test set.
+        size: Height and width in pixels that maps and masks are compared at; None for the images' own.
+
+    Returns:
+        The setting; without one, whether there are at most ``EXACT_PIXELS`` pixels.
+
+    Raises:
+        UserError: The setting is another value.
+    """
+    if isinstance(setting, bool):
+        return setting
+    if setting is not None:
+        raise UserError(f"evaluation.exact={setting}: give true, false or null")
+    pixels = sum(count_pixels(s.path) for s in samples) if size is None else len(samples) * size[0] * size[1]
+    return pixels <= EXACT_PIXELS
 
 
 def by_levels_of_others(scores: Tensor, levels: Tensor, power: float) -> Tensor:
