@@ -34,7 +34,7 @@ def test_import_dmdd_and_help_stay_light():
 GROUP_SIZES = {
     "augmentation": 5,
     "callbacks": 1,
-    "dataset": 7,
+    "dataset": 8,
     "launcher": 5,
     "logger": 4,
     "pairs": 5,

@@ -304,6 +304,8 @@ def test_metrics_of_a_known_detector(data, demo_category):
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)
+    module.setup("validate")
+    assert (module.decisions, module.left_out, module.type_intervals) == (None, {}, {})
 
 
 def test_many_types_are_counted_without_pixel_figures(data, demo_category, monkeypatch):
@@ -420,7 +422,7 @@ def test_figures_of_one_phase_are_never_those_of_another(data, demo_category):
         evaluation_entries(module, "validation", listed=8)
     # A trainer that serves no batch calls nothing of the epoch, and the figures would be those of before.
     quiet_trainer(limit_test_batches=0).test(module, datamodule=data, verbose=False)
-    assert (module.metrics, module.types, module.curves, module.scores) == ({}, {}, {}, [])
+    assert (module.metrics, module.types, module.curves, module.scores, module.decisions) == ({}, {}, {}, [], None)
     with pytest.raises(UserError, match="the test measured nothing, so no result is written"):
         evaluation_entries(module, "test", listed=listed)
 
@@ -429,7 +431,7 @@ def test_figures_of_one_phase_are_never_those_of_another(data, demo_category):
 def test_a_part_of_the_test_images_makes_no_result(data, demo_category, batches):
     data.evaluation_batch_size = 5
     module = EvaluationModule(
-        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False
+        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False, resamples=20
     )
     quiet_trainer(limit_test_batches=batches).test(module, datamodule=data, verbose=False)
     with pytest.raises(UserError, match=f"the test scored {5 * batches} of 12 images, so no result"):

@@ -258,12 +258,22 @@ class PairDataModule(LightningDataModule):
         dataset = self._ready(self._held_out)
         count = len(dataset.images)
         own = self._own_part(count)
-        rounds = range(math.ceil(TWINS / count))
+        rounds = range(self._twins_of_each(count))
         places = [(VALIDATION_STEP + again, index, index) for again in rounds for index in own]
         size = max(1, self.evaluation_batch_size // 2)
         return self._loader(
             ValidationPairs(dataset), batch_sampler=[places[i : i + size] for i in range(0, len(places), size)]
         )
+
+    @property
+    def validation_images(self) -> int:
+        """How many images the synthetic validation scores: the held-out ones and all of their twins."""
+        count = self.held_out_images
+        return count + count * self._twins_of_each(count)
+
+    @staticmethod
+    def _twins_of_each(count: int) -> int:
+        return math.ceil(TWINS / count)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""

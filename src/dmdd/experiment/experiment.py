@@ -330,7 +330,7 @@ class Experiment:
             return {}
         self._measure("validate")
         # Each held-out image and its twin.
-        return outputs.evaluation_entries(self.evaluation, "validation", listed=2 * self.data.held_out_images)
+        return outputs.evaluation_entries(self.evaluation, "validation", listed=self.data.validation_images)
 
     def suspect(self) -> None:
         """Find the normal images that are like none of the others; they are in ``suspicious``, the strangest first."""

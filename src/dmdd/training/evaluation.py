@@ -257,7 +257,8 @@ class EvaluationModule(LightningModule):
     def _forget(self) -> None:
         self.measured, self._uneven = None, False
         self.metrics, self.bounds, self.study = {}, {}, {}
-        self.intervals, self.types, self.curves = {}, {}, {}
+        self.intervals, self.types, self.type_intervals, self.curves = {}, {}, {}, {}
+        self.decisions, self.left_out = None, {}
         self.scores = []
         for metrics in self._collections():
             metrics.reset()
