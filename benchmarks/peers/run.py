@@ -69,6 +69,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--dataset", default="mvtec_ad")
+    parser.add_argument(
+        "--root", type=Path, help="folder of categories in MVTec AD's layout, instead of the data set's own"
+    )
     parser.add_argument("--category", default="screw")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS), metavar="A,B")
     parser.add_argument("--model", type=Path, help="model folder of a run, for the method dmdd")
@@ -177,7 +180,11 @@ def read_samples(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     from dmdd.config import compose_config
     from dmdd.train import read_category
 
-    overrides = [f"dataset={options.dataset}", f"category={options.category}", f"data_dir='{options.data_dir}'"]
+    overrides = [f"category={options.category}", f"data_dir='{options.data_dir}'"]
+    if options.root is None:
+        overrides.append(f"dataset={options.dataset}")
+    else:
+        overrides += ["dataset=mvtec_ad", f"dataset.name={options.dataset}", f"dataset.layout.root='{options.root}'"]
     category = read_category(compose_config("train", overrides))
 
     def some(samples: tuple[Any, ...]) -> list[Any]:
