@@ -6,7 +6,7 @@ Three parts, each in a process of its own, all on networks with random weights t
 what may leak is what lies around them:
 
 - `train`: 3,000 steps through the real run (both stages, states saved, losses logged), 64 px, batches of 2;
-- `predict`: 10,000 images of eight sizes through the `Inspector`, one call for 20 images;
+- `predict`: 10,000 images of eight sizes through the `Predictor`, one call for 20 images;
 - `serve`: the server as a process of its own, 20 rounds of 50 requests at once; each answer must equal the one the same
   image had when it was sent alone.
 
@@ -99,7 +99,7 @@ def save_model(folder: Path) -> Path:
 
 def soak_train(folder: Path, steps: int) -> dict[str, Any]:
     """Train through ``dmdd.train``, both stages half of the steps each."""
-    from dmdd.data.demo import generate_demo
+    from dmdd.data.demo.generate import generate_demo
     from dmdd.train import main
     from dmdd.training.distillation import DistillationModule
     from dmdd.training.segmentation import SegmentationModule
@@ -142,13 +142,13 @@ def soak_predict(folder: Path, images: int) -> dict[str, Any]:
     """Inspect images of several sizes, again and again."""
     import dmdd
 
-    inspector = dmdd.load(save_model(folder / "model"), device="cpu")
+    predictor = dmdd.load(save_model(folder / "model"), device="cpu")
     generator = np.random.default_rng(0)
     batch = [generator.integers(0, 256, (*SIZES[i % len(SIZES)], 3), np.uint8) for i in range(20)]
-    first = [(found.score, found.map) for found in inspector(batch)]
+    first = [(found.score, found.map) for found in predictor(batch)]
     watch = Watch(os.getpid())
     for done in range(0, images, len(batch)):
-        found = inspector(batch)
+        found = predictor(batch)
         if done % max(len(batch), images // 100 // len(batch) * len(batch)) == 0:
             watch.note(done)
     watch.note(images)

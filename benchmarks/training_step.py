@@ -29,15 +29,15 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dmdd import runtime
-from dmdd.config import build, compose_config
+from dmdd.config.compose import build, compose_config
+from dmdd.core import hardware
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.datasets import PairBatch
 from dmdd.data.sampling import PairSampler
-from dmdd.losses import abnormality_mimicking_loss, normality_guidance_loss
+from dmdd.experiment.category import read_category
+from dmdd.models.losses import abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
-from dmdd.train import read_category
 from dmdd.training.feature_cache import FeatureCache
 
 PARTS = ("pairs", "teacher", "student", "loss", "backward", "optimizer")
@@ -198,11 +198,11 @@ def make_loops(config: DictConfig, pairs: Pairs, device: torch.device, mixed: bo
 
 
 def measure(config: DictConfig, steps: int) -> dict[str, Any]:
-    accelerator = runtime.resolve_accelerator("auto")
+    accelerator = hardware.resolve_accelerator("auto")
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    mixed = runtime.resolve_precision(config.trainer.precision, accelerator) == "bf16-mixed"
+    mixed = hardware.resolve_precision(config.trainer.precision, accelerator) == "bf16-mixed"
     if accelerator == "cpu":
-        runtime.keep_freed_memory()
+        hardware.keep_freed_memory()
     pairs = Pairs(config, device, steps)
     loops = make_loops(config, pairs, device, mixed)
     kept = pairs()
@@ -224,7 +224,7 @@ def measure(config: DictConfig, steps: int) -> dict[str, Any]:
     made = loops["real"].clock.mean_ms("pairs")  # on a CPU one step in some makes those of all
     step_ms = {name: loop.clock.median_ms("networks") + made * (name != "cached") for name, loop in loops.items()}
     return {
-        "device": runtime.describe_device(accelerator),
+        "device": hardware.describe_device(accelerator),
         "threads": torch.get_num_threads(),
         "precision": "bfloat16" if mixed else "float32",
         "teacher": config.teacher.backbone,

@@ -31,7 +31,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory) -> Path:
     """A data folder that holds a small demo data set."""
-    from dmdd.data.demo import generate_demo
+    from dmdd.data.demo.generate import generate_demo
 
     root = tmp_path_factory.mktemp("data")
     generate_demo(root, size=128, train=12, test_good=4, per_defect=2)

@@ -10,7 +10,7 @@ KILL_SEED = 0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["dmdd.predict", "dmdd.prediction.pipeline", "dmdd.prediction.watching", "timm", "hydra"]
+    ["dmdd.predict", "dmdd.inference.folder.pipeline", "dmdd.inference.folder.watching", "timm", "hydra"]
 )
 
 

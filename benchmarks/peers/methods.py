@@ -30,7 +30,7 @@ from anomalib.models.image.stfpm.loss import STFPMLoss
 from anomalib.models.image.stfpm.torch_model import STFPMModel
 from torch import Tensor, nn
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.models.detector import Detector
 from dmdd.models.teacher import STRIDES, Teacher
 

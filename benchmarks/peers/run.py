@@ -124,19 +124,19 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from methods import PEERS, Budget, Dmdd, Settings
 
-    from dmdd import runtime
+    from dmdd.core import hardware, provenance
     from dmdd.data.datasets import load_images
     from dmdd.models.detector import Detector
     from dmdd.models.weights import build_teacher
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    accelerator = runtime.resolve_accelerator(options.device)
+    accelerator = hardware.resolve_accelerator(options.device)
     settings = Settings(
         size=(options.size, options.size),
         seed=options.seed,
         device=torch.device("cuda" if accelerator == "gpu" else "cpu"),
-        autocast=runtime.resolve_precision("auto", accelerator) == "bf16-mixed",
+        autocast=hardware.resolve_precision("auto", accelerator) == "bf16-mixed",
         padim_features=options.padim_features,
         coreset_share=options.coreset,
         textures_dir=options.data_dir / "dtd" / "images",
@@ -168,17 +168,17 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "metrics": evaluate(peer, test, settings.size),
         "images_per_s": {str(size): images_per_second(peer, images, size) for size in options.batches},
         "peak_memory_gb": peak_memory_gb(),
-        "device": runtime.describe_device(accelerator),
+        "device": hardware.describe_device(accelerator),
         "threads": torch.get_num_threads(),
         "training_precision": "bf16-mixed" if settings.autocast else "32-true",
-        "versions": runtime.describe_versions() | {"anomalib": version("anomalib")},
+        "versions": provenance.describe_versions() | {"anomalib": version("anomalib")},
     }
 
 
 def read_samples(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     """List training and test images; a trial takes them evenly from the whole lists."""
-    from dmdd.config import compose_config
-    from dmdd.train import read_category
+    from dmdd.config.compose import compose_config
+    from dmdd.experiment.category import read_category
 
     overrides = [f"category={options.category}", f"data_dir='{options.data_dir}'"]
     if options.root is None:

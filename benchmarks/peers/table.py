@@ -33,8 +33,8 @@ def own_results(folders: Sequence[str]) -> list[Result]:
     """Bring our runs into the form of the peers' results."""
     if not folders:
         return []
-    from dmdd.reporting.collect import collect
-    from dmdd.reporting.configurations import configuration_names
+    from dmdd.report.collect import collect
+    from dmdd.report.configurations import configuration_names
 
     runs = [run for run in collect(list(folders)) if not run.is_evaluation]
     return [

@@ -10,7 +10,7 @@ COMMANDS = {
     "export": ("dmdd.export", "write a graph for other runtimes: dmdd export model=runs/.../model format=onnx"),
     "serve": ("dmdd.serve", "open a page to drop images on: dmdd serve model=runs/.../model"),
     "bench": ("dmdd.bench", "measure the speed of a model: dmdd bench model=runs/.../model"),
-    "report": ("dmdd.report", "one table and one page over all results: dmdd report runs"),
+    "report": ("dmdd.report.__main__", "one table and one page over all results: dmdd report runs"),
     "data": ("dmdd.data.__main__", "check a data set, fetch one, or draw the demo: dmdd data check --help"),
 }
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmdd.config import run_command
+from dmdd.config.compose import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,12 +33,13 @@ def bench(config: Any) -> None:
     import numpy as np
     import torch
 
-    from dmdd import results, runtime
-    from dmdd.errors import UserError, check_positive
-    from dmdd.exporting.engines import ENGINES, open_engines
-    from dmdd.exporting.metadata import PACKAGES
-    from dmdd.exporting.speed import measure, print_speed
-    from dmdd.faults import told_unwritable
+    from dmdd.core import hardware, provenance
+    from dmdd.core.errors import UserError, check_positive
+    from dmdd.core.failures import report_write_errors
+    from dmdd.deploy.bench.engines import ENGINES, open_engines
+    from dmdd.deploy.bench.speed import measure, print_speed
+    from dmdd.deploy.export.metadata import PACKAGES
+    from dmdd.experiment import outputs
     from dmdd.models.detector import Detector
 
     if config.model is None:
@@ -73,12 +74,12 @@ def bench(config: Any) -> None:
         "threads": threads,
         "runs": config.runs,
         "engines": rows,
-        "device": runtime.describe_device("cpu"),
-        "versions": runtime.describe_versions() | {package: version(package) for package in PACKAGES},
+        "device": hardware.describe_device("cpu"),
+        "versions": provenance.describe_versions() | {package: version(package) for package in PACKAGES},
     }
     print_speed(report)
-    with told_unwritable(Path(config.output).parent, then="", own=False):
-        results.write_result(Path(config.output), report)
+    with report_write_errors(Path(config.output).parent, then="", own=False):
+        outputs.write_result(Path(config.output), report)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dmdd.config import print_error, run
+from dmdd.config.compose import print_error, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,9 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(evaluate, "evaluate", arguments)
     except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.faults import unwritable
+        from dmdd.core.failures import describe_write_error
 
-        if (told := unwritable(error)) is None:
+        if (told := describe_write_error(error)) is None:
             raise
         print_error(told)
         return 2
@@ -44,14 +44,15 @@ def evaluate(config: Any) -> None:
     from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
 
-    from dmdd import faults, results, runtime
-    from dmdd.config import build
-    from dmdd.data.datamodule import as_is
+    from dmdd.config.compose import build
+    from dmdd.core import failures, hardware, provenance
+    from dmdd.core.errors import UserError, check_positive
+    from dmdd.data.datamodule import keep_batch
     from dmdd.data.datasets import FileDataset
-    from dmdd.errors import UserError, check_positive
-    from dmdd.experiment import quiet_lightning, write_evaluation
+    from dmdd.experiment import devices, outputs
+    from dmdd.experiment.category import read_category
+    from dmdd.experiment.experiment import quiet_lightning, write_evaluation
     from dmdd.models.detector import Detector
-    from dmdd.train import read_category
     from dmdd.training.evaluation import EvaluationModule
 
     started = time.monotonic()
@@ -65,9 +66,9 @@ def evaluate(config: Any) -> None:
     category = read_category(config)
     detector = Detector.load(config.model)
     choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
-    accelerator = runtime.resolve_accelerator(config.accelerator)
-    runtime.check_devices(1, accelerator, config.batch_size)
-    precision: Any = runtime.resolve_precision(config.precision, accelerator, setting="precision")
+    accelerator = hardware.resolve_accelerator(config.accelerator)
+    devices.check_devices(1, accelerator, config.batch_size)
+    precision: Any = hardware.resolve_precision(config.precision, accelerator, setting="precision")
     quiet_lightning()
     module = EvaluationModule(
         detector,
@@ -79,7 +80,7 @@ def evaluate(config: Any) -> None:
     dataset = FileDataset(category.test, detector.input_size, native_masks=config.native_masks)
     indices = list(range(len(dataset)))
     batches = [indices[i : i + config.batch_size] for i in range(0, len(indices), config.batch_size)]
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.num_workers, collate_fn=as_is)
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.num_workers, collate_fn=keep_batch)
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
@@ -89,9 +90,9 @@ def evaluate(config: Any) -> None:
         enable_model_summary=False,
         callbacks=[build(entry) for entry in config.callbacks.values() if entry is not None],
     )
-    with faults.told("the test", sizes={"batch_size": config.batch_size}), runtime.whole_float32():
+    with failures.report_errors("the test", sizes={"batch_size": config.batch_size}), hardware.whole_float32():
         trainer.test(module, dataloaders=loader, verbose=False)
-    with faults.told_unwritable(run_dir, then="start the same command again"):
+    with failures.report_write_errors(run_dir, then="start the same command again"):
         if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
             shutil.rmtree(run_dir / "images", ignore_errors=True)
         write_evaluation(
@@ -101,20 +102,20 @@ def evaluate(config: Any) -> None:
         "dataset": category.dataset,
         "category": category.name,
         "model": str(Path(config.model).resolve()),
-        "test": results.evaluation_entries(module),
+        "test": outputs.evaluation_entries(module),
         "calibration": detector.calibration,
         "training": training_of(Path(config.model)),
-        "protocol": results.protocol(native_masks=config.native_masks),
+        "protocol": outputs.protocol(native_masks=config.native_masks),
         "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
-        "device": runtime.describe_device(accelerator),
+        "device": hardware.describe_device(accelerator),
         "precision": {"evaluation": precision},
-        "commit": runtime.git_commit(),
-        "versions": runtime.describe_versions(),
+        "commit": provenance.git_commit(),
+        "versions": provenance.describe_versions(),
         "command": ["python", "-m", "dmdd.evaluate", *HydraConfig.get().overrides.task],
     }
-    with faults.told_unwritable(run_dir, then="start the same command again"):
-        results.write_result(run_dir / "result.json", result)
-    results.print_summary(result, run_dir)
+    with failures.report_write_errors(run_dir, then="start the same command again"):
+        outputs.write_result(run_dir / "result.json", result)
+    outputs.print_summary(result, run_dir)
 
 
 FOUND = ("pixel_f1_on_synthetic", "normal_images")
@@ -156,7 +157,7 @@ def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None
     Raises:
         UserError: There is no such map.
     """
-    from dmdd.errors import UserError
+    from dmdd.core.errors import UserError
     from dmdd.models.detector import MAP_NAMES
 
     for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):

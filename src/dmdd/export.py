@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from dmdd.config import run_command
+from dmdd.config.compose import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,14 +30,14 @@ def export(config: Any) -> int:
     Raises:
         UserError: The model, the data or a setting cannot be used.
     """
-    from dmdd.config import print_error
-    from dmdd.errors import UserError
-    from dmdd.exporting.comparison import print_comparison
-    from dmdd.exporting.job import Job
-    from dmdd.exporting.sources import choose_source
-    from dmdd.faults import told_unwritable
+    from dmdd.config.compose import print_error
+    from dmdd.core.errors import UserError
+    from dmdd.core.failures import report_write_errors
+    from dmdd.deploy.export.comparison import print_comparison
+    from dmdd.deploy.export.job import Job
+    from dmdd.deploy.export.sources import choose_source
+    from dmdd.experiment.category import read_category
     from dmdd.models.detector import Detector
-    from dmdd.train import read_category
 
     if config.model is None:
         raise UserError("model is missing: give model=FOLDER, the model folder of a run")
@@ -45,7 +45,7 @@ def export(config: Any) -> int:
     category = None if config.category is None else read_category(config)
     source = choose_source(category, config.images)
     detector = Detector.load(config.model)
-    with told_unwritable(job.file.parent, then="", own=False):
+    with report_write_errors(job.file.parent, then="", own=False):
         report = job.run(detector, source)
     print_comparison(report)
     if report["failed"]:

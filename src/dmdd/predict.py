@@ -4,20 +4,20 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dmdd.config import run_command
+from dmdd.config.compose import run_command
 
 if TYPE_CHECKING:
-    from dmdd.inference import Inspector
-    from dmdd.prediction.inputs import Item
-    from dmdd.prediction.pipeline import Scorer
-    from dmdd.prediction.progress import StopSignal
-    from dmdd.prediction.settings import Places
+    from dmdd.inference.folder.inputs import Item
+    from dmdd.inference.folder.pipeline import Scorer
+    from dmdd.inference.folder.progress import StopSignal
+    from dmdd.inference.folder.settings import Places
+    from dmdd.inference.predictor import Predictor
 
 SOME_BAD = 3
 """Exit code: finished, but some images could not be read."""
 
 PATHS = ("model", "input", "output")
-INSPECTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap")
+PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,24 +56,24 @@ def predict(config: Any) -> int:
     """
     from omegaconf import OmegaConf
 
-    from dmdd.prediction.progress import StopSignal
+    from dmdd.inference.folder.progress import StopSignal
 
     settings: Any = OmegaConf.to_container(config)
     with StopSignal() as stop:  # from the start: loading takes seconds
-        from dmdd.inference import load
-        from dmdd.prediction.inputs import find_items
-        from dmdd.prediction.output import model_fingerprint, open_output
-        from dmdd.prediction.settings import check_model, check_settings, describe
+        from dmdd.inference.folder.inputs import find_items
+        from dmdd.inference.folder.output import model_fingerprint, open_output
+        from dmdd.inference.folder.settings import check_model, check_settings, describe
+        from dmdd.inference.predictor import load
 
         places = check_settings(settings)
         items = []
         if not settings["watch"]:
             items = find_items(places.entries, base=places.base, recursive=settings["recursive"], skip=places.skip)
-        inspector = load(places.model, **{name: settings[name] for name in INSPECTOR})
-        check_model(settings, inspector)
-        claim = describe(settings, places, inspector, model_fingerprint(places.model))
+        predictor = load(places.model, **{name: settings[name] for name in PREDICTOR})
+        check_model(settings, predictor)
+        claim = describe(settings, places, predictor, model_fingerprint(places.model))
         with open_output(places.output, claim, overwrite=settings["overwrite"]):
-            counts = _score(settings, places, items, inspector, stop)
+            counts = _score(settings, places, items, predictor, stop)
     print(f"scores    {places.output / 'scores.csv'}")
     print(_summary(counts))
     if stop.number is not None:
@@ -82,22 +82,22 @@ def predict(config: Any) -> int:
 
 
 def _score(
-    settings: dict[str, Any], places: "Places", items: "list[Item]", inspector: "Inspector", stop: "StopSignal"
+    settings: dict[str, Any], places: "Places", items: "list[Item]", predictor: "Predictor", stop: "StopSignal"
 ) -> dict[str, int]:
     """Score what is not recorded yet, or follow the folder, and count what is recorded then."""
-    from dmdd.prediction.ledger import Ledger
-    from dmdd.prediction.pictures import PictureWriter
-    from dmdd.prediction.pipeline import Scorer
-    from dmdd.prediction.progress import Progress
+    from dmdd.inference.folder.ledger import Ledger
+    from dmdd.inference.folder.pictures import PictureWriter
+    from dmdd.inference.folder.pipeline import Scorer
+    from dmdd.inference.folder.progress import Progress
 
     kinds = {"maps": settings["maps"] or "none", "masks": settings["masks"], "overlays": settings["overlays"]}
-    pictures = PictureWriter(places.output, **kinds, middle=inspector.pixel_threshold)
+    pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
     workers = settings["workers"] or min(8, os.cpu_count() or 1)
     with Ledger(places.output) as ledger:
         left = [item for item in items if not ledger.holds(item)]
         with Progress(None if settings["watch"] else len(left)) as progress:
             scorer = Scorer(
-                inspector=inspector,
+                predictor=predictor,
                 ledger=ledger,
                 pictures=pictures,
                 progress=progress,
@@ -115,7 +115,7 @@ def _score(
 
 
 def _follow(settings: dict[str, Any], places: "Places", scorer: "Scorer", stop: "StopSignal") -> None:
-    from dmdd.prediction.watching import Watcher
+    from dmdd.inference.folder.watching import Watcher
 
     watcher = Watcher(
         places.base,

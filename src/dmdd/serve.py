@@ -4,7 +4,7 @@ import socket
 import sys
 from typing import Any
 
-from dmdd.config import run_command
+from dmdd.config.compose import run_command
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "::1"]
 LOOKING = ("tile", "tile_px", "overlap", "device", "precision")
@@ -35,14 +35,14 @@ def serve(config: Any) -> None:
 
     from omegaconf import OmegaConf
 
-    from dmdd.errors import UserError
+    from dmdd.core.errors import UserError
 
     try:
-        from dmdd.serving.api import build_api
-        from dmdd.serving.limits import Limits
-        from dmdd.serving.model import load_model
-        from dmdd.serving.page import add_page
-        from dmdd.serving.server import run_server
+        from dmdd.deploy.serve.api import build_api
+        from dmdd.deploy.serve.limits import Limits
+        from dmdd.deploy.serve.model import load_model
+        from dmdd.deploy.serve.page import add_page
+        from dmdd.deploy.serve.server import run_server
     except ModuleNotFoundError as error:
         raise UserError(f"dmdd serve needs {error.name}; install it: pip install 'dmdd[serve]'") from None
 
@@ -88,7 +88,7 @@ def open_port(host: str, port: object) -> tuple[socket.socket, bool]:
     """
     import ipaddress
 
-    from dmdd.errors import UserError
+    from dmdd.core.errors import UserError
 
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise UserError(f"port={port}: give a whole number from 0 to 65535, 0 picks a free one")

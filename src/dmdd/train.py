@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmdd.config import print_error, run
+from dmdd.config.compose import print_error, run
 
 MORE_REGIONS = 1.1
 """How many times as many regions a mask may have at the input size before it is told."""
@@ -23,9 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(train, "train", arguments)
     except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.faults import unwritable
+        from dmdd.core.failures import describe_write_error
 
-        if (told := unwritable(error)) is None:
+        if (told := describe_write_error(error)) is None:
             raise
         print_error(told)
         return 2
@@ -46,10 +46,12 @@ def train(config: Any) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from dmdd import launch, resume, runtime
-    from dmdd.config import build
+    from dmdd.config.compose import build
+    from dmdd.core import hardware
+    from dmdd.core.errors import UserError, check_positive, check_seed
     from dmdd.data.datasets import check_files
-    from dmdd.errors import UserError, check_positive, check_seed
+    from dmdd.experiment import devices, launch, locking, resume
+    from dmdd.experiment.category import read_category
     from dmdd.models.detector import check_input_size
 
     check_seed(config.seed)
@@ -74,18 +76,18 @@ def train(config: Any) -> Any:
         print(f"warning: {warning}", file=sys.stderr)
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
-    runtime.check_steps(config.trainer)
+    devices.check_steps(config.trainer)
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
-        runtime.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
-    accelerator = runtime.resolve_accelerator(config.trainer.accelerator)
-    devices = runtime.check_devices(config.trainer.devices, accelerator, config.batch_size)
-    launch.check_processes(devices)
-    if devices > 1:
+        locking.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
+    accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
+    count = devices.check_devices(config.trainer.devices, accelerator, config.batch_size)
+    launch.check_processes(count)
+    if count > 1:
         build(config.teacher)  # fetched once here, if it comes from a hub, and not by every process at once
     container: Any = OmegaConf.to_container(config)
     container["overrides"] = list(HydraConfig.get().overrides.task)
-    with runtime.locked(Path(config.run_dir)):
-        launch.launch(train_on_this_device, container, devices=devices)
+    with locking.locked(Path(config.run_dir)):
+        launch.launch(train_on_this_device, container, devices=count)
     return outcome(config)
 
 
@@ -123,8 +125,9 @@ def are_others(finished: Path, config: Any) -> bool:
     Returns:
         Whether a file has come, gone or changed its size.
     """
+    from dmdd.core.errors import UserError
     from dmdd.data.listing import listing_digest
-    from dmdd.errors import UserError
+    from dmdd.experiment.category import read_category
 
     result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
     images = result.get("images") if isinstance(result, dict) else None
@@ -145,7 +148,7 @@ def move_to(config: Any, folder: Path) -> None:
     """
     from omegaconf import OmegaConf
 
-    from dmdd.config import remove_if_empty
+    from dmdd.config.compose import remove_if_empty
 
     new = Path(config.run_dir)
     config.name = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "name", default=folder.name)
@@ -166,7 +169,7 @@ def outcome(config: Any) -> Any:
     Raises:
         UserError: There is no such figure.
     """
-    from dmdd.errors import UserError
+    from dmdd.core.errors import UserError
 
     if config.objective is None:
         return config.run_dir
@@ -178,27 +181,6 @@ def outcome(config: Any) -> Any:
     return float(value)
 
 
-def read_category(config: Any) -> Any:
-    """Read the category's file lists.
-
-    Args:
-        config: Resolved configuration.
-
-    Returns:
-        ``dmdd.data.listing.Category``.
-
-    Raises:
-        UserError: As the layout's reader; without a category the message lists those found.
-    """
-    from dmdd.config import build
-    from dmdd.errors import UserError
-
-    category = None if config.category is None else str(config.category)  # category=01 is a name, not a number
-    if category is not None and (category == "all_each" or set("*?[") & set(category)):
-        raise UserError(f"category={category} trains one model a category: add -m; category=all pools them in one")
-    return build(config.dataset.layout, category=category)
-
-
 def train_on_this_device(container: dict[str, Any]) -> None:
     """Do the whole run, in every process; rank 0 writes.
 
@@ -208,7 +190,8 @@ def train_on_this_device(container: dict[str, Any]) -> None:
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from dmdd.experiment import Experiment, quiet_lightning
+    from dmdd.experiment.category import read_category
+    from dmdd.experiment.experiment import Experiment, quiet_lightning
 
     quiet_lightning()
     config = OmegaConf.create(container)

@@ -4,9 +4,11 @@ Lies in ``hydra_plugins`` because Hydra takes sweepers from there only.
 """
 
 import fnmatch
+import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -37,12 +39,14 @@ class CategorySweeper(BasicSweeper):
         Raises:
             UserError: Members failed, after all have run; or no category matches, before any has.
         """
-        from dmdd.errors import UserError
-        from dmdd.sweep import SweepFailed, print_table
+        from dmdd.config.sweep import SweepFailed
+        from dmdd.core.errors import UserError
 
         members = self._members(arguments)
         os.environ["DMDD_SWEEP_SIZE"] = str(len(members))
-        os.environ["DMDD_SWEEP_GPUS"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")  # see dmdd.runtime.claim_gpu
+        os.environ["DMDD_SWEEP_GPUS"] = os.environ.get(
+            "CUDA_VISIBLE_DEVICES", "all"
+        )  # see dmdd.experiment.locking.claim_gpu
         size = self.max_batch_size or len(members)
         returns: list[JobReturn] = []
         assert self.launcher is not None
@@ -79,7 +83,7 @@ class CategorySweeper(BasicSweeper):
     def _expand(
         self, member: Sequence[str], parsed: dict[str, Override], known: dict[tuple[str, ...], list[str]]
     ) -> list[list[str]]:
-        from dmdd.errors import UserError
+        from dmdd.core.errors import UserError
 
         place = next((i for i, text in enumerate(member) if parsed[text].key_or_group == "category"), None)
         wanted = None if place is None else str(parsed[member[place]].value())
@@ -124,9 +128,29 @@ def quoted(name: str) -> str:
 
 def _reason(job: JobReturn) -> str:
     """Say on one line why a member failed; of a defect the kind and its last line, the traceback was printed."""
-    from dmdd.errors import UserError
+    from dmdd.core.errors import UserError
 
     error = job._return_value
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[-1:]])
+
+
+def print_table(folders: list[str]) -> None:
+    """Print one table over the results of a sweep.
+
+    Args:
+        folders: Run folders; one without a result is left out.
+    """
+    from rich.console import Console
+
+    from dmdd.report import summary_table
+
+    results: list[dict[str, Any]] = []
+    for folder in folders:
+        try:
+            results.append(json.loads((Path(folder) / "result.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+    if results:
+        Console().print(summary_table(results))

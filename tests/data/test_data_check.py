@@ -174,7 +174,8 @@ def test_wrong_option_is_exit_code_2(capsys):
 
 def test_no_command_needs_torch(data_dir):
     program = (
-        "import sys; from dmdd.data.__main__ import main; import dmdd.data.check, dmdd.data.demo, dmdd.data.prepare; "
+        "import sys; from dmdd.data.__main__ import main; import dmdd.data.check; "
+        "import dmdd.data.demo.generate, dmdd.data.download.prepare; "
         "heavy = {'torch', 'lightning', 'hydra', 'timm', 'albumentations'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ}, timeout=60)

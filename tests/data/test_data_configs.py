@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from dmdd.data.check import LAYOUTS
-from dmdd.data.demo import generate_demo
+from dmdd.data.demo.generate import generate_demo
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
 

@@ -10,9 +10,9 @@ import pytest
 import trees
 from PIL import Image
 
+from dmdd.core.errors import UserError
 from dmdd.data import images
 from dmdd.data.images import read_image, read_mask
-from dmdd.errors import UserError
 
 RED = (200, 30, 10)
 

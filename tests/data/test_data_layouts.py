@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trees
 
+from dmdd.core.errors import UserError
 from dmdd.data.images import read_mask
 from dmdd.data.layouts import (
     Category,
@@ -21,7 +22,6 @@ from dmdd.data.layouts import (
     read_visa,
 )
 from dmdd.data.listing import list_images, listing_digest
-from dmdd.errors import UserError
 
 
 def names(category: Category, split: str) -> list[str]:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from dmdd.config import build, compose_config
+from dmdd.config.compose import build, compose_config
+from dmdd.core.errors import UserError
 from dmdd.data import datamodule
 from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import VALIDATION_STEP, PairDataModule, as_evaluation
 from dmdd.data.datasets import FileDataset, PairBatch, load_images
 from dmdd.data.images import read_image, read_mask
-from dmdd.errors import UserError
 from dmdd.pairs import PairSynthesis
 
 MIX = {"procedural": 1, "shift": 1, "blob": 1, "stroke": 1}

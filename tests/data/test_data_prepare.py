@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import trees
 
-from dmdd.data import archives, prepare
+from dmdd.core.errors import UserError
 from dmdd.data.__main__ import main
-from dmdd.data.archives import extract_archive
+from dmdd.data.download import archives, prepare
+from dmdd.data.download.archives import extract_archive
+from dmdd.data.download.prepare import SOURCES, Source, download, prepare_dataset
 from dmdd.data.layouts import read_btad, read_mvtec_ad, read_visa
-from dmdd.data.prepare import SOURCES, Source, download, prepare_dataset
-from dmdd.errors import UserError
 
 LIMIT = 10_000_000
 

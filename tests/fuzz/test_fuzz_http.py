@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from fuzz_kit import count, rounds
 
-from dmdd.serving.api import build_api
-from dmdd.serving.limits import Limits
-from dmdd.serving.model import ServedModel, load_model
-from dmdd.serving.server import make_server
+from dmdd.deploy.serve.api import build_api
+from dmdd.deploy.serve.limits import Limits
+from dmdd.deploy.serve.model import ServedModel, load_model
+from dmdd.deploy.serve.server import make_server
 from tiny import draw_pixels, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -44,7 +44,7 @@ PATHS = (
         "/model",
     ),
     *("/openapi.json", "/docs", "/redoc", "/", "", "*", "/../../../../etc/passwd", "/..%2f..%2fetc%2fpasswd", "/%00"),
-    *("/page/file=/etc/passwd", "/page/gradio_api/file=/etc/passwd", "/page/gradio_api/upload", "/file/etc/passwd"),
+    *("/page/inspect", "/page/file=/etc/passwd", "/page.js/../../etc/passwd", "/page.css%2f..", "/file/etc/passwd"),
     *(
         "/page/../predict",
         "/page/assets/../../../../etc/passwd",
@@ -124,7 +124,7 @@ def model(tmp_path_factory) -> ServedModel:
 
 @pytest.fixture(scope="module")
 def expected(model) -> float:
-    return model.inspector(PIXELS).score
+    return model.predictor(PIXELS).score
 
 
 def form(generator: np.random.Generator) -> bytes:

@@ -9,13 +9,13 @@ import pytest
 from fuzz_kit import count, one_line, rounds
 from PIL import Image
 
+from dmdd.core.errors import UserError
 from dmdd.data.check import check_data
 from dmdd.data.datasets import FileDataset
 from dmdd.data.images import MAX_PIXELS, read_image, read_mask
 from dmdd.data.listing import Sample
-from dmdd.errors import UserError
-from dmdd.serving.decoding import decode_image
-from dmdd.serving.limits import Refusal
+from dmdd.deploy.serve.decoding import decode_image
+from dmdd.deploy.serve.limits import Refusal
 
 # As in production: Pillow warns of odd metadata and reads on.
 pytestmark = pytest.mark.filterwarnings("ignore")

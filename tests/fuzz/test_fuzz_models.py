@@ -16,9 +16,9 @@ from fuzz_kit import count, one_line, rounds
 from safetensors.torch import load_file, save_file
 
 import dmdd
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
+from dmdd.deploy.serve.model import load_model
 from dmdd.models.detector import FORMAT_VERSION
-from dmdd.serving.model import load_model
 from tiny import draw_pixels, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -48,7 +48,7 @@ def outcome(folder: Path) -> str:
     """Load and use a model: `refused`, or `used` with a map and a score that are numbers in [0, 1]."""
     try:
         model = load_model(folder)
-        found = model.inspector(PIXELS)
+        found = model.predictor(PIXELS)
     except UserError as error:
         one_line(error)
         return "refused"
@@ -130,7 +130,7 @@ def test_damaged_files(folder, tmp_path, generator, expected):
         (target / name).write_bytes(data)
         count(f"models, damaged {name.rpartition('.')[2]}", outcome(target))
         shutil.copy(folder / name, target / name)
-    assert load_model(target).inspector(PIXELS).score == expected
+    assert load_model(target).predictor(PIXELS).score == expected
 
 
 def test_weights_of_another_shape_or_type_or_that_are_no_numbers(folder, tmp_path, generator):

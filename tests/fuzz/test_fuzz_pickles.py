@@ -18,15 +18,15 @@ from fuzz_kit import count, one_line
 from PIL import Image
 from starlette.testclient import TestClient
 
-from dmdd.data.archives import extract_archive
+from dmdd.core.errors import UserError
 from dmdd.data.check import check_data
+from dmdd.data.download.archives import extract_archive
 from dmdd.data.images import read_image, read_mask
-from dmdd.errors import UserError
+from dmdd.deploy.serve.api import build_api
+from dmdd.deploy.serve.limits import Limits
+from dmdd.deploy.serve.model import load_model
 from dmdd.models.weights import build_teacher
-from dmdd.serving.api import build_api
-from dmdd.serving.limits import Limits
-from dmdd.serving.model import load_model
-from dmdd.training.interruption import StateSaver
+from dmdd.training.callbacks.interruption import StateSaver
 from tiny import draw_pixels, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -113,7 +113,7 @@ def test_files_beside_a_model_are_not_looked_at(tmp_path, folder, payload):
     (tmp_path / "run/config.yaml").write_text(
         "x: !!python/object/apply:os.system ['touch marker']\n_target_: os.system\n"
     )
-    assert load_model(model, device="cpu").inspector(draw_pixels(0)).score >= 0
+    assert load_model(model, device="cpu").predictor(draw_pixels(0)).score >= 0
     count("pickles, beside a model", "passed over")
 
 
@@ -173,7 +173,7 @@ def test_resuming_from_a_pickle(tmp_path, demo_root, monkeypatch, capsys):
     """The whole command: the run folder of somebody else, whose state is a pickle."""
     from omegaconf import OmegaConf
 
-    from dmdd import resume
+    from dmdd.experiment import resume
     from dmdd.train import main
 
     monkeypatch.chdir(tmp_path)
@@ -183,7 +183,7 @@ def test_resuming_from_a_pickle(tmp_path, demo_root, monkeypatch, capsys):
     run = tmp_path / "runs/demo/plate/theirs"
     (run / resume.STATE_DIR).mkdir(parents=True)
     (run / resume.STATE_DIR / "distillation.ckpt").write_bytes(fuzz_kit.pickles(tmp_path / "marker")["torch dict zip"])
-    from dmdd.config import compose_config
+    from dmdd.config.compose import compose_config
 
     config = compose_config("train", [a for a in arguments if not a.startswith("name")])
     config.name, config.run_dir = "theirs", "runs/demo/plate/theirs"
@@ -197,7 +197,7 @@ def test_resuming_from_a_pickle(tmp_path, demo_root, monkeypatch, capsys):
 
 
 def test_a_run_folders_yaml_is_read_as_values_only(tmp_path):
-    from dmdd.resume import read_settings
+    from dmdd.experiment.resume import read_settings
 
     for text in (
         f"x: !!python/object/apply:builtins.open ['{tmp_path}/marker', 'w']\n",

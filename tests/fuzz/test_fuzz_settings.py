@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fuzz_kit import count, rounds
 
-from dmdd.config import compose_config, run_command
+from dmdd.config.compose import compose_config, run_command
 from tiny import save_image, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -159,14 +159,15 @@ def test_a_training_is_prepared_or_refused_and_leaves_nothing(
     """All of a training but the two stages: files read, networks built, images decoded."""
     from omegaconf import OmegaConf
 
-    from dmdd.experiment import Experiment
-    from dmdd.train import main, read_category
+    from dmdd.experiment.category import read_category
+    from dmdd.experiment.experiment import Experiment
+    from dmdd.train import main
 
     def prepare(job: Any, container: dict[str, Any], *, devices: int) -> None:
         config = OmegaConf.create(container)
         Experiment(config, read_category(config))
 
-    monkeypatch.setattr("dmdd.launch.launch", prepare)
+    monkeypatch.setattr("dmdd.experiment.launch.launch", prepare)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     base = ["dataset=demo", "category=plate", f"data_dir={demo_root}", "teacher=resnet18", "recipe=smoke"]

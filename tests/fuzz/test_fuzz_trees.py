@@ -13,10 +13,10 @@ import pytest
 from fuzz_kit import count, one_line, rounds
 from PIL import Image
 
+from dmdd.core.errors import UserError
 from dmdd.data.__main__ import main
-from dmdd.data.archives import extract_archive
 from dmdd.data.check import LAYOUTS
-from dmdd.errors import UserError
+from dmdd.data.download.archives import extract_archive
 
 ODD_NAMES = (
     *("ü.png", "e\u0301.png", " .png", "a b.png", "'quoted'.png", "-rf.png", "$(id).png", "%s.png", "{x}.png"),

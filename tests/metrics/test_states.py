@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import AUPRO, PixelAUROC, PixelF1Max, estimates, image_metrics, pixel_metrics
 from dmdd.metrics.binning import N_BINS
 from dmdd.metrics.pixel import PixelMetric

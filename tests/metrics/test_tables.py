@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from sklearn import metrics as sklearn_metrics
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import (
     AUPRO,
     DefectTypes,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_images, resize_masks
 from dmdd.evaluate import choose_maps
 from dmdd.models.detector import (
     MAP_NAMES,
@@ -21,7 +22,6 @@ from dmdd.models.detector import (
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
-from dmdd.resize import resize_images, resize_masks
 
 
 def make(**changes) -> Detector:

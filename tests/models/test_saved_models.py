@@ -46,8 +46,8 @@ def test_it_says_what_it_said(tmp_path, version, again):
         # Version 4 averages distances before it enlarges them, versions before it after; means are the same.
         assert maps[name].mean().item() == pytest.approx(mean, abs=1e-5), name
     thresholds = json.loads((folder / "detector.json").read_text())["calibration"]
-    inspector = dmdd.load(tmp_path if again else folder, device="cpu")
-    assert (inspector.image_threshold, inspector.pixel_threshold) == (0.4, 0.45)
+    predictor = dmdd.load(tmp_path if again else folder, device="cpu")
+    assert (predictor.image_threshold, predictor.pixel_threshold) == (0.4, 0.45)
     assert thresholds["image_threshold"] == 0.4
 
 

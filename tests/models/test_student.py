@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.models.student import Student
 
 CHANNELS = (6, 10, 14)

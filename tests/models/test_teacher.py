@@ -5,7 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork

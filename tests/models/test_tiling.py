@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from dmdd.errors import UserError
-from dmdd.models.detector import Prediction
+from dmdd.core.errors import UserError
+from dmdd.models.detector import DetectorOutput
 from dmdd.models.tiling import detect_tiled
 
 
@@ -22,7 +22,7 @@ class Fake(nn.Module):
     def forward(self, tiles):
         self.seen.append(tiles)
         maps = self.answer(tiles)
-        return Prediction(maps, maps.flatten(1).amax(1))
+        return DetectorOutput(maps, maps.flatten(1).amax(1))
 
 
 def copy(tiles):

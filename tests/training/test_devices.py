@@ -8,8 +8,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from dmdd.losses import abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.batch_norm import SynchronizedBatchNorm2d, synchronise_batch_norm
+from dmdd.models.losses import abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.student import Student
 
 CHANNELS = [6, 8, 10]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 
+from dmdd.core.errors import UserError
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.images import read_mask
-from dmdd.errors import UserError
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["preview"]:  # takes every setting of a training, so Hydra reads its arguments
-        from dmdd.preview import main as preview
+        from dmdd.experiment.preview import main as preview
 
         return preview(arguments[1:])
     options = _parser().parse_args([_as_flag(argument) for argument in arguments])
@@ -106,7 +106,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from dmdd.data.demo import generate_demo
+    from dmdd.data.demo.generate import generate_demo
 
     target = generate_demo(options.output, seed=options.seed, size=options.size)
     print(f"demo data set written to {target}")
@@ -114,7 +114,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from dmdd.data.prepare import prepare_dataset
+    from dmdd.data.download.prepare import prepare_dataset
 
     target = prepare_dataset(
         dataset=options.dataset,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 
 
 class Augmentation:

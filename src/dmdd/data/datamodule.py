@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dmdd.core.errors import UserError, check_positive
 from dmdd.data.augmentation import Augmentation
 from dmdd.data.datasets import (
     EvaluationBatch,
@@ -23,7 +24,6 @@ from dmdd.data.datasets import (
 )
 from dmdd.data.listing import Category, list_images
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
-from dmdd.errors import UserError, check_positive
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
@@ -264,12 +264,12 @@ class PairDataModule(LightningDataModule):
             dataset,
             batch_sampler=batch_sampler,
             num_workers=self.num_workers,
-            collate_fn=as_is,
+            collate_fn=keep_batch,
             # Not for a CPU beside a GPU: pinning opens a context there.
             pin_memory=torch.cuda.is_available()
             and (self.trainer is None or self.trainer.strategy.root_device.type == "cuda"),
             persistent_workers=False,
-            worker_init_fn=outlast_signals,
+            worker_init_fn=ignore_signals,
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -387,7 +387,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def outlast_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Let a loader's worker go on at Ctrl-C, and for some seconds at SIGTERM, which reach a whole group of processes.
 
     The process it works for finishes the step in hand and saves its state, for which it needs more batches. A worker
@@ -401,6 +401,6 @@ def outlast_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_OUTLASTS_S))
 
 
-def as_is(batch: Any) -> Any:
+def keep_batch(batch: Any) -> Any:
     """Collate nothing: the data sets here gather whole batches themselves."""
     return batch

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation
 from dmdd.data.images import count_pixels, read_image, read_mask
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
-from dmdd.errors import UserError
 from dmdd.metrics.regions import anomalous_pixels
 from dmdd.pairs import Column, draw_plan, estimate_foreground
-from dmdd.resize import resize_images, resize_masks
 
 PIXELS_AT_ONCE = 200_000_000
 """Pixels of images that are decoded at the same time, in all threads together."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from dmdd.core.errors import UserError
 from dmdd.data.listing import list_images
-from dmdd.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 """Pillow's names for the file endings that count. Its other decoders stay out of reach: one starts Ghostscript."""

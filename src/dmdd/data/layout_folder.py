@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from dmdd.core.errors import UserError
 from dmdd.data.listing import (
     NORMAL,
     Category,
@@ -15,7 +16,6 @@ from dmdd.data.listing import (
     pair_masks,
     report,
 )
-from dmdd.errors import UserError
 
 
 def list_folder_categories(root: Path | str, *, good: str = "good") -> list[str]:

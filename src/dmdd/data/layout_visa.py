@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
+from dmdd.core.errors import UserError
 from dmdd.data.listing import NORMAL, Category, Sample, all_masked, find_category, list_folders, report
-from dmdd.errors import UserError
 
 SPLIT_COLUMNS = ("object", "split", "label", "image", "mask")
 

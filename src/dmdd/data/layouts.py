@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from dmdd.core.errors import UserError
 from dmdd.data.layout_folder import list_folder_categories, read_folder
 from dmdd.data.layout_visa import list_visa_categories, read_visa
 from dmdd.data.listing import (
@@ -22,7 +23,6 @@ from dmdd.data.listing import (
     pair_masks,
     report,
 )
-from dmdd.errors import UserError
 
 __all__ = [
     "Category",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import functional
 from dmdd.metrics.binning import N_BINS, bin_floors
 from dmdd.metrics.exact import exact_steps

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics.functional import Floats, Steps
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics.binning import bin_floors
 from dmdd.metrics.histogram import ALL, MAX_REGIONS, REGION_WEIGHT
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics.binning import N_BINS, score_bins
 from dmdd.metrics.regions import anomalous_pixels
 

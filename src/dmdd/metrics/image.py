@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import functional
 from dmdd.metrics.base import StepMetric
 from dmdd.metrics.exact import exact_steps

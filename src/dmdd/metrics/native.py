@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 
 
 def native_maps(maps: Tensor, masks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.metrics import functional
 from dmdd.metrics.functional import Estimate
 from dmdd.metrics.histogram import ALL, ANOMALOUS, OVERLAP, add_pixels, check_maps, empty_histograms

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 
 LARGEST = {"widths": 8192, "width": 8192, "dilations": 1024, "input_size": 16384}
 """Above what any real detector has; a typing error must not take the machine's memory."""

@@ -11,14 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dmdd.errors import UserError
-from dmdd.losses import cosine_distance
+from dmdd.core.errors import UserError
+from dmdd.core.files import whole_file, write_atomically
+from dmdd.core.resize import resize_images
 from dmdd.models.blocks import upsample
 from dmdd.models.description import check_description, check_tensors, check_widths
+from dmdd.models.losses import cosine_distance
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
-from dmdd.resize import resize_images
 
 FORMAT_VERSION = 4
 # 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
@@ -29,7 +30,7 @@ SPEC_FILE = "detector.json"
 MAP_NAMES = ("fused", "segmentation", "geometric", "normality", "abnormality", "both")
 
 
-class Prediction(NamedTuple):
+class DetectorOutput(NamedTuple):
     """What a detector says of a batch.
 
     Args:
@@ -119,7 +120,7 @@ class Detector(nn.Module):
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
 
-    def forward(self, images: Tensor) -> Prediction:
+    def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
 
         Args:
@@ -129,7 +130,7 @@ class Detector(nn.Module):
             The anomaly map and the image score.
         """
         raw = self.raw_maps(images, only=(self.anomaly_map, self.score_map))
-        return Prediction(self.smooth(raw[self.anomaly_map]), self.image_score(self.score_map, raw[self.score_map]))
+        return DetectorOutput(self.smooth(raw[self.anomaly_map]), self.image_score(self.score_map, raw[self.score_map]))
 
     def maps(self, images: Tensor, *, only: Sequence[str] = MAP_NAMES) -> dict[str, Tensor]:
         """Compute the anomaly map and, for study, what it is made of.
@@ -312,14 +313,10 @@ class Detector(nn.Module):
             folder: Made if it does not exist.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        partial = folder / f"{WEIGHTS_FILE}.partial"
-        save_file(state, partial, metadata={"format": "pt"})
-        partial.replace(folder / WEIGHTS_FILE)
-        partial = folder / f"{SPEC_FILE}.partial"
-        partial.write_text(json.dumps(self.spec, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / SPEC_FILE)
+        with whole_file(folder / WEIGHTS_FILE) as partial:
+            save_file(state, partial, metadata={"format": "pt"})
+        write_atomically(folder / SPEC_FILE, json.dumps(self.spec, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Detector":

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.models.blocks import ResidualBlock, conv_norm_act, upsample
 
 

@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dmdd.errors import UserError
-from dmdd.faults import is_out_of_memory
+from dmdd.core.errors import UserError
+from dmdd.core.failures import is_out_of_memory
 from dmdd.models.folding import fold_batch_norms
 
 STRIDES = (4, 8, 16)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.models.blocks import upsample
-from dmdd.models.detector import Prediction
+from dmdd.models.detector import DetectorOutput
 
 MAX_OVERLAP = 0.9
 CHUNK = 16
@@ -22,7 +22,7 @@ class TileDetector(Protocol):
     input_size: tuple[int, int]
 
     def __call__(self, images: Tensor, /) -> Any:
-        """Map ``(B, 3, H, W)`` uint8 images to a ``Prediction`` at the input size."""
+        """Map ``(B, 3, H, W)`` uint8 images to a ``DetectorOutput`` at the input size."""
 
 
 class _Axis(NamedTuple):
@@ -36,7 +36,7 @@ class _Axis(NamedTuple):
 
 def detect_tiled(
     detector: TileDetector, images: Tensor, *, tile_px: int | Sequence[int] | None = None, overlap: float = 0.25
-) -> Prediction:
+) -> DetectorOutput:
     """Detect in overlapping tiles and blend their maps.
 
     Tiles lie inside the image, evenly spaced, the first and the last at its borders; each is resized to the detector's
@@ -69,7 +69,7 @@ def detect_tiled(
     grid = maps.reshape(batch, rows.starts.shape[0], columns.starts.shape[0], rows.size, columns.size)
     mosaic = grid.permute(0, 1, 3, 2, 4).flatten(3, 4).flatten(1, 2)
     whole = _blend(_blend(mosaic, rows, dim=1), columns, dim=2)
-    return Prediction(whole.unsqueeze(1), prediction.score.reshape(batch, -1).amax(1))
+    return DetectorOutput(whole.unsqueeze(1), prediction.score.reshape(batch, -1).amax(1))
 
 
 def check_tiling(
@@ -123,11 +123,11 @@ def _cut(images: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     return parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
-def _detect(detector: TileDetector, tiles: Tensor) -> Prediction:
+def _detect(detector: TileDetector, tiles: Tensor) -> DetectorOutput:
     if torch.compiler.is_exporting():
         return detector(tiles)  # a graph has no loop over a number of tiles that it does not know
     parts = [detector(chunk) for chunk in tiles.split(CHUNK)]
-    return Prediction(torch.cat([part.map for part in parts]), torch.cat([part.score for part in parts]))
+    return DetectorOutput(torch.cat([part.map for part in parts]), torch.cat([part.score for part in parts]))
 
 
 def _blend(values: Tensor, axis: _Axis, *, dim: int) -> Tensor:

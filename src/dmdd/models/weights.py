@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dmdd.errors import UserError
+from dmdd.core.errors import UserError
 from dmdd.models.teacher import Teacher, check_backbone, load_features
 
 

@@ -4,9 +4,9 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from dmdd.core.errors import UserError, check_positive
 from dmdd.data.datasets import PairBatch
-from dmdd.errors import UserError, check_positive
-from dmdd.losses import AIM_FORMS, abnormality_mimicking_loss, normality_guidance_loss
+from dmdd.models.losses import AIM_FORMS, abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.training.feature_cache import FeatureCache

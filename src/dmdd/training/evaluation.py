@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from dmdd.core.errors import UserError
 from dmdd.data.datasets import EvaluationBatch
-from dmdd.errors import UserError
 from dmdd.metrics import (
     AUPRO,
     Curve,

@@ -5,9 +5,9 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from dmdd.core.errors import check_positive
 from dmdd.data.datasets import PairBatch
-from dmdd.errors import check_positive
-from dmdd.losses import segmentation_loss
+from dmdd.models.losses import segmentation_loss
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher

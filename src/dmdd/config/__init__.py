@@ -1,0 +1,1 @@
+"""Configuration: composing it from YAML, checking it, and building what it names."""

@@ -1,0 +1,1 @@
+"""The demo data set, drawn on the machine that asks for it."""

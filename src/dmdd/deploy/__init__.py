@@ -1,0 +1,1 @@
+"""What leaves the training machine: exported graphs, the served page, speed."""

@@ -1,0 +1,1 @@
+"""The speed of a trained detector on several engines."""

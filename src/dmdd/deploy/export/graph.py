@@ -1,0 +1,187 @@
+"""The detector as one graph: from camera pixels of any size to map and score, nothing left to do outside."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
+from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
+from dmdd.models.detector import (
+    Detector,
+    DetectorOutput,
+    fuse,
+    gaussian_kernel,
+    geometric_distance,
+    level_distances,
+    mean_distance,
+)
+from dmdd.models.folding import fold_batch_norms
+from dmdd.models.teacher import STRIDES
+from dmdd.models.tiling import detect_tiled
+
+OUTPUTS = ("map", "score", "raw")
+
+
+class Tiling(NamedTuple):
+    """How a graph cuts large images.
+
+    Args:
+        tile_px: Height and width of a tile in pixels of the image.
+        overlap: Share of a tile that at least lies in the next one.
+    """
+
+    tile_px: tuple[int, int]
+    overlap: float
+
+
+class Network(nn.Module):
+    """Teacher, student and segmentation network with folded batch norms, from pixels at the input size to maps.
+
+    The linear steps after the networks (upsampling and Gaussian) are one matrix for the rows and one for the columns.
+
+    Args:
+        detector: In evaluation mode; it is copied, not changed.
+
+    Source: ours.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        detector = copy.deepcopy(detector).cpu().float().eval().to(memory_format=torch.contiguous_format)
+        height, width = detector.input_size
+        fold_batch_norms(detector, torch.zeros(1, 3, height, width))
+        self.input_size = detector.input_size
+        self.anomaly_map, self.score_map = detector.anomaly_map, detector.score_map
+        self.image_score = detector.image_score
+        detector.smooth = self._smooth  # type: ignore[method-assign]
+        self.features, self.student = detector.teacher.network, detector.student
+        self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
+        self.segmentation = FastSegmentation(detector.segmentation)
+        self.mean: Tensor
+        self.factor: Tensor
+        self.rows: Tensor
+        self.columns: Tensor
+        self.register_buffer("mean", 255 * detector.teacher.mean)
+        self.register_buffer("factor", 1 / (255 * detector.teacher.std))
+        rows, columns = smoothing_matrices(detector, (height // STRIDES[0], width // STRIDES[0]))
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns)
+
+    def forward(self, pixels: Tensor) -> DetectorOutput:
+        """Compute map and score.
+
+        Args:
+            pixels: ``(B, 3, h, w)`` float32, whole numbers in [0, 255], RGB, at the input size.
+
+        Returns:
+            Map ``(B, 1, h, w)`` and score ``(B,)``, as ``Detector.forward``.
+        """
+        features = list(self.features((pixels - self.mean) * self.factor))
+        normality, abnormality = self.student(pixels / 255, features)
+        logits, distances = self.segmentation(features, normality, abnormality)
+        segmented, geometric = torch.sigmoid(logits), geometric_distance(distances)
+        raw = {}
+        for name in dict.fromkeys((self.anomaly_map, self.score_map)):
+            if name == "fused":
+                raw[name] = fuse(segmented, geometric)
+            elif name == "geometric":
+                raw[name] = geometric
+            elif name == "segmentation":
+                raw[name] = segmented
+            else:
+                parts = [mean_distance(distances)] if name != "abnormality" else []
+                if name != "normality":
+                    parts.append(mean_distance(level_distances(abnormality, features)))
+                raw[name] = sum(parts[1:], parts[0]) / len(parts)
+        score = self.image_score(self.score_map, raw[self.score_map])
+        return DetectorOutput(self._smooth(raw[self.anomaly_map]), score)
+
+    def _smooth(self, raw: Tensor) -> Tensor:
+        return (self.rows @ raw @ self.columns).clamp(0, 1)
+
+
+class PixelDetector(nn.Module):
+    """The network with the resize before it: what :func:`detect_tiled` takes for a detector when traced.
+
+    Args:
+        network: From pixels at the input size to maps.
+
+    Source: ours.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network, self.input_size = network, network.input_size
+
+    def forward(self, images: Tensor) -> DetectorOutput:
+        """Compute map and score of ``(B, 3, H, W)`` uint8 images, as ``Detector.forward``."""
+        return self.network(resize_traced(images.permute(0, 2, 3, 1), self.input_size))
+
+
+class DetectorGraph(nn.Module):
+    """What is exported: uint8 pixels in, the outputs named in ``OUTPUTS`` out.
+
+    Args:
+        detector: In evaluation mode; it is copied, not changed.
+        tiling: Cut images into tiles of this kind; None sees each image whole.
+
+    Source: ours.
+    """
+
+    def __init__(self, detector: Detector, *, tiling: Tiling | None = None) -> None:
+        super().__init__()
+        self.detector, self.tiling = PixelDetector(Network(detector)), tiling
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs.
+
+        Args:
+            images: ``(B, H, W, 3)`` uint8 in [0, 255], RGB, any size.
+
+        Returns:
+            ``map`` ``(B, H, W)`` float32 in [0, 1], ``score`` ``(B,)``, and, without tiles, ``raw`` ``(B, h, w)``: the
+            map at the input size.
+        """
+        pixels = images.permute(0, 3, 1, 2)
+        if self.tiling is not None:
+            tile_px, overlap = self.tiling
+            whole = detect_tiled(self.detector, pixels, tile_px=tile_px, overlap=overlap)
+            return whole.map[:, 0], whole.score
+        raw, score = self.detector(pixels)
+        return enlarge_traced(raw[:, 0], (pixels.shape[2], pixels.shape[3])), score, raw[:, 0]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what :meth:`forward` returns."""
+        return OUTPUTS[:2] if self.tiling is not None else OUTPUTS
+
+
+def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Turn upsampling and Gaussian of a raw map into matrices.
+
+    Both are linear and separable, so each matrix is what they make of single ones along one side.
+
+    Args:
+        detector: Gives input size and Gaussian.
+        level: Height and width of the raw map.
+
+    Returns:
+        ``rows`` ``(h, level height)`` and ``columns`` ``(level width, w)``; the map is ``rows @ values @ columns``.
+
+    Source: ours.
+    """
+
+    def along(count: int, size: int) -> Tensor:
+        lines = F.interpolate(torch.eye(count, dtype=torch.float64)[:, None], size=size, mode="linear")
+        if detector.sigma_px:
+            kernel = gaussian_kernel(detector.sigma_px, largest=min(detector.input_size) - 1, like=lines)
+            radius = len(kernel) // 2
+            lines = F.conv1d(F.pad(lines, (radius, radius), mode="reflect"), kernel.view(1, 1, -1))
+        return lines[:, 0].float()
+
+    rows, columns = (along(count, size) for count, size in zip(level, detector.input_size, strict=True))
+    return rows.T.contiguous(), columns

@@ -1,0 +1,38 @@
+"""What every runtime looks like to the comparison and the measurement of speed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from dmdd.deploy.export.graph import Tiling
+from dmdd.models.blocks import upsample
+from dmdd.models.detector import Detector
+from dmdd.models.tiling import detect_tiled
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""From images ``(B, H, W, 3)`` uint8 to the graph's outputs by name."""
+
+
+def reference(detector: Detector, tiling: Tiling | None) -> Run:
+    """Give the detector itself, as training and evaluation use it, the form of a runtime.
+
+    Args:
+        detector: In evaluation mode.
+        tiling: As the graph has it.
+
+    Returns:
+        A function with the outputs of the graph.
+    """
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        pixels = torch.from_numpy(np.require(images, requirements="W")).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            if tiling is not None:
+                whole = detect_tiled(detector, pixels, tile_px=tiling.tile_px, overlap=tiling.overlap)
+                return {"map": whole.map[:, 0].numpy(), "score": whole.score.numpy()}
+            raw, score = detector(pixels)
+            own = upsample(raw, (pixels.shape[2], pixels.shape[3]))
+            return {"map": own[:, 0].numpy(), "score": score.numpy(), "raw": raw[:, 0].numpy()}
+
+    return run

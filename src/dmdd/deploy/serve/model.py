@@ -1,0 +1,77 @@
+"""The model a server answers with, and what it says about it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dmdd
+from dmdd.core.files import file_sha256
+from dmdd.inference.predictor import Predictor
+from dmdd.models.detector import WEIGHTS_FILE
+
+
+class ServedModel:
+    """A predictor with a name, a fingerprint and its calibration in plain words.
+
+    Args:
+        predictor: What inspects.
+        title: Name shown to people and machines.
+        weights_sha256: Fingerprint of the weights; empty if they are not from a file.
+
+    Source: ours.
+    """
+
+    def __init__(self, predictor: Predictor, *, title: str, weights_sha256: str = "") -> None:
+        self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
+        calibration: dict[str, Any] = predictor.detector.calibration
+        self.image_threshold: float | None = calibration.get("image_threshold")
+        self.pixel_threshold: float | None = calibration.get("pixel_threshold")
+        self.false_alarm_rate: float | None = calibration.get("image_false_alarm_rate")
+        self.normal_images: int | None = calibration.get("normal_images")
+        self.thresholds_from: str | None = calibration.get("source")
+        height, width = predictor.detector.input_size
+        self.input_height, self.input_width = height, width
+
+
+def find_title(folder: Path) -> str:
+    """Name a model by its run's ``result.json``, else by its folder; never by the whole path, which tells too much.
+
+    Args:
+        folder: The ``model`` folder.
+
+    Returns:
+        As in ``mvtec_ad / screw``.
+    """
+    try:
+        result = json.loads((folder.parent / "result.json").read_text(encoding="utf-8"))
+        return f"{result['dataset']} / {result['category']}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        folder = folder.resolve()
+        return folder.parent.name if folder.name == "model" else folder.name
+
+
+def fingerprint(folder: Path) -> str:
+    """Compute the SHA-256 of the weights file, as hexadecimal digits."""
+    return file_sha256(folder / WEIGHTS_FILE)
+
+
+def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> ServedModel:
+    """Load a model and run it once, so that the first request is as fast as the others.
+
+    Args:
+        folder: The ``model`` folder of a run.
+        title: Its name; :func:`find_title` if None.
+        settings: How to look at images, as for :class:`dmdd.inference.predictor.Predictor`.
+
+    Returns:
+        Ready to answer.
+
+    Raises:
+        UserError: The folder holds no model of this version, or a setting cannot be used.
+    """
+    predictor = dmdd.load(folder, **settings)
+    model = ServedModel(predictor, title=title or find_title(folder), weights_sha256=fingerprint(folder))
+    predictor(np.zeros((model.input_height, model.input_width, 3), np.uint8))
+    return model

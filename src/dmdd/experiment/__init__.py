@@ -1,0 +1,1 @@
+"""One run: its stages, resuming, processes, outputs and loggers."""

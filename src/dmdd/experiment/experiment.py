@@ -1,0 +1,405 @@
+"""One run: parts built from the configuration, two stages of training, calibration, test, and what is written."""
+
+import csv
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from omegaconf import DictConfig, OmegaConf
+
+from dmdd.config.compose import build
+from dmdd.core import failures, files, hardware, provenance
+from dmdd.core.errors import Interrupted
+from dmdd.data.datamodule import PairDataModule
+from dmdd.data.listing import Category, listing_digest
+from dmdd.experiment import loggers, outputs
+from dmdd.experiment.pictures import write_curves, write_pictures
+from dmdd.experiment.resume import STATE_DIR
+from dmdd.models.batch_norm import synchronise_batch_norm
+from dmdd.models.detector import Detector
+from dmdd.models.teacher import check_features
+from dmdd.training.callbacks.divergence import LossGuard
+from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
+from dmdd.training.distillation import DistillationModule
+from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.segmentation import SegmentationModule
+
+# What Lightning says of things we do on purpose.
+EXPECTED_WARNINGS = (
+    r"Found \d+ module\(s\) in eval mode",  # the teacher, and in stage 2 the student
+    r"Experiment logs directory .* exists and is not empty",  # the run folder is ours, stage 2 continues stage 1's log
+    r"You passed in a `val_dataloader` but have no `validation_step`",  # pairs for calibration, after training
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on at the step
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The '\w+_dataloader' does not have many workers",  # images are in memory
+)
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advice and the warnings we expect out of the log."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).propagate = False
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def write_evaluation(
+    folder: Path, *, evaluation: EvaluationModule, category: Category, pictures: int, accelerator: str
+) -> list[Path]:
+    """Write what an evaluation leaves beside its result: scores, curves and pictures.
+
+    Args:
+        folder: Where to.
+        evaluation: After ``trainer.test``.
+        category: What was tested.
+        pictures: How many at most.
+        accelerator: ``gpu`` or ``cpu``, where the pictures' maps are computed.
+
+    Returns:
+        The picture files.
+    """
+    outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root)
+    write_curves(folder, evaluation.curves)
+    with hardware.whole_float32():
+        return write_pictures(
+            folder / "images",
+            detector=evaluation.detector,
+            samples=category.test,
+            scores=evaluation.scores,
+            count=pictures,
+            device=torch.device("cuda" if accelerator == "gpu" else "cpu"),
+        )
+
+
+class Experiment:
+    """Everything of one run; exists in each of its processes.
+
+    Args:
+        config: ``conf/train.yaml``, composed and resolved.
+        category: What to train and test on.
+
+    Raises:
+        UserError: A part cannot be built from what the configuration gives.
+    """
+
+    def __init__(self, config: DictConfig, category: Category) -> None:
+        self.config, self.category = config, category
+        self.run_dir = Path(config.run_dir)
+        self.accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
+        self.precision = hardware.resolve_precision(config.trainer.precision, self.accelerator)
+        self.evaluation_precision = hardware.resolve_precision(
+            config.evaluation.precision, self.accelerator, setting="evaluation.precision"
+        )
+        if self.accelerator == "cpu":
+            hardware.keep_freed_memory()
+        teacher, self.weights = build(config.teacher)
+        student = build(config.student)(channels=teacher.channels)
+        segmentation = build(config.segmentation)(channels=teacher.channels)
+        self.detector = Detector(
+            teacher=teacher,
+            student=student,
+            segmentation=segmentation,
+            input_size=config.image_size,
+            **config.detector,
+        ).to(memory_format=torch.channels_last)
+        check_features(teacher, self.detector.input_size)
+        self.data = PairDataModule(
+            category=category,
+            synthesis=build(config.pairs),
+            image_size=self.detector.input_size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            augmentation=build(config.augmentation),
+            native_masks=config.evaluation.native_masks,
+            **config.data,
+        )
+        with failures.report_errors("decoding the training images", sizes={"image_size": self._size}):
+            self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
+            for network in (student, segmentation):
+                synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
+        self.distillation = DistillationModule(
+            teacher=teacher,
+            student=student,
+            cached_images=0 if self.data.augmentation else self.data.training_images,
+            **config.distillation,
+        )
+        self.segmentation = SegmentationModule(
+            teacher=teacher, student=student, segmentation=segmentation, **config.segmentation_training
+        )
+        self.evaluation = EvaluationModule(
+            self.detector,
+            defects=[sample.defect for sample in category.test],
+            false_alarm_rate=config.evaluation.false_alarm_rate,
+            has_masks=category.has_masks,
+            study_maps=config.evaluation.study_maps,
+            resamples=config.evaluation.resamples,
+            normal_images=self.data.held_out_pixels,
+            levels_batch_size=config.data.evaluation_batch_size,
+        )
+        self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
+        self.seconds: dict[str, float] = {}
+        self.precisions: list[str] = []
+        self._started, self._earlier_s = time.monotonic(), 0.0
+        self._log_restored = self._connected = False
+        self.loggers = self._loggers()
+        self.is_first = True
+        self._evaluator()  # what it does not take is told now, not after both stages
+
+    @staticmethod
+    def _instantiate_all(group: DictConfig | None) -> list[Any]:
+        return [build(entry) for entry in (group or {}).values() if entry is not None]
+
+    def _loggers(self, *, offline: bool = False) -> list[Logger]:
+        loggers = []
+        for entry in (self.config.logger or {}).values():
+            if entry is None:
+                continue
+            known: dict[str, Any] = {}
+            if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("id") is None:
+                # The same for every part of a run, so that a resumed run goes on in the dashboard too.
+                place = f"{platform.node()}:{self.run_dir.resolve()}"
+                known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
+                known |= {"resume": "allow"} if self.config.resume else {}
+            if offline and str(entry.get("_target_")).endswith("WandbLogger"):
+                known |= {"mode": "offline"}
+            loggers.append(build(entry, **known))
+        return loggers
+
+    def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
+        settings: dict[str, Any] = dict(self.config.trainer)
+        several = settings["devices"] > 1
+        if settings["strategy"] == "auto" and several:
+            settings["strategy"] = "ddp"
+        if os.environ.get("DMDD_SPAWNED"):  # else Lightning sees a scheduler's variables and waits for its processes
+            settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
+        trainer = build(
+            settings
+            | {
+                "accelerator": self.accelerator,
+                "sync_batchnorm": False,  # Lightning would convert the frozen teacher too, see synchronise_batch_norm
+                "precision": precision or self.precision,
+                "max_steps": steps,
+                "log_every_n_steps": max(1, min(settings["log_every_n_steps"], steps)),
+                "limit_val_batches": 0 if steps > 0 else 1.0,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,  # our samplers share the batches out themselves
+                "num_sanity_val_steps": 0,
+                "default_root_dir": str(self.run_dir),
+            },
+            logger=self.loggers if steps > 0 else False,
+            callbacks=callbacks,
+        )
+        self.is_first = trainer.is_global_zero
+        return trainer
+
+    def _fit(self, name: str, module: LightningModule, steps: int) -> None:
+        """Train one stage, or the rest of it, or load what it came to."""
+        file = self.run_dir / STATE_DIR / f"{name}.ckpt"
+        guard = LossGuard(name, images_of_step=self._images_of_step, file=file)
+        saver = StateSaver(
+            file,
+            every_n_steps=self.config.save_state_every_n_steps,
+            made_from=self.made_from,
+            precision=self.precision,
+            before_saving=guard.check,
+        )
+        state = saver.read() if self.config.resume else None
+        done = 0 if state is None else int(state["global_step"])
+        self._earlier_s += saver.earlier_s
+        if state is not None and done == steps:
+            saver.restore(module, state)
+        else:
+            if not self._connected and not loggers.connect(self.loggers):
+                self.loggers = self._loggers(offline=True)
+            self._connected = True
+            trainer = self._trainer(
+                steps=steps, callbacks=[*self._instantiate_all(self.config.callbacks), guard, saver]
+            )
+            loop: Any = trainer.fit_loop.epoch_loop
+            if hasattr(loop, "_broadcast_sigterm_tensor"):
+                # With several devices Lightning asks in each step whether one was told to stop, and waits for the
+                # answer; the saver listens instead, and asks every so many steps.
+                loop._broadcast_sigterm_tensor = lambda: None
+            if self.config.trainer.devices > 1:
+                call_first_on_signal(trainer, saver.note)
+            if self.is_first:
+                with failures.report_write_errors(self.run_dir):
+                    self._begin(name, done)
+            sizes = {"batch_size": self.config.batch_size, "image_size": self._size}
+            told = failures.report_errors(name, sizes=sizes, workers="data.num_workers")
+            try:
+                with failures.report_write_errors(self.run_dir), told:
+                    trainer.fit(
+                        module, datamodule=self.data, ckpt_path=saver.file if state else None, weights_only=True
+                    )
+            except SystemExit:  # how Lightning leaves at a signal that came before the saver listened
+                if saver.signal is not None:
+                    raise
+                raise Interrupted(
+                    f"stopped at the begin of {name}; with resume=true the same command goes on"
+                ) from None
+            saver.check_stopped(trainer)
+        self.detector.float()  # trainer.precision=64-true has made it float64
+        self.precisions = list(dict.fromkeys([*self.precisions, *saver.precisions]))
+        self.seconds[name] = saver.seconds
+
+    @property
+    def _size(self) -> str:
+        height, width = self.detector.input_size
+        return f"[{height},{width}]"
+
+    def _images_of_step(self, step: int) -> list[int]:
+        return [index for _, _, index in self.data.places(self.data.first_step + step - 1)]
+
+    def _begin(self, stage: str, done: int) -> None:
+        """Prepare the run folder, in the first process."""
+        config_file = self.run_dir / "config.yaml"
+        if not (self.config.resume and config_file.is_file()):
+            # A folder that is used again must not show an old result beside a new model.
+            (self.run_dir / "result.json").unlink(missing_ok=True)
+            for folder in ("images", STATE_DIR) if stage == "distillation" else ():
+                shutil.rmtree(self.run_dir / folder, ignore_errors=True)
+            files.write_atomically(config_file, OmegaConf.to_yaml(self.config))
+        elif not self._log_restored:
+            self._restore_log(stage, done)
+        if not self._log_restored:
+            loggers.log_settings(self.loggers, OmegaConf.to_container(self.config))  # type: ignore[arg-type]
+        self._log_restored = True
+        (self.run_dir / STATE_DIR).mkdir(exist_ok=True)
+
+    def _restore_log(self, stage: str, done: int) -> None:
+        """Keep what was logged before the interruption, less steps that are done again; the logger would clear it."""
+        for logger in self.loggers:
+            file = Path(logger.log_dir or "") / "metrics.csv"
+            if not isinstance(logger, CSVLogger) or not file.is_file():
+                continue
+            with file.open(newline="", encoding="utf-8") as text:
+                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(text)]
+            again = f"{stage}/learning_rate"
+            kept = [
+                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < done)
+            ]
+            writer: Any = logger.experiment
+            writer.metrics = kept
+            logger.save()
+
+    def distill(self) -> None:
+        """Train stage 1."""
+        self._fit("distillation", self.distillation, self.distillation.steps)
+
+    def segment(self) -> None:
+        """Train stage 2 on pairs that stage 1 has not seen."""
+        self.data.first_step = self.distillation.steps
+        self._fit("segmentation", self.segmentation, self.segmentation.steps)
+
+    def calibrate(self) -> dict[str, Any]:
+        """Set the detector's thresholds; returns the figures of the synthetic validation."""
+        if not self.data.held_out_images:
+            return {}
+        self._measure("validate")
+        return outputs.evaluation_entries(self.evaluation)
+
+    def _evaluator(self) -> Trainer:
+        callbacks = self._instantiate_all(self.config.callbacks)
+        if self.config.trainer.devices == 1:
+            return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
+        leaving = LeaveMeasuring()
+        trainer = self._trainer(precision=self.evaluation_precision, callbacks=[*callbacks, leaving])
+        call_first_on_signal(trainer, leaving.leave)
+        return trainer
+
+    def save_model(self) -> None:
+        """Write the model folder; before and after calibration, so that whatever happens there costs no training."""
+        if self.is_first:
+            with failures.report_write_errors(self.run_dir):
+                self.detector.save(self.run_dir / "model")
+
+    def test(self) -> None:
+        """Measure the test set, once; the figures are in ``evaluation``."""
+        started = time.monotonic()
+        self._measure("test")
+        self.seconds["evaluation"] = time.monotonic() - started
+
+    def _measure(self, what: str) -> None:
+        doing = {"validate": "calibration", "test": "the test"}[what]
+        sizes = {"data.evaluation_batch_size": self.config.data.evaluation_batch_size, "image_size": self._size}
+        try:
+            with failures.report_errors(doing, sizes=sizes, workers="data.num_workers"), hardware.whole_float32():
+                getattr(self._evaluator(), what)(self.evaluation, datamodule=self.data, verbose=False)
+            self.detector.float()
+        except SystemExit:  # how Lightning leaves at SIGTERM and SIGINT
+            raise Interrupted(STOPPED_MEASURING) from None
+
+    def write(self, *, validation: dict[str, Any]) -> None:
+        """Write scores, pictures and result, and print the table. The result comes last: it says the run is whole.
+
+        Args:
+            validation: Figures of the synthetic validation.
+        """
+        with failures.report_write_errors(self.run_dir):
+            pictures = write_evaluation(
+                self.run_dir,
+                evaluation=self.evaluation,
+                category=self.category,
+                pictures=self.config.evaluation.pictures,
+                accelerator=self.accelerator,
+            )
+            self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
+            result = self._result(validation)
+            outputs.write_result(self.run_dir / "result.json", result)
+        shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
+        loggers.log_result(
+            self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.config.upload_model
+        )
+        outputs.print_summary(result, self.run_dir)
+
+    def _result(self, validation: dict[str, Any]) -> dict[str, Any]:
+        config, (parts, share) = self.config, self.data.parts_found
+        return {
+            "dataset": self.category.dataset,
+            "category": self.category.name,
+            "seed": config.seed,
+            "test": outputs.evaluation_entries(self.evaluation),
+            "synthetic_validation": validation,
+            "calibration": self.detector.calibration,
+            "images": {
+                "trained_on": self.data.training_images,
+                "held_out": self.data.held_out_images,
+                "tested": len(self.evaluation.scores),
+                "augmented": self.data.augmentation is not None,
+                "part_found_on": parts,
+                "part_share": round(share, 4),
+                "listing": listing_digest((*self.category.train, *self.category.test)),
+            },
+            "teacher": {
+                "backbone": self.detector.teacher.spec["backbone"],
+                "weights": self.weights.name,
+                "sha256": self.weights.sha256,
+            },
+            "protocol": outputs.protocol(native_masks=config.evaluation.native_masks),
+            "wall_time_s": {name: round(value, 2) for name, value in self.seconds.items()},
+            "device": hardware.describe_device(self.accelerator),
+            "devices": config.trainer.devices,
+            "resumed": self._earlier_s > 0,
+            "precision": {
+                "training": ", then ".join(self.precisions or [self.precision]),
+                "evaluation": self.evaluation_precision,
+            },
+            "commit": provenance.git_commit(),
+            "versions": provenance.describe_versions(),
+            "command": ["python", "-m", "dmdd.train", *config.overrides],
+        }

@@ -1,0 +1,170 @@
+"""Start one process a device.
+
+Lightning's own launcher starts the whole command again in every child, which in a Hydra sweep starts the whole sweep
+again. Here the children get the finished configuration instead and never see Hydra.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
+
+from dmdd.core.errors import Interrupted, UserError
+
+Work = Callable[..., None]
+STOPPED = 143  # exit code of a child that was told to stop
+LOOK_EVERY_S = 2.0
+
+
+def check_processes(devices: int) -> None:
+    """Check that there are as many processes as devices, where torchrun or a scheduler has started them.
+
+    Args:
+        devices: ``trainer.devices``.
+
+    Raises:
+        UserError: There are more or fewer: each would train the whole model, all into one folder, or wait for others.
+    """
+    if "LOCAL_RANK" not in os.environ or "DMDD_SPAWNED" in os.environ:
+        return
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != str(devices):
+        raise UserError(
+            f"trainer.devices={devices}, but {processes} processes were started for this run, by torchrun or alike; "
+            f"use trainer.devices={processes}, or start the command without it"
+        )
+
+
+def launch(work: Work, *arguments: Any, devices: int) -> None:
+    """Run ``work(*arguments)`` here, or in ``devices`` processes joined to one group.
+
+    SIGTERM and SIGINT are passed on to the processes, which save their state and end.
+
+    Args:
+        work: A function of a module, so that a fresh process can import it.
+        arguments: What it gets; must pickle.
+        devices: Number of processes.
+
+    Raises:
+        UserError: A child met one; :class:`Interrupted` if they were told to stop.
+        RuntimeError: A child failed; the others were ended.
+    """
+    if devices == 1 or "LOCAL_RANK" in os.environ:  # torchrun or a scheduler has started the processes already
+        work(*arguments)
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    messages = get_context("spawn").SimpleQueue()
+    context: Any = start_processes(
+        _child,
+        (work, arguments, devices, port, messages, os.getpid()),
+        nprocs=devices,
+        start_method="spawn",
+        join=False,
+    )
+    try:
+        with _signals_passed_to(context.processes):
+            while not context.join():
+                pass
+    except ProcessRaisedException as error:
+        if not messages.empty():  # the others fail at the next exchange with the one that met it
+            raise _told(messages.get()) from None
+        raise RuntimeError(f"the process of device {error.error_index} failed:\n{error}") from None
+    except ProcessExitedException as error:
+        if not messages.empty():
+            raise _told(messages.get()) from None
+        reason = f"signal {error.signal_name}" if error.signal_name else f"exit code {error.exit_code}"
+        raise UserError(
+            f"the process of device {error.error_index} was ended by {reason}, so the others were ended too; "
+            "the same command with resume=true goes on from the state saved last"
+        ) from None
+
+
+@contextmanager
+def _signals_passed_to(processes: list[Any]) -> Iterator[None]:
+    """Pass the first SIGTERM or SIGINT on to the children and go on waiting for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def tell(number: int, frame: Any) -> None:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    old = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _end_with(parent: int) -> None:
+    """Tell this process to stop when its parent is gone, which holds the lock on the run folder.
+
+    torch asks the system for a SIGINT then, which a child ignores until its training has begun.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _told(message: tuple[str, bool]) -> UserError:
+    text, stopped = message
+    return Interrupted(text) if stopped else UserError(text)
+
+
+def _leave_at_once() -> None:
+    """Leave the group without waiting for the others, who may wait in an exchange for this process.
+
+    Leaving in order waits for them, and Lightning does it at the end of a process.
+    """
+    from lightning.fabric.utilities import distributed as lightning_distributed
+
+    if in_order := getattr(lightning_distributed, "_destroy_dist_connection", None):
+        atexit.unregister(in_order)
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+        with suppress(Exception):  # without it NCCL warns of the disorder at the end
+            torch.distributed.distributed_c10d._abort_process_group()
+
+
+def _child(
+    rank: int, work: Work, arguments: tuple[Any, ...], devices: int, port: int, messages: Any, parent: int
+) -> None:
+    # What Lightning's default environment reads; with LOCAL_RANK set it starts no processes of its own.
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(devices),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+        "DMDD_SPAWNED": "1",
+    }
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent passes it on
+    _end_with(parent)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+    try:
+        work(*arguments)
+    except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _leave_at_once()
+        if not isinstance(error, UserError):
+            raise
+        messages.put((str(error), isinstance(error, Interrupted)))
+        raise SystemExit(STOPPED if isinstance(error, Interrupted) else 2) from None
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

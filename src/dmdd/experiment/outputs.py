@@ -1,0 +1,138 @@
+"""What a run leaves behind: result.json, scores.csv, and the table that ends it in the terminal."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dmdd.core.files import write_atomically
+from dmdd.data.listing import Sample
+from dmdd.training.evaluation import EvaluationModule, ImageScore
+
+
+def protocol(*, native_masks: bool) -> dict[str, str]:
+    """Say how the figures came about, as ``result.json`` records it.
+
+    Args:
+        native_masks: Whether maps were compared with masks of the images' own sizes.
+
+    Returns:
+        Sentences by topic.
+
+    Source: ours (docs/method.md, protocol).
+    """
+    size = (
+        "compared at the masks' own size, maps upsampled bilinearly" if native_masks else "compared at the input size"
+    )
+    return {
+        "selection": "none on test data: fixed step budgets, the last weights are measured, once",
+        "thresholds": "held-out normal training images and their synthetic twins",
+        "masks_and_maps": size,
+        "aupro": "pooled over all images, 8-connected regions, linear interpolation at the FPR limit, divided by it",
+    }
+
+
+def write_scores(file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path) -> None:
+    """Write one line an image: file, defect, label, score.
+
+    Args:
+        file: The CSV file.
+        samples: The test set.
+        scores: ``(index, label, score)`` of each.
+        root: Paths are written relative to it.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "defect", "label", "score"])
+    for index, label, score in scores:
+        path = samples[index].path
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        writer.writerow([shown.as_posix(), samples[index].defect, label, f"{score:.9g}"])
+    write_atomically(file, text.getvalue())
+
+
+def evaluation_entries(evaluation: EvaluationModule) -> dict[str, Any]:
+    """Lay out the figures of a finished evaluation for ``result.json``.
+
+    Args:
+        evaluation: After ``trainer.test`` or ``trainer.validate``.
+
+    Returns:
+        ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``intervals_95`` their intervals over the
+        choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type; what is unknown
+        is absent.
+    """
+    entries = {
+        "metrics": evaluation.metrics,
+        "bounds": {name: list(interval) for name, interval in evaluation.bounds.items()},
+        "intervals_95": {name: list(interval) for name, interval in evaluation.intervals.items()},
+        "maps": evaluation.study,
+        "types": evaluation.types,
+    }
+    return {name: entry for name, entry in entries.items() if entry or name == "metrics"}
+
+
+def write_result(file: Path, entries: dict[str, Any]) -> None:
+    """Write ``result.json``.
+
+    Args:
+        file: The JSON file.
+        entries: Plain JSON values; NaN is refused, an undefined metric is absent instead.
+
+    Raises:
+        ValueError: A value is NaN or infinite.
+    """
+    write_atomically(file, json.dumps(entries, indent=2, allow_nan=False) + "\n")
+
+
+def print_summary(result: dict[str, Any], run_dir: Path) -> None:
+    """Print the table that ends a run.
+
+    Args:
+        result: As in ``result.json``.
+        run_dir: Where everything lies.
+    """
+    names = [("pixel_auroc", "pixel AUROC"), ("aupro_30", "AUPRO@0.3"), ("image_auroc", "image AUROC")]
+    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set, percent"))
+    table.add_column("map")
+    for _, title in names:
+        table.add_column(title, justify="right")
+    rows = [("detector", result["test"]["metrics"])]
+    rows += [(f"{name} map", figures) for name, figures in result["test"].get("maps", {}).items()]
+    for label, figures in rows:
+        table.add_row(label, *(_percent(figures, key) for key, _ in names))
+    console = Console()
+    console.print(table)
+    if types := result["test"].get("types"):
+        console.print(_type_table(types))
+    minutes = [f"{name} {seconds / 60:.1f} min" for name, seconds in result["wall_time_s"].items()]
+    console.print(f"{', '.join(minutes)} on {result['device']}", soft_wrap=True)
+    for title, name in (("result", "result.json"), ("pictures", "images"), ("model", "model")):
+        if (run_dir / name).exists():
+            console.print(_printable(f"{title:<9} {run_dir / name}"), soft_wrap=True)
+
+
+def _type_table(types: dict[str, dict[str, float]]) -> Table:
+    """Lay out the figures of each defect type; for good images, what is found is false."""
+    table = Table(title="by type, at the calibrated thresholds, percent")
+    columns = [("images_found", "images found"), ("pixels_found", "pixels found"), ("aupro_30", "AUPRO@0.3")]
+    table.add_column("type")
+    for title in ("images", *(title for _, title in columns)):
+        table.add_column(title, justify="right")
+    for name, figures in types.items():
+        table.add_row(_printable(name), str(int(figures["images"])), *(_percent(figures, key) for key, _ in columns))
+    return table
+
+
+def _printable(name: str) -> str:
+    """Let a folder's name stand for itself: no markup, and a question mark for each byte that is no text."""
+    return escape(name.encode(errors="replace").decode())
+
+
+def _percent(figures: dict[str, float], key: str) -> str:
+    return f"{100 * figures[key]:.2f}" if key in figures else "-"

@@ -1,0 +1,148 @@
+"""A contact sheet of pairs: ``python -m dmdd.data preview category=screw pairs=mix output=pairs.png``."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dmdd.config.compose import build, compose_config, print_error
+from dmdd.core.errors import UserError, check_positive, check_seed
+
+OWN_SETTINGS = {"output": "pairs.png", "count": "24", "columns": "6", "step": "", "stage": "distillation"}
+NUMBERS = ("count", "columns", "step")
+PART_SHADE = 64
+STAGES = ("distillation", "segmentation")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write a contact sheet of the pairs that ``dmdd.train`` would train on with the same settings.
+
+    Args:
+        arguments: ``output=FILE.png``, ``count=N``, ``columns=N``, any override of ``conf/train.yaml``; with ``step=N``
+            and ``stage=NAME`` the pairs of that step, counted from 1, instead of the first ones, and their files on
+            stdout.
+
+    Returns:
+        Exit code: 0, or 2 after bad input.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if any(argument in ("-h", "--help") for argument in given):
+        print(
+            "usage: python -m dmdd.data preview [output=FILE.png] [count=N] [columns=N] "
+            "[stage=NAME step=N] [SETTING=VALUE ...]"
+        )
+        return 0
+    own, overrides = dict(OWN_SETTINGS), []
+    for argument in given:
+        name, _, value = argument.removeprefix("--").partition("=")
+        if name in own:
+            own[name] = value
+        else:
+            overrides.append(argument)
+    try:
+        numbers = {}
+        for name in NUMBERS:
+            if name == "step" and not own[name]:
+                continue
+            check_positive(name, int(own[name]) if own[name].isdecimal() else own[name])
+            numbers[name] = int(own[name])
+        if own["stage"] not in STAGES:
+            raise UserError(f"stage={own['stage']}: choose one of {', '.join(STAGES)}")
+        file = Path(own["output"])
+        if file.suffix.lower() != ".png":
+            raise UserError(f"output={file}: give a file that ends in .png")
+        config = compose_config("train", overrides)
+        check_seed(config.seed)
+        files, parts = write_sheet(config, file, stage=own["stage"], **numbers)
+    except UserError as error:
+        print_error(error)
+        return 2
+    for place, image in enumerate(files if "step" in numbers else []):
+        print(f"pair {place}: {image}")
+    print(f"pairs written to {file}: normal image, anomalous twin, mask (white) on the part (grey)")
+    print(parts)
+    return 0
+
+
+def write_sheet(
+    config: Any, file: Path, *, count: int, columns: int, step: int | None = None, stage: str = "distillation"
+) -> tuple[list[Path], str]:
+    """Draw pairs of a training as a contact sheet.
+
+    Args:
+        config: ``conf/train.yaml`` composed and resolved.
+        file: PNG to write.
+        count: Number of pairs, the first of the training; not used with ``step``.
+        columns: Pairs in a row.
+        step: Draw the whole batch of this step of the stage, counted from 1.
+        stage: ``distillation`` or ``segmentation``, whose steps follow those of the first.
+
+    Returns:
+        The normal image of each pair, as a file; a sentence on the parts found.
+
+    Raises:
+        UserError: The stage has no such step, or something given cannot be used.
+    """
+    import cv2
+    import numpy as np
+    import torch
+
+    from dmdd.data.datamodule import PairDataModule
+    from dmdd.experiment.category import read_category
+
+    data = PairDataModule(
+        category=read_category(config),
+        synthesis=build(config.pairs),
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation=build(config.augmentation),
+        **config.data,
+    )
+    data.setup("fit")
+    if step is None:
+        steps = range(-(-count // config.batch_size))
+    else:
+        first, count = _position(config, stage, step), config.batch_size
+        steps = range(first, first + 1)
+    tiles, files = [], []
+    for places in map(data.places, steps):
+        files += [data.training_file(index) for _, _, index in places]
+        batch = data.training_batch(places)
+        pairs = data.make_pairs(batch)
+        shade = PART_SHADE / 255 * batch.foreground if data.synthesis.foreground else torch.zeros_like(pairs.mask)
+        masks = torch.maximum(pairs.mask, shade)
+        for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, masks, strict=True):
+            made = [(t * 255).round().to(torch.uint8) for t in (anomalous, mask.expand(3, -1, -1))]
+            tiles.append(torch.cat([normal, *made], dim=1).permute(1, 2, 0).numpy())
+    tiles = tiles[:count]
+    tiles += [np.zeros_like(tiles[0])] * (-count % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    return files[:count], _told(data)
+
+
+def _told(data: Any) -> str:
+    """Say where anomalies are made."""
+    found, share = data.parts_found
+    if not data.synthesis.foreground:
+        return "anomalies are made all over the images, as these pairs say"
+    if not found:
+        return "no part told from the ground: anomalies are made all over the images"
+    return (
+        f"a part found on {found} of {data.training_images} training images, "
+        f"{100 * share:.0f} % of the image (median); anomalies are made on it, everywhere with +pairs.foreground=false"
+    )
+
+
+def _position(config: Any, stage: str, step: int) -> int:
+    """Count a step of a stage from 0 over both stages."""
+    steps = config.distillation.steps if stage == "distillation" else config.segmentation_training.steps
+    if step > steps:
+        raise UserError(f"step={step}: {stage} has {steps} steps")
+    return step - 1 + (config.distillation.steps if stage == "segmentation" else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Which run folder a command goes on in: ``resume=true`` finds the run that was started with the same settings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from dmdd.core.errors import UserError
+
+IGNORED = (
+    "overrides",
+    "name",
+    "run_dir",
+    "resume",
+    "save_state_every_n_steps",
+    "objective",
+    "logger",
+    "launcher",
+)
+"""Settings that do not change what is computed."""
+
+WATCHING = (
+    "dmdd.training.progress.StageProgress",  # its name in run folders of version 0.1
+    "dmdd.training.callbacks.progress.StageProgress",
+    *(
+        f"lightning.pytorch.callbacks.{name}"
+        for name in (
+            "DeviceStatsMonitor",
+            "LearningRateMonitor",
+            "RichProgressBar",
+            "ThroughputMonitor",
+            "TQDMProgressBar",
+        )
+    ),
+)
+"""Callbacks that only look on; any other may change the weights."""
+
+IGNORED_OF = {"trainer": ("devices", "strategy", "log_every_n_steps"), "data": ("num_workers", "evaluation_batch_size")}
+"""Likewise of single groups: the same seed gives the same pairs and, batch norm being synchronised, the same training
+on any number of devices; and who runs out of memory or workers in the last phase must be able to set less."""
+
+STATE_DIR = "state"
+
+
+def find_run(config: DictConfig) -> Path | None:
+    """Find the run that this command began earlier: first in its own folder, then beside it.
+
+    Args:
+        config: ``conf/train.yaml`` composed; not changed.
+
+    Returns:
+        The folder of the finished run with the same settings, else of the newest unfinished one, or None.
+
+    Raises:
+        UserError: The command's own folder holds a run with other settings.
+    """
+    own = Path(config.run_dir)
+    wanted = settings(config)
+    if (own / "config.yaml").is_file():
+        differing = differences(wanted, read_settings(own))
+        if differing:
+            raise UserError(f"{own} holds a run with other settings ({differing}); give another name= or resume=false")
+        return own
+    same = [
+        file.parent for file in own.parent.glob("*/config.yaml") if not differences(wanted, read_settings(file.parent))
+    ]
+    finished = [folder for folder in same if is_finished(folder)]
+    return max(finished or same, key=lambda folder: (folder / "config.yaml").stat().st_mtime, default=None)
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run folder holds a whole result, which is what a run writes last."""
+    try:
+        json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def settings(config: DictConfig) -> dict[str, Any]:
+    """Give the settings that decide what a run computes, as plain values by dotted name."""
+    resolved = OmegaConf.create(config)
+    OmegaConf.resolve(resolved)
+    plain: Any = OmegaConf.to_container(resolved)
+    return _decisive(plain)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Give the settings of the run in a folder; empty if it holds none that can be read."""
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError):
+        return {}
+    return _decisive(plain) if isinstance(plain, dict) else {}
+
+
+def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:
+    """Name up to three settings in which two runs differ; empty if they agree."""
+    names = [name for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
+    shown = [f"{name}={found.get(name)} there, {wanted.get(name)} here" for name in names[:3]]
+    return "; ".join(shown + [f"and {len(names) - 3} more"] * (len(names) > 3))
+
+
+def without_onlookers(plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a configuration the callbacks that change nothing.
+
+    Args:
+        plain: Configuration of a run, as plain values.
+
+    Returns:
+        A copy in which ``callbacks`` holds only those that may change the weights, and is not there without any.
+    """
+    entries = plain.get("callbacks")
+    callbacks = entries if isinstance(entries, dict) else {}
+    acting = {
+        name: entry
+        for name, entry in callbacks.items()
+        if entry is not None and not (isinstance(entry, dict) and entry.get("_target_") in WATCHING)
+    }
+    kept = {name: value for name, value in plain.items() if name != "callbacks"}
+    return kept | ({"callbacks": acting} if acting else {})
+
+
+def _decisive(plain: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in without_onlookers(plain).items() if name not in IGNORED}
+    for group, ignored in IGNORED_OF.items():
+        if isinstance(kept.get(group), dict):
+            if kept[group].get("sync_batchnorm") is False:  # each device's own statistics: the number of them counts
+                ignored = tuple(name for name in ignored if name != "devices")
+            kept[group] = {name: value for name, value in kept[group].items() if name not in ignored}
+    return _flat(kept, "")
+
+
+def _flat(value: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {key: v for name, part in value.items() for key, v in _flat(part, f"{prefix}.{name}".lstrip(".")).items()}

@@ -1,0 +1,151 @@
+"""What ``input=`` names becomes a list of image files with the names that the output uses for them."""
+
+import glob
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmdd.core.errors import UserError
+from dmdd.data.listing import IMAGE_EXTENSIONS, is_ignored
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image file as it was when it was listed.
+
+    Args:
+        path: The file.
+        name: Its path below the input folder, with ``/``: what the output calls it.
+        bytes: Size of the file; None if it could not be asked.
+        mtime_ns: When it was last written, in nanoseconds since 1970; None if it could not be asked.
+    """
+
+    path: Path
+    name: str
+    bytes: int | None
+    mtime_ns: int | None
+
+    @property
+    def version(self) -> tuple[int | None, int | None]:
+        """What changes when the file is written anew."""
+        return self.bytes, self.mtime_ns
+
+
+def stat_item(path: Path, *, base: Path) -> Item:
+    """Describe a file as it is now.
+
+    Args:
+        path: The file; need not exist.
+        base: The folder its name counts from.
+
+    Returns:
+        The item, without size and time if the file cannot be asked.
+    """
+    name = path.relative_to(base).as_posix()
+    try:
+        status = path.stat()
+    except OSError:
+        return Item(path, name, None, None)
+    return Item(path, name, status.st_size, status.st_mtime_ns)
+
+
+def scan(folder: Path, *, recursive: bool, skip: Path | None = None) -> Iterator[Path]:
+    """List the visible image files of a folder in the order of their names, each folder's files before its subfolders.
+
+    Args:
+        folder: Where to look.
+        recursive: Whether to descend into visible subfolders; links to folders are not followed.
+        skip: A folder that is passed over, as the output may lie in the input.
+
+    Yields:
+        Paths of files.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        found = sorted((entry for entry in entries if not is_ignored(Path(entry.name))), key=lambda entry: entry.name)
+    for entry in found:
+        if os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS and entry.is_file():
+            yield Path(entry.path)
+    for entry in found:
+        if recursive and entry.is_dir(follow_symlinks=False) and Path(entry.path) != skip:
+            yield from scan(Path(entry.path), recursive=True, skip=skip)
+
+
+def find_base(entries: Sequence[str]) -> Path:
+    """Find the folder that the names of all inputs count from.
+
+    Args:
+        entries: Folders, files and patterns.
+
+    Returns:
+        The folder itself, or the deepest one that holds all of them.
+
+    Raises:
+        UserError: They lie on different drives.
+    """
+    try:
+        return Path(os.path.commonpath([_base(entry) for entry in entries]))
+    except ValueError as error:
+        raise UserError(f"input={list(entries)}: {error}; score them one after the other") from None
+
+
+def find_items(entries: Sequence[str], *, base: Path, recursive: bool, skip: Path) -> list[Item]:
+    """List the images that folders, files and patterns name, each once.
+
+    Args:
+        entries: Folders, files and patterns such as ``parts/*.png``.
+        base: What :func:`find_base` gave.
+        recursive: Whether subfolders of folders count.
+        skip: The output folder, which is passed over.
+
+    Returns:
+        Items, in the order given and of their names.
+
+    Raises:
+        UserError: An entry names nothing or cannot be listed.
+    """
+    paths: dict[Path, None] = {}
+    for entry in entries:
+        found = list(_expand(entry, recursive=recursive, skip=skip))
+        if not found:
+            raise UserError(_nothing(entry, recursive=recursive))
+        paths |= dict.fromkeys(found)
+    return [stat_item(path, base=base) for path in paths]
+
+
+def _base(entry: str) -> str:
+    place = os.path.abspath(entry)
+    if os.path.isdir(place):
+        return place
+    if os.path.isfile(place) or not glob.has_magic(place):
+        return os.path.dirname(place)
+    return str(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(place).parts)))
+
+
+def _expand(entry: str, *, recursive: bool, skip: Path) -> Iterator[Path]:
+    place = os.path.abspath(entry)
+    if os.path.isdir(place):
+        try:
+            yield from scan(Path(place), recursive=recursive, skip=skip)
+        except OSError as error:
+            raise UserError(f"input={entry} cannot be listed: {error.strerror}: {error.filename}") from None
+    elif os.path.isfile(place):  # before patterns: a file's name may hold brackets
+        yield Path(place)
+    elif glob.has_magic(place):
+        for found in sorted(glob.glob(place, recursive=True)):
+            path = Path(found)
+            if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and skip not in path.parents:
+                yield path
+
+
+def _nothing(entry: str, *, recursive: bool) -> str:
+    if os.path.isdir(entry):
+        more = "" if recursive else "; recursive=true looks into its subfolders too"
+        return f"input={entry}: no images ({', '.join(sorted(IMAGE_EXTENSIONS))}) in this folder{more}"
+    if glob.has_magic(entry):
+        return f"input={entry}: no image matches this pattern"
+    return f"input={entry}: no such file or folder"

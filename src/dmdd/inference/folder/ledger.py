@@ -1,0 +1,176 @@
+"""What has been scored so far: a line an image in scores.jsonl, and the same as scores.csv."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from dmdd.core.errors import UserError
+from dmdd.core.files import whole_file
+from dmdd.inference.folder.inputs import Item
+
+JSONL, CSV = "scores.jsonl", "scores.csv"
+OUTCOMES = ("normal", "anomalous", "unjudged", "bad")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line: an image and what was found, or why it could not be looked at.
+
+    Args:
+        file: Path below the input folder, with ``/``.
+        score: In [0, 1]; None for a bad image.
+        label: ``normal`` or ``anomalous``; None for a bad image and without an image threshold.
+        image_threshold: What the score was held against.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        time_ms: Decoding, network and pictures; in a batch the image's share.
+        error: Why the image is bad; None if it is not.
+        bytes: Size of the file.
+        mtime_ns: When the file was last written, in nanoseconds since 1970.
+        scored_at: When this line was written, UTC.
+    """
+
+    file: str
+    score: float | None
+    label: str | None
+    image_threshold: float | None
+    width: int | None
+    height: int | None
+    time_ms: float
+    error: str | None
+    bytes: int | None
+    mtime_ns: int | None
+    scored_at: str
+
+    @property
+    def outcome(self) -> str:
+        """One of ``OUTCOMES``."""
+        return "bad" if self.error is not None else self.label or "unjudged"
+
+
+COLUMNS = tuple(field.name for field in fields(Record))
+
+
+class Ledger:
+    """The two files, appended to line by line.
+
+    scores.jsonl is what counts: a line is there once the image is done, so a killed process loses the image in hand
+    and repeats no other. A last line that was torn is dropped when the file is opened again, and scores.csv, whose
+    lines follow those of scores.jsonl, is written anew from it.
+
+    Args:
+        folder: The output folder.
+
+    Raises:
+        UserError: scores.jsonl holds a line that is none of ours.
+
+    Source: ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, tuple[tuple[int | None, int | None], str]] = {}
+        records = _read(folder / JSONL)
+        for record in records:
+            self._note(record)
+        with _told(folder):
+            _write_csv(folder / CSV, records)
+            self._files: list[BinaryIO] = [(folder / JSONL).open("ab"), (folder / CSV).open("ab")]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files:
+            with contextlib.suppress(OSError):  # all lines were flushed, or that has failed and been told
+                file.close()
+
+    def holds(self, item: Item) -> bool:
+        """Say whether the file is recorded as it is now: same name, size and time of writing."""
+        known = self._known.get(item.name)
+        return known is not None and known[0] == item.version
+
+    def append(self, record: Record) -> None:
+        """Write a line into both files, down to the operating system.
+
+        Args:
+            record: The line.
+
+        Raises:
+            UserError: The disk is full or gone.
+        """
+        # First the file that counts: a kill in between costs a line of scores.csv, which a restart writes anew.
+        lines = (_json_line(record), _csv_line(asdict(record).values()))
+        with _told(self.folder):
+            for file, line in zip(self._files, lines, strict=True):
+                file.write(line)
+                file.flush()
+        self._note(record)
+
+    def counts(self, names: Iterable[str] | None = None) -> dict[str, int]:
+        """Count outcomes.
+
+        Args:
+            names: Files to count; all that are recorded if None.
+
+        Returns:
+            How many files have each of ``OUTCOMES``, by their latest line.
+        """
+        chosen = self._known if names is None else set(names) & set(self._known)
+        found = Counter(self._known[name][1] for name in chosen)
+        return {outcome: found[outcome] for outcome in OUTCOMES}
+
+    def _note(self, record: Record) -> None:
+        self._known[record.file] = ((record.bytes, record.mtime_ns), record.outcome)
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}; the same command goes on from here") from None
+
+
+def _read(file: Path) -> list[Record]:
+    """Read all whole lines and cut off what follows the last of them."""
+    if not file.exists():
+        return []
+    content = file.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    records = []
+    for number, line in enumerate(content[:whole].splitlines(), start=1):
+        try:
+            records.append(Record(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise UserError(f"{file}: line {number} is damaged; overwrite=true begins anew") from None
+    if whole < len(content):
+        os.truncate(file, whole)
+    return records
+
+
+def _write_csv(file: Path, records: list[Record]) -> None:
+    with whole_file(file) as partial, partial.open("wb") as target:
+        target.write(_csv_line(COLUMNS))
+        target.writelines(_csv_line(asdict(record).values()) for record in records)
+
+
+def _json_line(record: Record) -> bytes:
+    # ASCII only, so that a file name that is no Unicode is still a valid line.
+    return (json.dumps(asdict(record), allow_nan=False) + "\n").encode("ascii")
+
+
+def _csv_line(values: Iterable[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([f"{v:.9g}" if isinstance(v, float) else v for v in values])
+    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,0 +1,100 @@
+"""Maps, masks and overlays as files, named after the image they belong to."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dmdd.core.drawing import blend, colour_map, draw_contours
+from dmdd.core.errors import UserError
+from dmdd.core.files import write_atomically
+from dmdd.inference.predictor import Prediction
+
+MAP_KINDS = ("none", "png16", "npy")
+CONTOUR_FOUND = (255, 255, 255)
+LONGEST_JPEG_PX = 65_000
+
+
+@dataclass(frozen=True)
+class PictureWriter:
+    """Write the pictures of one image, each by an atomic rename.
+
+    The input's whole name is kept and an ending added, so that ``a.png`` and ``a.jpg`` do not share a picture.
+
+    Args:
+        folder: The output folder; pictures go to ``maps/``, ``masks/`` and ``overlays/`` in it.
+        maps: ``none``, ``png16`` (0 to 65535 is 0 to 1) or ``npy`` (float32).
+        masks: Whether to write 0 and 255 as PNG.
+        overlays: Whether to write the image under its map's colours, the mask's outline white, as JPEG.
+        middle: Value at the middle of the overlay's colours: the pixel threshold.
+
+    Source: ours.
+    """
+
+    folder: Path
+    maps: str
+    masks: bool
+    overlays: bool
+    middle: float | None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to write."""
+        return self.maps != "none" or self.masks or self.overlays
+
+    def write(self, name: str, detection: Prediction, rgb: np.ndarray | None) -> None:
+        """Write what is wanted of one image.
+
+        Args:
+            name: The image's path below the input folder.
+            detection: What was found in it.
+            rgb: ``(H, W, 3)`` uint8; only overlays need it.
+
+        Raises:
+            UserError: A file cannot be written.
+        """
+        if self.maps == "png16":
+            self._write_encoded(f"maps/{name}.png", (detection.map * np.float32(65535)).round().astype(np.uint16))
+        elif self.maps == "npy":
+            file = io.BytesIO()
+            np.save(file, detection.map, allow_pickle=False)
+            self._write_bytes(f"maps/{name}.npy", file.getvalue())
+        if self.masks and detection.mask is not None:
+            self._write_encoded(f"masks/{name}.png", detection.mask.astype(np.uint8) * 255)
+        if self.overlays and rgb is not None:
+            overlay = draw_overlay(rgb, detection.map, detection.mask, middle=self.middle or 0.5)
+            self._write_encoded(f"overlays/{name}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+
+    def _write_encoded(self, name: str, pixels: np.ndarray) -> None:
+        # cv2.imwrite cannot write to every path on every system; encoding first can.
+        quick = [cv2.IMWRITE_PNG_COMPRESSION, 1] if name.endswith(".png") else [cv2.IMWRITE_JPEG_QUALITY, 90]
+        self._write_bytes(name, cv2.imencode(Path(name).suffix, pixels, quick)[1].tobytes())
+
+    def _write_bytes(self, name: str, content: bytes) -> None:
+        file = self.folder / name
+        try:
+            write_atomically(file, content)
+        except OSError as error:
+            raise UserError(f"{file} cannot be written: {error.strerror}; the same command goes on from here") from None
+
+
+def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, middle: float) -> np.ndarray:
+    """Draw an image under its map's colours, as the pictures of a run do.
+
+    Args:
+        rgb: ``(H, W, 3)`` uint8.
+        heat: ``(H, W)`` float32 in [0, 1].
+        mask: ``(H, W)`` bool, outlined white; None for no outline.
+        middle: Value at the middle of the colour scale, in (0, 1].
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB; smaller where a side is longer than a JPEG can be.
+    """
+    overlay = blend(rgb, colour_map(heat, middle=middle))
+    if mask is not None:
+        # Still visible when a large image is shown on a screen.
+        draw_contours(overlay, mask, CONTOUR_FOUND, width_px=max(1, round(max(heat.shape) / 800)))
+    scale = LONGEST_JPEG_PX / max(heat.shape)
+    return overlay if scale >= 1 else cv2.resize(overlay, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

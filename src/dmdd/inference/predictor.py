@@ -1,0 +1,239 @@
+"""A trained detector as a user calls it: images of any kind and size in, maps, scores and verdicts out."""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dmdd.core.errors import UserError, check_positive
+from dmdd.core.hardware import whole_float32
+from dmdd.data.listing import list_images
+from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
+from dmdd.inference.conversion import Image, as_tensor
+from dmdd.models.detector import Detector
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one image.
+
+    Args:
+        map: ``(H, W)`` float32 in [0, 1] at the image's own size; large where a pixel looks anomalous.
+        score: In [0, 1]; large for an anomalous image.
+        label: Whether the score reaches the image threshold; None if there is none.
+        mask: ``(H, W)`` bool, where the map reaches the pixel threshold; None if there is none.
+    """
+
+    map: np.ndarray
+    score: float
+    label: bool | None
+    mask: np.ndarray | None
+
+
+class Predictor:
+    """Run a detector on images of any kind. Calls from several threads are safe: nothing is kept between them.
+
+    ``image_threshold`` and ``pixel_threshold`` can be read and set at any time; the detector keeps its own.
+
+    Args:
+        detector: A calibrated detector; it is moved to the device.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; CUDA if there is one, if None.
+        precision: ``float32``, ``bfloat16`` or ``float16``; what is not float32 is autocast.
+        image_threshold: A score from here on means anomalous, in [0, 1]; the detector's calibrated one if None.
+        pixel_threshold: A pixel from here on belongs to the mask, in [0, 1]; the detector's calibrated one if None.
+        tile: Look at each image in overlapping tiles at its own resolution instead of resized as a whole.
+        tile_px: Side of a tile, or its height and width, in pixels of the image; the detector's input size if None.
+        overlap: Share of a tile that the next one covers too.
+
+    Raises:
+        UserError: The device is not there or does not know the precision, a threshold is out of range, or the
+            overlap is no number.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
+        image_threshold: float | None = None,
+        pixel_threshold: float | None = None,
+        tile: bool = False,
+        tile_px: int | Sequence[int] | None = None,
+        overlap: float = 0.25,
+    ) -> None:
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self.detector = detector.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.image_threshold = choose_threshold("image_threshold", image_threshold, detector)
+        self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, detector)
+        if isinstance(overlap, bool) or not isinstance(overlap, int | float):
+            raise UserError(f"overlap={overlap}: give a number from 0 to 0.9")
+        self.tile, self.tile_px, self.overlap = tile, tile_px, overlap
+
+    def __call__(self, images: Image | Iterable[Image], *, batch_size: int = 16) -> Any:
+        """Inspect one image or many.
+
+        Args:
+            images: A path, a PIL image, a numpy array ``(H, W, 3)``, ``(H, W, 4)``, ``(H, W, 1)`` or ``(H, W)`` of
+                uint8 or uint16, a tensor ``(3, H, W)`` of uint8 in [0, 255] or float in [0, 1], RGB; or many: a
+                list, any iterable, an array or tensor with one dimension more, or a folder, whose images are taken in
+                the order of their names without its subfolders.
+            batch_size: How many go through the network at once.
+
+        Returns:
+            A :class:`Prediction`, or a list of them for many.
+
+        Raises:
+            UserError: An image cannot be read or is none of these.
+        """
+        if isinstance(images, str | PathLike) and Path(images).is_dir():
+            images = list_images(Path(images))
+        many = isinstance(images, Iterable) and not isinstance(images, str | PathLike | np.ndarray | Tensor)
+        if many or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
+            return list(self.inspect(images, batch_size=batch_size))
+        return next(self.inspect([images]))
+
+    def inspect(self, images: Iterable[Image], *, batch_size: int = 16) -> Iterator[Prediction]:
+        """Inspect images one batch after the other, so that neither they nor their maps need fit in memory.
+
+        Args:
+            images: As for calling, any iterable of them.
+            batch_size: How many go through the network at once.
+
+        Yields:
+            One detection an image, in order.
+
+        Raises:
+            UserError: An image cannot be read or is of no accepted kind; ``batch_size`` is not positive.
+        """
+        check_positive("batch_size", batch_size)
+        if self.tile:
+            batch_size = 1  # an image is many tiles already
+        source = iter(images)
+        while batch := list(itertools.islice(source, batch_size)):
+            prepared, sizes = [], []
+            for image in batch:  # one by one, so that only one of them is held at its own size
+                tensor = as_tensor(image)
+                prepared.append(self.prepare(tensor))
+                sizes.append((tensor.shape[-2], tensor.shape[-1]))
+            for heat, score, size in zip(*self.predict(prepared), sizes, strict=True):
+                yield self.finish(heat, score, size)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Bring one image to what :meth:`predict` takes, on the device where it lies.
+
+        On the CPU the result is that of training and evaluation to the bit, whatever device computes the map.
+
+        Args:
+            image: ``(3, H, W)``, as :func:`as_tensor` gives it.
+
+        Returns:
+            ``(3, h, w)`` uint8 at the detector's input size, or at its own if tiles are cut from it.
+        """
+        if not self.tile:
+            return self.detector.resize(image[None])[0]
+        return image if image.dtype == torch.uint8 else (image.float() * 255).round().to(torch.uint8)
+
+    def predict(self, prepared: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+        """Send prepared images through the network at once, or tile by tile one after the other.
+
+        Args:
+            prepared: What :meth:`prepare` gave, at least one.
+
+        Returns:
+            Maps ``(h, w)`` float32 in [0, 1] on the CPU at the size of ``prepared``, and scores in [0, 1].
+
+        Raises:
+            UserError: A map or a score is no number.
+        """
+        with torch.inference_mode(), self._autocast(), whole_float32():
+            if self.tile:
+                from dmdd.models.tiling import detect_tiled
+
+                tiling = {"tile_px": self.tile_px, "overlap": self.overlap}
+                found = [detect_tiled(self.detector, image[None].to(self.device), **tiling) for image in prepared]  # type: ignore[arg-type]
+            else:
+                found = [self.detector(torch.stack(list(prepared)).to(self.device))]
+        maps = [heat[0].float() for prediction in found for heat in prediction.map.cpu()]
+        scores = [score for prediction in found for score in prediction.score.float().tolist()]
+        if not all(map(math.isfinite, scores)) or not all(bool(torch.isfinite(heat).all()) for heat in maps):
+            raise UserError(f"the model gives no numbers for an image in {self.precision or 'float32'}: it is damaged")
+        return maps, scores
+
+    def finish(self, heat: Tensor, score: float, size: tuple[int, int]) -> Prediction:
+        """Bring a map to the image's size and hold it and its score against the thresholds.
+
+        Args:
+            heat: ``(h, w)`` float32.
+            score: Of the image.
+            size: Height and width of the image in pixels.
+
+        Returns:
+            The detection.
+        """
+        with torch.inference_mode():
+            full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+        mask = None if self.pixel_threshold is None else full >= self.pixel_threshold
+        return Prediction(map=full, score=score, label=self.label(score), mask=mask)
+
+    def label(self, score: float) -> bool | None:
+        """Say whether a score means anomalous; None without an image threshold."""
+        return None if self.image_threshold is None else bool(score >= self.image_threshold)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+
+def load(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "float32",
+    image_threshold: float | None = None,
+    pixel_threshold: float | None = None,
+    tile: bool = False,
+    tile_px: int | Sequence[int] | None = None,
+    overlap: float = 0.25,
+) -> Predictor:
+    """Load a trained detector.
+
+    Args:
+        folder: The ``model`` folder of a run.
+        device: As for :class:`Predictor`, like all that follow.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
+        image_threshold: In place of the model's.
+        pixel_threshold: In place of the model's.
+        tile: Look at each image in tiles.
+        tile_px: Side of a tile.
+        overlap: Share of a tile that the next one covers too.
+
+    Returns:
+        The detector, ready to be called with images.
+
+    Raises:
+        UserError: The folder holds no model of this version, or a setting is wrong.
+    """
+    return Predictor(
+        Detector.load(folder),
+        device=device,
+        precision=precision,
+        image_threshold=image_threshold,
+        pixel_threshold=pixel_threshold,
+        tile=tile,
+        tile_px=tile_px,
+        overlap=overlap,
+    )

@@ -1,0 +1,1 @@
+"""Lightning callbacks of both stages: progress, saved states, diverged losses."""

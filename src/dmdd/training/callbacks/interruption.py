@@ -1,0 +1,285 @@
+"""What an interrupted stage leaves behind, and how a stage goes on from it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from dmdd.core.errors import Interrupted, UserError, check_positive
+from dmdd.core.failures import is_out_of_memory, is_worker_death
+
+STOPPED_MEASURING = "stopped while measuring, training is done; the same command with resume=true measures again"
+
+ASK_EVERY_N_STEPS = 10
+"""With several devices: how often they ask each other whether one was told to stop; asking waits for the device."""
+
+
+def kept_state(file: Path) -> str:
+    """Say what is left of a stage that ends before its time.
+
+    Args:
+        file: Where its state is saved.
+
+    Returns:
+        A main clause.
+    """
+    return "the state saved before is kept" if file.is_file() else "nothing was saved yet"
+
+
+class StateSaver(Callback):
+    """Save the state of a stage every so many steps, at its end, and when the process is told to stop.
+
+    The state is Lightning's checkpoint without the frozen teacher: weights, optimiser, schedule, step. It is written
+    beside the old one and then renamed, so a reader finds the old state or the new one, whole. Pairs are a function of
+    seed and step, so nothing else is needed to go on as if nothing had happened.
+
+    After the first SIGTERM or SIGINT the step in hand is finished, the state saved and the run left; with one device a
+    second SIGINT ends the process at once.
+
+    Args:
+        file: The checkpoint.
+        every_n_steps: How often to save.
+        made_from: By name the digest of what the stage learns from, to be the same when it goes on.
+        precision: That of the training, see ``precisions``.
+        before_saving: Called with the trainer before each state is written, by all devices; raises where the state is
+            not worth it.
+
+    Raises:
+        UserError: ``every_n_steps`` is not positive.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        *,
+        every_n_steps: int,
+        made_from: dict[str, str] | None = None,
+        precision: str = "32-true",
+        before_saving: Callable[[Trainer], None] | None = None,
+    ) -> None:
+        check_positive("save_state_every_n_steps", every_n_steps)
+        self.file, self.every_n_steps, self.before_saving = file, every_n_steps, before_saving
+        self.made_from, self.precision = made_from or {}, precision
+        self.earlier_precisions: list[str] = []
+        self.signal: int | None = None
+        self._stopping = False
+        self.earlier_s = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the stage, over all its parts."""
+        return self.earlier_s + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    @property
+    def precisions(self) -> list[str]:
+        """Precisions of the stage's parts: ``auto`` is another one on another machine."""
+        return [*self.earlier_precisions, *([] if self._started is None else [self.precision])]
+
+    def read(self) -> dict[str, Any] | None:
+        """Read the saved state, tensors and plain values only: a checkpoint that holds code is refused.
+
+        Returns:
+            Lightning's checkpoint, or None if none was saved.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        if not self.file.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+            self.earlier_s = float(state["seconds"])
+            self.earlier_precisions = [str(name) for name in state.get("precisions", [])]
+            state["global_step"], state["state_dict"]
+        except Exception as error:  # torch raises a zoo of types for a file that is none of its own
+            raise UserError(
+                f"the saved state {self.file} cannot be read ({type(error).__name__}); delete it to begin anew"
+            ) from error
+        return state
+
+    def restore(self, module: LightningModule, state: dict[str, Any]) -> None:
+        """Load the weights of a finished stage.
+
+        Args:
+            module: The stage's module; its teacher is left as it is.
+            state: What :meth:`read` gave.
+
+        Raises:
+            UserError: The state is of other networks, or of other training images or another teacher.
+        """
+        self._check(module, state)
+        module.load_state_dict(state["state_dict"], strict=False)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse the state of other networks or images; Lightning loads what fits."""
+        self._check(pl_module, checkpoint)
+
+    def _check(self, module: LightningModule, state: dict[str, Any]) -> None:
+        own = {name: value.shape for name, value in module.state_dict().items() if not name.startswith("teacher.")}
+        if own != {name: value.shape for name, value in state["state_dict"].items()}:
+            raise UserError(f"the saved state {self.file} is of other networks; delete it to begin the stage anew")
+        made_from = state.get("made_from", {})
+        for name, digest in self.made_from.items():
+            if made_from.get(name, digest) != digest:
+                # Held-out images would be ones that were trained on, and the student that of another teacher.
+                raise UserError(
+                    f"the {name} are not those that the saved state {self.file} learnt from; bring them back, or "
+                    f"delete {self.file.parent} to begin anew"
+                )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave the teacher out and note the time."""
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in weights.items() if not name.startswith("teacher.")}
+        checkpoint["seconds"], checkpoint["made_from"] = self.seconds, dict(self.made_from)
+        checkpoint["precisions"] = list(dict.fromkeys(self.precisions))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for signals; Lightning, which has installed handlers of its own, puts the old ones back at the end."""
+        self._started = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.note)
+
+    def note(self, number: int, frame: Any) -> None:
+        """Remember a signal until the step in hand is done.
+
+        Args:
+            number: The signal.
+            frame: Not used.
+        """
+        self.signal = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time to."""
+        step = trainer.global_step
+        last = step == trainer.max_steps
+        self._stopping = self._told_to_stop(trainer, ask=last or step % ASK_EVERY_N_STEPS == 0)
+        if self._stopping or last or step % self.every_n_steps == 0:
+            self.save(trainer)
+        if self._stopping:
+            trainer.should_stop = True  # Lightning logs the step and leaves; check_stopped then says so
+
+    def _told_to_stop(self, trainer: Trainer, *, ask: bool) -> bool:
+        if trainer.world_size == 1:
+            return self.signal is not None
+        return ask and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+
+    def check_stopped(self, trainer: Trainer) -> None:
+        """Leave the run if it was told to stop, be it in the last step of the stage.
+
+        Args:
+            trainer: After ``fit``; all its devices call this.
+
+        Raises:
+            Interrupted: It was told to stop.
+        """
+        stopped = self._stopping or trainer.global_step < trainer.max_steps
+        if stopped or self._told_to_stop(trainer, ask=True):  # a signal may have come after the last step asked
+            raise Interrupted(
+                f"stopped after step {trainer.global_step} of {trainer.max_steps} of a stage; "
+                "with resume=true the same command goes on",
+                number=self.signal or signal.SIGTERM,
+            )
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the state.
+
+        Args:
+            trainer: In the middle of a fit; all its devices call this.
+
+        Raises:
+            UserError: It cannot be written, or ``before_saving`` raised; the state saved before is still there.
+        """
+        if self.before_saving is not None:
+            self.before_saving(trainer)
+        partial = self.file.with_name(self.file.name + ".partial")
+        try:
+            for logger in trainer.loggers:
+                logger.save()  # what was logged before this state is not logged again after it
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                os.replace(partial, self.file)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+            with suppress(OSError):
+                partial.unlink()
+            gpu = isinstance(error, torch.AcceleratorError | torch.distributed.DistError)
+            others = "gloo" in str(error) or "Connection closed" in str(error)  # a process that is gone, on a CPU
+            if gpu or others or is_worker_death(error) or is_out_of_memory(error):
+                raise  # nothing the disk did; the caller tells it as what it is
+            raise UserError(
+                f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
+                "Make room and start the same command with resume=true"
+            ) from error
+
+
+def call_first_on_signal(trainer: Trainer, handler: Callable[[int, Any], None]) -> None:
+    """Let a callback's handler take the SIGTERM that comes before the callback listens, with several devices.
+
+    Lightning's would tell the other devices from inside the handler, who may be in another exchange just then, and
+    each would wait for the other.
+
+    Args:
+        trainer: Not started yet.
+        handler: As for ``signal.signal``.
+    """
+    connector: Any = trainer._signal_connector
+    connector._sigterm_notifier_fn = handler
+
+
+class LeaveMeasuring(Callback):
+    """Leave a calibration or a test on several devices at a signal, each process by itself.
+
+    Lightning would exchange the signal with the others, who may be in another exchange just then, and each would wait
+    for the other. There is nothing to save: training is done.
+
+    Source: ours.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for signals; Lightning puts its handlers back at the end."""
+        self._listen()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen for signals; Lightning puts its handlers back at the end."""
+        self._listen()
+
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in self._numbers():
+                signal.signal(number, self.leave)
+
+    def _numbers(self) -> list[signal.Signals]:
+        # Ctrl-C reaches every process of a terminal; the one that started these passes it on as SIGTERM.
+        return [signal.SIGTERM, *([] if "DMDD_SPAWNED" in os.environ else [signal.SIGINT])]
+
+    def leave(self, number: int, frame: Any) -> None:
+        """End this process.
+
+        Args:
+            number: The signal.
+            frame: Not used.
+        """
+        if os.getpid() != self._process:  # a loader's worker, which ends with its parent
+            return
+        for each in self._numbers():
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)  # no Exception, which whatever is being done now might take for its own

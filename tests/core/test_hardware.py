@@ -1,0 +1,90 @@
+"""What depends on the machine."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from dmdd.core import hardware
+from dmdd.core.errors import UserError
+from dmdd.experiment.devices import check_steps
+
+FAULTS = """
+import resource, torch
+from dmdd.core.hardware import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.empty(2**26, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+assert keep_freed_memory()
+print(before, min(faults() for _ in range(6)))  # until the heap has grown to hold all of it
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_kept():
+    ended = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    before, after = map(int, ended.stdout.split())
+    assert before > 5 * 2**26 / 2**21  # at least one for each huge page
+    assert after < before / 2
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"max_steps": 5},
+        {"fast_dev_run": True},
+        {"max_epochs": 1},
+        {"max_epochs": 0},
+        {"num_nodes": 2},
+        {"min_steps": 3},
+    ],
+)
+def test_what_would_end_a_stage_early_or_take_two_machines_is_refused(trainer):
+    with pytest.raises(UserError, match=f"trainer.{next(iter(trainer))}="):
+        check_steps(trainer)
+
+
+def test_what_changes_no_step_is_taken():
+    check_steps({"accumulate_grad_batches": 1, "fast_dev_run": False, "num_nodes": 1, "max_steps": None})
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx512f", "avx512_bf16"}, "bf16-mixed"),
+        ({"amx_bf16"}, "bf16-mixed"),
+        ({"avx2", "avx512f", "avx512_vnni"}, "32-true"),
+        (set(), "32-true"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, flags, expected):
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
+    assert hardware.resolve_precision("auto", "cpu") == expected
+    assert hardware.resolve_precision("32-true", "cpu") == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("given", "accelerator", "expected"),
+    [
+        (32, "cpu", "32-true"),
+        ("64", "cpu", "64-true"),
+        ("bf16", "gpu", "bf16-mixed"),
+        ("16-mixed", "gpu", "16-mixed"),
+        ("16-mixed", "cpu", "bf16-mixed"),
+    ],
+)
+def test_a_precision_is_recorded_as_what_is_computed(given, accelerator, expected):
+    assert hardware.resolve_precision(given, accelerator) == expected
+
+
+@pytest.mark.parametrize("given", ["16-true", "bf16-true", "transformer-engine", None, "fp32"])
+def test_weights_of_half_precision_are_refused(given):
+    with pytest.raises(UserError, match=f"evaluation.precision={given}: choose one of 32-true, 16-mixed, bf16-mixed"):
+        hardware.resolve_precision(given, "cpu", setting="evaluation.precision")

@@ -1,0 +1,355 @@
+"""A run that is killed goes on as if nothing had happened: in every phase, by every signal, to the same bits."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from dmdd.core.errors import Interrupted, UserError
+from dmdd.experiment import locking, resume
+from dmdd.training.callbacks.interruption import StateSaver
+
+STEPS = {"distillation": 9, "segmentation": 6}
+ARGUMENTS = [
+    "dataset=demo",
+    "category=plate",
+    "teacher=resnet18",
+    "teacher.random_weights=true",
+    "recipe=smoke",
+    "evaluation.pictures=0",
+    "evaluation.resamples=0",
+    "callbacks.progress.every_n_steps=1",
+    "trainer.log_every_n_steps=1",
+    "save_state_every_n_steps=2",
+    *(f"{name}.steps={steps}".replace("segmentation.", "segmentation_training.") for name, steps in STEPS.items()),
+]
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen:
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "dmdd.train", *ARGUMENTS, *arguments]
+    return subprocess.Popen(command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def stop_at(process: subprocess.Popen, line: str, number: int) -> tuple[int, str]:
+    """Send a signal when a line of progress begins so; gives the exit code and what was printed."""
+    guard = threading.Timer(300, process.kill)
+    guard.start()
+    printed = ""
+    for printed_line in process.stderr:
+        printed += printed_line
+        if printed_line.startswith(line):
+            process.send_signal(number)
+            break
+    printed += process.stderr.read()
+    code = process.wait(timeout=300)
+    guard.cancel()
+    process.stdout.close()
+    process.stderr.close()
+    return code, printed
+
+
+def outcome(folder: Path) -> dict:
+    result = json.loads((folder / "result.json").read_text())
+    weights = hashlib.sha256((folder / "model/weights.safetensors").read_bytes()).hexdigest()
+    kept = {name: result[name] for name in ("test", "synthetic_validation", "calibration", "images")}
+    return kept | {"weights": weights, "log": (folder / "metrics.csv").read_text()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, demo_root) -> dict:
+    """What an uninterrupted run comes to."""
+    cwd = tmp_path_factory.mktemp("whole")
+    finish(start(f"data_dir={demo_root}", "name=whole", cwd=cwd))
+    folder = cwd / "runs/demo/plate/whole"
+    assert not (folder / "state").exists()
+    return outcome(folder)
+
+
+def test_killed_in_every_phase_it_comes_to_the_same_bits(tmp_path, demo_root, whole):
+    arguments = [f"data_dir={demo_root}", "resume=true"]
+    chance = random.Random(7)
+    for stage, steps in STEPS.items():
+        line = f"{stage} {chance.randrange(2, steps)}/{steps}"
+        code, printed = stop_at(start(*arguments, cwd=tmp_path), line, signal.SIGKILL)
+        assert code == -signal.SIGKILL, printed
+    code, printed = stop_at(start(*arguments, cwd=tmp_path), "calibration", signal.SIGKILL)
+    assert code == -signal.SIGKILL, printed
+    assert "distillation" not in printed  # that stage was done and is loaded
+    folders = list((tmp_path / "runs/demo/plate").iterdir())
+    assert len(folders) == 1  # found by its settings, though each command had a time of its own
+    assert not (folders[0] / "result.json").exists()
+    finish(start(*arguments, cwd=tmp_path))
+    assert outcome(folders[0]) == whole
+    assert json.loads((folders[0] / "result.json").read_text())["resumed"] is True
+    # Finished: the same command does nothing more.
+    before = (folders[0] / "result.json").stat().st_mtime_ns
+    assert finish(start(*arguments, cwd=tmp_path)) == ""
+    assert (folders[0] / "result.json").stat().st_mtime_ns == before
+    assert list((tmp_path / "runs/demo/plate").iterdir()) == folders
+
+
+def test_a_run_whose_images_have_changed_is_not_gone_on_with(tmp_path, demo_root):
+    shutil.copytree(demo_root / "demo/plate", tmp_path / "data/demo/plate")
+    good = tmp_path / "data/demo/plate/train/good"
+    arguments = [f"data_dir={tmp_path / 'data'}", "resume=true"]
+    code, printed = stop_at(start(*arguments, cwd=tmp_path), "segmentation 3/", signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM, printed
+    added = good / "000 new.png"
+    shutil.copy(sorted(good.iterdir())[3], added)
+    refused = start(*arguments, cwd=tmp_path)
+    _, errors = refused.communicate(timeout=300)
+    assert refused.returncode == 2
+    assert "error: the training images are not those that the saved state" in errors
+    added.unlink()
+    finish(start(*arguments, cwd=tmp_path))
+    shutil.copy(sorted(good.iterdir())[3], added)
+    assert finish(start(*arguments, cwd=tmp_path)).startswith("warning: the images are no longer those of ")
+
+
+@pytest.mark.parametrize(("number", "devices"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, demo_root, whole, number, devices):
+    if (os.cpu_count() or 1) < devices:
+        pytest.skip("one CPU core")
+    # Not a step at which the state is saved anyway; several devices ask each other every tenth step.
+    stage = "segmentation" if number == signal.SIGINT else "distillation"
+    more = ["distillation.steps=40"] if devices == 2 else []
+    arguments = [f"data_dir={demo_root}", "save_state_every_n_steps=1000", "name=one", *more]
+    process = start(*arguments, f"trainer.devices={devices}", "trainer.accelerator=cpu", cwd=tmp_path)
+    code, printed = stop_at(process, f"{stage} 3/", number)
+    assert code == 128 + (number if devices == 1 else signal.SIGTERM), printed
+    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "with resume=true the same command goes on" in errors[0]
+    assert "Traceback" not in printed
+    folder = tmp_path / "runs/demo/plate/one"
+    saved = torch.load(folder / f"state/{stage}.ckpt", weights_only=True)
+    assert saved["global_step"] in ((3, 4, 5) if devices == 1 else (10, 20))
+    if devices == 1:
+        finish(start(*arguments, "trainer.accelerator=cpu", "resume=true", cwd=tmp_path))
+        assert outcome(folder) == whole
+
+
+def test_a_folder_in_use_or_of_another_run_is_refused(tmp_path, demo_root, monkeypatch, capsys):
+    from dmdd.train import main
+
+    monkeypatch.chdir(tmp_path)
+    arguments = [*ARGUMENTS, f"data_dir={demo_root}", "name=one"]
+    folder = tmp_path / "runs/demo/plate/one"
+    with locking.locked(folder):
+        assert main(arguments) == 2
+    assert re_error(capsys) == f"error: {folder} is in use by another run; wait for it or give another name="
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text("seed: 1\nname: one\n")
+    assert main([*arguments, "resume=true"]) == 2
+    assert "holds a run with other settings" in re_error(capsys)
+
+
+def re_error(capsys) -> str:
+    return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"), locking.locked(tmp_path / "file/run"):
+        pass
+
+
+def test_runs_are_told_apart_by_what_they_compute(tmp_path):
+    def config(**changes):
+        plain = {"seed": 0, "name": "x", "run_dir": str(tmp_path / "new"), "trainer": {"devices": 1, "precision": "p"}}
+        return OmegaConf.create(plain | changes)
+
+    for name, seed, finished in (("a", 0, False), ("b", 1, True), ("c", 0, True), ("d", 0, False)):
+        (tmp_path / name).mkdir()
+        OmegaConf.save(config(seed=seed, name=name), tmp_path / name / "config.yaml")
+        (tmp_path / name / "result.json").write_text("{}" if finished else "{")
+    assert resume.find_run(config()) == tmp_path / "c"
+    assert resume.find_run(config(trainer={"devices": 4, "precision": "p"})) == tmp_path / "c"
+    assert resume.find_run(config(trainer={"devices": 1, "precision": "q"})) is None
+    assert resume.find_run(config(seed=2)) is None
+    (tmp_path / "c/result.json").unlink()
+    os.utime(tmp_path / "a/config.yaml", (2e9, 2e9))
+    assert resume.find_run(config()) == tmp_path / "a"
+    with pytest.raises(UserError, match="other settings \\(seed=0 there, 5 here\\)"):
+        resume.find_run(config(seed=5, run_dir=str(tmp_path / "a")))
+
+
+@pytest.mark.parametrize(
+    ("added", "same"),
+    [
+        ({}, True),
+        ({"callbacks": {"progress": {"_target_": "dmdd.training.callbacks.progress.StageProgress"}}}, True),
+        ({"callbacks": {"rate": {"_target_": "lightning.pytorch.callbacks.LearningRateMonitor"}, "none": None}}, True),
+        ({"callbacks": {"average": {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging"}}}, False),
+        ({"trainer": {"devices": 2, "sync_batchnorm": "auto"}}, True),
+        ({"trainer": {"devices": 2, "sync_batchnorm": False}}, False),
+    ],
+)
+def test_what_may_change_the_weights_makes_another_run(tmp_path, added, same):
+    plain = {"seed": 0, "trainer": {"devices": 1, "sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}}
+    (tmp_path / "run").mkdir()
+    OmegaConf.save(OmegaConf.create(plain), tmp_path / "run/config.yaml")
+    found = resume.find_run(OmegaConf.create(plain | added | {"run_dir": str(tmp_path / "new")}))
+    assert found == (tmp_path / "run" if same else None)
+
+
+class Spy:
+    """A trainer that fails to write."""
+
+    is_global_zero, max_steps, world_size, loggers = True, 10, 1, ()
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def save_checkpoint(self, file: Path) -> None:
+        file.write_text("half")
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("file write failed")])
+def test_a_full_disk_keeps_the_state_saved_before(tmp_path, error):
+    file = tmp_path / "stage.ckpt"
+    torch.save({"global_step": 3, "state_dict": {}, "seconds": 1.0}, file)
+    saver = StateSaver(file, every_n_steps=1)
+    with pytest.raises(UserError, match=r"could not be written.*saved before is kept.*resume=true"):
+        saver.save(Spy(error))
+    assert saver.read()["global_step"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["stage.ckpt"]
+    file.unlink()
+    with pytest.raises(UserError, match="nothing was saved yet"):
+        saver.save(Spy(error))
+
+
+class Told:
+    """What a saver asks a trainer about at the end of a stage's last step."""
+
+    global_step = max_steps = 7
+    should_stop, world_size, loggers, is_global_zero = False, 1, (), True
+
+    def save_checkpoint(self, file):
+        torch.save({"global_step": self.global_step, "state_dict": {}, "seconds": 1.0}, file)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_in_the_last_step_of_a_stage_is_heard(tmp_path, when):
+    saver, trainer = StateSaver(tmp_path / "stage.ckpt", every_n_steps=100), Told()
+    saver.signal = signal.SIGTERM if when == "before" else None
+    saver.on_train_batch_end(trainer, None, None, None, 0)
+    saver.signal = signal.SIGTERM
+    with pytest.raises(Interrupted, match="stopped after step 7 of 7 of a stage"):
+        saver.check_stopped(trainer)
+    assert saver.read()["global_step"] == 7
+
+
+def test_a_stage_that_nobody_stopped_is_followed_by_the_next(tmp_path):
+    saver, trainer = StateSaver(tmp_path / "stage.ckpt", every_n_steps=100), Told()
+    saver.on_train_batch_end(trainer, None, None, None, 0)
+    saver.check_stopped(trainer)
+    assert not trainer.should_stop
+
+
+class Sneaky:
+    def __reduce__(self):
+        return (Path.touch, (Path("ran"),))
+
+
+def test_a_state_that_is_damaged_or_holds_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "stage.ckpt"
+    saver = StateSaver(file, every_n_steps=1)
+    assert saver.read() is None
+    file.write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(UserError, match="cannot be read"):
+        saver.read()
+    torch.save({"global_step": 1, "state_dict": {}, "seconds": 0.0, "more": Sneaky()}, file)
+    with pytest.raises(UserError, match="cannot be read"):
+        saver.read()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_state_of_other_networks_is_refused(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    saver = StateSaver(tmp_path / "s.ckpt", every_n_steps=1)
+    with pytest.raises(UserError, match="is of other networks"):
+        saver.restore(module, {"state_dict": {"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}})
+    saver.restore(module, {"state_dict": {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}})
+    assert module(torch.ones(1, 2)).tolist() == [[2, 2]]
+
+
+def test_the_state_of_other_images_or_another_teacher_is_refused(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    state = {"state_dict": module.state_dict()}
+    before = {"training images": "a", "teacher weights": "b"}
+    StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before).on_save_checkpoint(None, module, state)
+    StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before).restore(module, state)
+    for name in before:
+        saver = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before | {name: "c"})
+        with pytest.raises(UserError, match=f"the {name} are not those that the saved state .* learnt from"):
+            saver.restore(module, state)
+
+
+def test_a_stage_that_went_on_in_another_precision_has_both(tmp_path):
+    state = {"state_dict": {}, "global_step": 1}
+    first = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, precision="bf16-mixed")
+    first._started = 0.0
+    first.on_save_checkpoint(None, torch.nn.Linear(1, 1), state)
+    torch.save(state, tmp_path / "s.ckpt")
+    second = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, precision="32-true")
+    second.read()
+    assert second.precisions == ["bf16-mixed"]  # a finished stage trains no more
+    second._started = 0.0
+    assert second.precisions == ["bf16-mixed", "32-true"]
+
+
+def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    for expected in ("5", "GPU-7"):
+        monkeypatch.setattr(locking, "_claimed", None)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+        held = locking.claim_gpu() or locking._claimed
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+        monkeypatch.setattr(locking, f"_held_{expected.replace('-', '_')}", held, raising=False)
+    monkeypatch.setattr(locking, "_claimed", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    with pytest.raises(UserError, match=r"no GPU of 5, GPU-7 became free in 0 s; start fewer members"):
+        locking.claim_gpu(wait_s=0)
+    locking.claim_gpu(runs_per_gpu=2, wait_s=0)  # a second place on the first
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(locking, "_claimed", None)
+    locking.claim_gpu(wait_s=0)  # none to claim
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")  # which hides them from its jobs
+    monkeypatch.setenv("DMDD_SWEEP_GPUS", "8,9")
+    locking.claim_gpu(wait_s=0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "8"
+    monkeypatch.setattr(locking, "_claimed", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("DMDD_SWEEP_GPUS", "all")
+    monkeypatch.setattr(locking, "_gpu_names", lambda: ["0", "1"])
+    locking.claim_gpu(wait_s=0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    monkeypatch.setattr(locking, "_claimed", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("DMDD_SWEEP_GPUS", "")  # hidden from the sweep itself
+    locking.claim_gpu(wait_s=0)
+    assert locking._claimed is None
+    with pytest.raises(UserError, match=r"launcher.runs_per_gpu"):
+        locking.claim_gpu(runs_per_gpu=0, wait_s=0)

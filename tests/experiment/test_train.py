@@ -1,0 +1,371 @@
+"""The main job as a user runs it: on one device and on two, and with input that cannot be used."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dmdd.data.datasets import CheckedMasks
+from dmdd.data.listing import listing_digest
+from dmdd.experiment.pictures import CAPTION_PX
+from dmdd.models.detector import Detector
+from dmdd.train import doubts_of_masks
+from reference.wandb_log import read_records
+
+SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
+
+
+def dmdd(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+    command = [sys.executable, "-m", "dmdd.train", *arguments]
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, demo_root) -> Path:
+    """A finished smoke run."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    done = dmdd(*SMOKE, f"data_dir={demo_root}", "name=one", "evaluation.pictures=8", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert "test set, percent" in done.stdout
+    assert "distillation 6/6" in done.stderr
+    return cwd / "runs/demo/plate/one"
+
+
+def test_everything_of_the_run_lies_in_its_folder(run):
+    assert sorted(file.name for file in run.iterdir()) == [
+        "config.yaml",
+        "curves.json",
+        "curves.png",
+        "images",
+        "metrics.csv",
+        "model",
+        "result.json",
+        "scores.csv",
+    ]
+    assert [p.name for p in run.parents[3].iterdir()] == ["runs"]
+
+
+def test_result_records_what_the_protocol_asks_for(run, demo_category):
+    result = json.loads((run / "result.json").read_text())
+    assert {"protocol", "seed", "commit", "versions", "device", "wall_time_s", "teacher", "command"} <= set(result)
+    assert set(result["wall_time_s"]) == {"distillation", "segmentation", "evaluation", "total"}
+    assert result["teacher"]["weights"] == "random (no pretraining)"
+    assert len(result["teacher"]["sha256"]) == 64
+    images = result["images"]
+    assert images.pop("listing") == listing_digest((*demo_category.train, *demo_category.test))
+    assert 0 < images.pop("part_share") < 1
+    counts = {"trained_on": 11, "held_out": 1, "tested": 12, "part_found_on": 11}
+    assert images == {**counts, "augmented": False}  # seen twice each
+    assert set(result["test"]["maps"]) == {"fused", "segmentation", "geometric", "normality", "abnormality", "both"}
+    for name in ("pixel_auroc", "aupro_30", "image_auroc"):
+        assert 0 <= result["test"]["metrics"][name] <= 1
+    assert torch.__version__.startswith(result["versions"]["torch"])
+
+
+def test_scores_agree_with_the_saved_model_and_the_metric(run, demo_category):
+    with (run / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [
+        s.path.relative_to(demo_category.root).as_posix() for s in demo_category.test
+    ]
+    detector = Detector.load(run / "model")
+    for row, sample in zip(rows, demo_category.test, strict=True):
+        with Image.open(sample.path) as picture:
+            image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            assert detector(image).score.item() == pytest.approx(float(row["score"]), abs=1e-6)
+    normal = [float(row["score"]) for row in rows if row["label"] == "0"]
+    anomalous = [float(row["score"]) for row in rows if row["label"] == "1"]
+    auroc = np.mean([(a > n) + 0.5 * (a == n) for a in anomalous for n in normal])
+    assert json.loads((run / "result.json").read_text())["test"]["metrics"]["image_auroc"] == pytest.approx(auroc)
+
+
+def test_model_folder_holds_no_pickle_and_nothing_of_hydra(run):
+    assert sorted(file.name for file in (run / "model").iterdir()) == ["detector.json", "weights.safetensors"]
+    assert "_target_" not in (run / "model/detector.json").read_text()
+
+
+def test_pictures_cover_every_defect_type(run):
+    files = sorted((run / "images").iterdir())
+    assert len(files) == 8
+    for name in ("good", "scratch", "dent", "stain", "missing_piece"):
+        assert any(name in file.name for file in files), name
+    for file in files:
+        with Image.open(file) as picture:
+            assert picture.size == (4 * 128, 128 + CAPTION_PX)
+
+
+def test_curves_begin_and_end_where_they_must(run):
+    curves = json.loads((run / "curves.json").read_text())
+    assert set(curves) == {"image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro"}
+    for name in ("image_roc", "pixel_roc", "pro"):
+        x, y = curves[name]["x"], curves[name]["y"]
+        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+        assert x == sorted(x)
+        assert y == sorted(y)
+    area = trapezoid(curves["image_roc"]["y"], curves["image_roc"]["x"])
+    assert area == pytest.approx(
+        json.loads((run / "result.json").read_text())["test"]["metrics"]["image_auroc"], abs=1e-4
+    )
+    with Image.open(run / "curves.png") as picture:
+        assert picture.size[0] > 4 * picture.size[1]
+
+
+def test_log_has_the_losses_of_both_stages(run):
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for column in ("distillation/ngm", "distillation/aim", "segmentation/loss", "distillation/learning_rate"):
+        assert any(row[column] for row in rows), column
+
+
+def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_path, demo_root, monkeypatch):
+    from dmdd.evaluate import main
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["dataset=demo", "category=plate", f"data_dir={demo_root}", f"model={run / 'model'}", "pictures=1"]
+    assert main([*arguments, f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    old, new = (json.loads((folder / "result.json").read_text()) for folder in (run, tmp_path / "out"))
+    assert new["test"] == old["test"]
+    assert new["training"] == {name: old[name] for name in ("dataset", "category", "seed", "teacher", "commit")}
+    assert new["calibration"] == old["calibration"]
+    assert (tmp_path / "out/scores.csv").read_text() == (run / "scores.csv").read_text()
+    (tmp_path / "out/images/99_good_000.png").write_bytes(b"")  # of an earlier evaluation
+    assert main([*arguments, "anomaly_map=normality", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    other = json.loads((tmp_path / "out/result.json").read_text())
+    assert other["test"]["metrics"]["pixel_auroc"] == old["test"]["maps"]["normality"]["pixel_auroc"]
+    assert other["test"]["metrics"]["image_auroc"] == old["test"]["metrics"]["image_auroc"]
+    assert other["calibration"] == {}
+    shutil.copytree(run / "model", tmp_path / "model")
+    assert (
+        main([*arguments[:-2], f"model={tmp_path / 'model'}", "pictures=0", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    )
+    assert json.loads((tmp_path / "out/result.json").read_text())["training"] is None  # nothing beside it tells
+    shutil.rmtree(tmp_path / "model")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert not (tmp_path / "out/images/99_good_000.png").exists()
+
+
+def test_a_mask_that_marks_nothing_is_warned_of(tmp_path, demo_root):
+    shutil.copytree(demo_root / "demo/plate", tmp_path / "data/demo/plate")
+    empty, lost = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())[:2]
+    pixels = np.zeros((128, 128), np.uint8)
+    Image.fromarray(pixels).save(empty)
+    pixels[9, 9] = 255  # between the pixels that are kept
+    Image.fromarray(pixels).save(lost)
+    given = (*SMOKE, f"data_dir={tmp_path / 'data'}", "batch_size=0")
+    done = dmdd(*given, "image_size=[96,96]", cwd=tmp_path)
+    assert f"warning: the mask {empty} marks nothing, so" in done.stderr
+    assert f"warning: the mask {lost} marks nothing at the input size, so" in done.stderr
+    assert "warning: evaluation.native_masks=true compares" in done.stderr
+    assert done.returncode == 2  # of batch_size, told next
+    done = dmdd(*given, "evaluation.native_masks=true", cwd=tmp_path)
+    assert done.stderr.count("warning: ") == 1
+    # Regions of screw's masks, and of fine lines at an angle, of which the nearest pixels are no line any more.
+    assert doubts_of_masks(CheckedMasks([], [], 134, 138)) == []
+    assert doubts_of_masks(CheckedMasks([], [], 60, 139))[0].startswith("the 60 regions of the masks are 139 pieces")
+
+
+def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
+    from dmdd.evaluate import main
+
+    before = (run / "result.json").read_bytes()
+    arguments = ["dataset=demo", "category=plate", f"data_dir={demo_root}", f"model={run / 'model'}"]
+    assert main([*arguments, f"hydra.run.dir={run}"]) == 2
+    assert "holds a training run, whose result would be lost; give another hydra.run.dir=" in capsys.readouterr().err
+    assert (run / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "model is missing: give model=FOLDER"),
+        (["model={model}", "score_map=best"], "score_map=best: choose one of fused, segmentation"),
+        (["model=nowhere"], "no detector.json in .*nowhere; give the model folder of a finished run"),
+        (["model=nowhere", "batch_size=0"], "batch_size=0: give a positive whole number"),
+    ],
+)
+def test_evaluate_with_bad_input(run, tmp_path, demo_root, monkeypatch, capsys, arguments, message):
+    from dmdd.evaluate import main
+
+    arguments = [argument.format(model=run / "model") for argument in arguments]
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["dataset=demo", "category=plate", f"data_dir={demo_root}", *arguments]) == 2
+    assert re.search(f"error: .*{message}", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_devices_train_as_one_does_and_score_every_image(tmp_path, demo_root, demo_category):
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one CPU core")
+    # In float64, where the order of sums does not matter: in float32 AdamW turns the last bits of a small gradient
+    # into whole steps, and two runs part by one part in ten thousand a step.
+    common = [f"data_dir={demo_root}", "trainer.accelerator=cpu", "evaluation.pictures=0", "trainer.precision=64-true"]
+    common += ["trainer.log_every_n_steps=1", "evaluation.resamples=0"]
+    for name, devices in (("one", 1), ("two", 2)):
+        done = dmdd(*SMOKE, *common, f"name={name}", f"trainer.devices={devices}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/demo/plate/two"
+    alone = folder.parent / "one"
+    one, two = (load_file(run / "model/weights.safetensors") for run in (alone, folder))
+    for name, tensor in one.items():
+        assert tensor.dtype != torch.float64  # what is saved can be loaded, whatever it was trained in
+        assert torch.allclose(two[name].double(), tensor.double(), atol=1e-6), name
+    losses = [list(csv.DictReader((run / "metrics.csv").read_text().splitlines())) for run in (alone, folder)]
+    assert len(losses[0]) == 10
+    for row, other in zip(*losses, strict=True):
+        assert {k: float(v or 0) for k, v in row.items()} == pytest.approx({k: float(v or 0) for k, v in other.items()})
+    figures = [json.loads((run / "result.json").read_text())["test"]["metrics"] for run in (alone, folder)]
+    # Only as far as its 200 thresholds lie apart: a pixel on one of them falls to either side.
+    coarse = [each.pop("aupro_per_image_200") for each in figures]
+    assert coarse[0] == pytest.approx(coarse[1], abs=1e-3)
+    assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+    with (folder / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(demo_category.test)
+    assert json.loads((folder / "result.json").read_text())["devices"] == 2
+    assert {p.name for p in (tmp_path / "runs/demo/plate").iterdir()} == {"one", "two"}
+    assert done.stdout.count("test set, percent") == 1
+
+
+def test_dashboards_hold_both_stages_settings_tables_pictures_and_the_model(tmp_path, demo_root):
+    arguments = ["logger=many", "name=w", "evaluation.pictures=2", "upload_model=true"]
+    done = dmdd(*SMOKE, f"data_dir={demo_root}", *arguments, cwd=tmp_path, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/demo/plate/w"
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    metrics = json.loads((folder / "result.json").read_text())["test"]["metrics"]
+
+    logs = list((folder / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(logs) == 1
+    records = read_records(logs[0])
+    by_kind = {kind: [r for r in records if r.WhichOneof("record_type") == kind] for kind in ("run", "history")}
+    run = by_kind["run"][0].run
+    assert (run.run_group, run.job_type, list(run.tags)) == ("demo seed 0", "plate", ["demo", "seed-0"])
+    logged = {item.key or item.nested_key[0] for r in by_kind["history"] for item in r.history.item}
+    assert {"distillation/loss", "distillation/learning_rate", "segmentation/loss"} <= logged
+    assert {"test/pictures", "test/curves", "test/types"} <= logged
+    summary = {
+        i.key: i.value_json for r in records if r.WhichOneof("record_type") == "summary" for i in r.summary.update
+    }
+    assert json.loads(summary["test/pixel_auroc"]) == pytest.approx(metrics["pixel_auroc"])
+    assert "validation/image_auroc" in summary
+    assert "test_normality/aupro_30" in summary
+    settings = {i.key for r in records if r.WhichOneof("record_type") == "config" for i in r.config.update}
+    assert {"dataset", "seed", "distillation"} <= settings
+    assert "model" in [r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"]
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert {"distillation/loss", "segmentation/loss"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("test/pixel_auroc")[0].value == pytest.approx(metrics["pixel_auroc"])
+    shown = {f"test/{file.stem}" for file in (folder / "images").iterdir()} | {"test/curves"}
+    assert set(events.Tags()["images"]) == shown
+
+
+def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(tmp_path, demo_root):
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one CPU core")
+    smoke = [argument for argument in SMOKE if not argument.startswith("category")]
+    arguments = ["-m", "category=nosuch,plate", "seed=0,1", "trainer.devices=2", "trainer.accelerator=cpu", "name=s"]
+    done = dmdd(*smoke, f"data_dir={demo_root}", "evaluation.pictures=0", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: unknown category 'nosuch'") == 2
+    assert "error: 2 of 4 runs failed: category=nosuch seed=0: unknown category 'nosuch'" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "runs/demo").iterdir()) == ["plate"]
+    folders = sorted((tmp_path / "runs/demo/plate").iterdir())
+    assert [folder.name for folder in folders] == ["s_2_seed0", "s_3_seed1"]
+    assert [json.loads((folder / "result.json").read_text())["seed"] for folder in folders] == [0, 1]
+    assert done.stdout.count("test set, percent") == 2
+
+
+def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_category):
+    folder = tmp_path / "data/part/good"
+    folder.mkdir(parents=True)
+    for sample in demo_category.train[:6]:
+        shutil.copy(sample.path, folder)
+    arguments = [
+        "dataset=folder",
+        "category=part",
+        "dataset.layout.bad=null",
+        f"data_dir={tmp_path / 'data'}",
+        "name=n",
+    ]
+    done = dmdd(*SMOKE[2:], *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs/folder/part/n/result.json").read_text())
+    assert result["test"]["metrics"] == {}
+    assert result["images"]["tested"] >= 1
+
+
+def test_a_damaged_test_image_is_told_before_training(tmp_path, demo_root, monkeypatch, capsys):
+    from dmdd.train import main
+
+    shutil.copytree(demo_root / "demo", tmp_path / "data/demo")
+    victim = sorted((tmp_path / "data/demo/plate/test/dent").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMOKE, f"data_dir={tmp_path / 'data'}"]) == 2
+    assert victim.name in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+BAD_INPUT = [
+    (["category=plat"], r"unknown category 'plat'.*plate"),
+    ([], r"category is missing.*plate"),
+    (["category=plate", "data_dir=nowhere"], r"no data folder .*nowhere"),
+    (["category=plate", "trainer.devices=4096"], r"trainer.devices=4096, but this machine has \d+ CPU core"),
+    (["category=plate", "trainer.devices=0"], r"trainer.devices=0: give a number from 1"),
+    (["category=plate", "+trainer.accumulate_grad_batches=2"], r"trainer.accumulate_grad_batches=2: a stage has "),
+    (["category=plate", "+trainer.max_time=00:00:01:00"], r"trainer.max_time=00:00:01:00: a stage has "),
+    (["category=plate", "trainer.accelerator=gpu"], r"no CUDA GPU is visible"),
+    (["category=plate", "batch_size=0"], r"batch_size=0: give a positive whole number"),
+    (["category=plate", "seed=-1"], r"seed=-1: give a whole number from 0"),
+    (["category=plate", "distillation.steps=0"], r"distillation.steps=0: give a positive whole number"),
+    (["category=plate", "learning_rte=1"], r"learning_rte"),
+    (["category=plate", "recipe=fast"], r"recipe/fast.*cpu.*paper.*smoke"),
+    (["category=plate", "student.body=unet"], r"student.body=unet: choose one of"),
+    (["category=plate", "distillation.aim=l3"], r"distillation.aim=l3: choose one of margin, l1"),
+    (["category=plate", "image_size=[100,100]"], r"image_size=100x100: both sides must be multiples of 32"),
+    (["category=plate", "image_size=100"], r"image_size=100: give height and width"),
+    (["category=plate", "pairs.procedural=-1"], r"PairSynthesis.*must be >= 0"),
+    (["category=plate", "teacher.weights=none.pth"], r"teacher.weights: no file at"),
+    (["category=plate", "trainer.nonsense=1"], r"nonsense"),
+    (["category=plate", "evaluation.precision=fp32"], r"evaluation.precision=fp32: choose one of 32-true, "),
+    (["category=plate", "trainer.precision=bf16-true"], r"trainer.precision=bf16-true: choose one of 32-true, "),
+    (["category=plate", "++pairs._target_=${oc.env:NO_SUCH_VARIABLE}"], r"NO_SUCH_VARIABLE"),
+    (["category=plate", "evaluation.resamples=${now:%Y}"], r"evaluation.resamples=\d+: give a whole number from 0"),
+    (["category=größe"], r"a value with special letters or signs needs quotes"),
+    (["plate"], r"'plate' is not a setting; write NAME=VALUE, as in category=plate"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), BAD_INPUT, ids=lambda value: "_".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, demo_root, arguments, message, monkeypatch, capsys):
+    from dmdd.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    base = [argument for argument in SMOKE if not argument.startswith("category")]
+    given = {argument.partition("=")[0] for argument in arguments}
+    base = [b for b in [*base, f"data_dir={demo_root}"] if b.partition("=")[0] not in given]
+    if "teacher.weights" in given:
+        base.remove("teacher.random_weights=true")
+    assert main([*base, *arguments]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(message, errors[0]), errors[0]
+    assert list(tmp_path.iterdir()) == []
