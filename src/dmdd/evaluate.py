@@ -158,13 +158,12 @@ def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None
         UserError: There is no such map.
     """
     from dmdd.core.errors import UserError
-    from dmdd.models.detector import MAP_NAMES
 
     for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
         if name is None or name == getattr(detector, setting):
             continue
-        if name not in MAP_NAMES:
-            raise UserError(f"{setting}={name}: choose one of {', '.join(MAP_NAMES)}")
+        if name not in detector.map_names:
+            raise UserError(f"{setting}={name}: this model has {', '.join(detector.map_names)}")
         setattr(detector, setting, name)
         detector.calibration = {}
     if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:

@@ -137,7 +137,12 @@ class Experiment:
             **config.distillation,
         )
         self.segmentation = SegmentationModule(
-            teacher=teacher, student=student, segmentation=segmentation, **config.segmentation_training
+            teacher=teacher,
+            student=student,
+            segmentation=segmentation,
+            whitening=self.detector.whitening,
+            normal_images=self.data.training_pixels,
+            **config.segmentation_training,
         )
         self.evaluation = EvaluationModule(
             self.detector,
