@@ -59,8 +59,8 @@ class SegmentationNetwork(nn.Module):
         channels: Teacher channels at strides 4, 8, 16.
         width: Channels inside.
         dilations: One branch a dilation, in pixels at stride 4.
-        inputs: What it is given of the normality features: ``products`` with the teacher's, or the sizes of ``whitened``
-            residuals, which on textures it generalises from better (docs/maps.md).
+        inputs: What it is given of the normality features: ``products`` with the teacher's, or the sizes of
+            ``whitened`` residuals, which on textures it generalises from better (docs/maps.md).
 
     Raises:
         UserError: ``inputs`` is neither of the two.
@@ -109,7 +109,8 @@ class SegmentationNetwork(nn.Module):
             teacher: Features ``(B, C_l, h_l, w_l)`` at strides 4, 8, 16.
             normality: The student's normality features, same shapes.
             abnormality: The student's abnormality features, same shapes.
-            residuals: Whitened residuals of teacher and normality features, same shapes; ``inputs=whitened`` needs them.
+            residuals: Whitened residuals of teacher and normality features, same shapes; only ``inputs=whitened``
+                needs them.
 
         Returns:
             Logits ``(B, 1, H/4, W/4)``; their sigmoid is the probability that a pixel is anomalous.

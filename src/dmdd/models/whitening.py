@@ -71,13 +71,14 @@ class ResidualWhitening(nn.Module):
         count = [0] * self.levels
         for batch in images.split(batch_size):
             for level, (t, n) in enumerate(zip(*features(batch), strict=True)):
-                rows = residual(t, n).permute(0, 2, 3, 1).flatten(0, 2)
+                # In float64 throughout: variances are small differences of large sums.
+                rows = residual(t, n).double().permute(0, 2, 3, 1).flatten(0, 2)
                 if len(sums) == level:
                     width = rows.shape[1]
                     sums.append(torch.zeros(width, dtype=torch.float64, device=rows.device))
                     products.append(torch.zeros(width, width, dtype=torch.float64, device=rows.device))
-                sums[level] += rows.sum(0, dtype=torch.float64)
-                products[level] += (rows.T @ rows).double()
+                sums[level] += rows.sum(0)
+                products[level] += rows.T @ rows
                 count[level] += len(rows)
         for level, total in enumerate(count):
             if not total:
