@@ -205,7 +205,7 @@ class KnownDetector(torch.nn.Module):
     """Scores an image by its mean brightness, everywhere the same."""
 
     anomaly_map = score_map = "segmentation"
-    map_names = ("segmentation", "normality")
+    map_names = ("segmentation", "normality", "both")
 
     def __init__(self) -> None:
         super().__init__()
