@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import OmegaConf
 from torch.distributed.utils import _recursive_to
 
@@ -19,6 +23,8 @@ from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.pairs.synthesis import MASKS, SOURCES, PairSynthesis
+from dmdd.training.callbacks.divergence import LossGuard
+from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.segmentation import SegmentationModule
@@ -145,6 +151,64 @@ def test_both_stages_compute_their_losses_there_and_wait_for_nothing(demo_catego
     expected = losses(demo_category, CPU, monkeypatch, [])
     with stand_in_gpu() as waits:
         assert losses(demo_category, GPU, monkeypatch, waits) == pytest.approx(expected, rel=1e-4)
+
+
+class AnyDevice(CPUAccelerator):
+    def setup_device(self, device: torch.device) -> None:
+        """Take the stand-in for a CPU."""
+
+
+class WaitsOfSteps(Callback):
+    """Remember what each step waited for, from the end of the step before to its own."""
+
+    def __init__(self, waits: list[str]) -> None:
+        self.waits, self.steps = waits, []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps.append(list(self.waits))
+        self.waits.clear()
+
+
+def fit_there(stage: LightningModule, data: PairDataModule, folder: Any, waits: list[str], *, steps: int) -> list[Any]:
+    """Run Lightning's own loop; gives what each step waited for."""
+
+    def backward(loss: torch.Tensor) -> None:  # a stand-in has no backward pass
+        for parameter in stage.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+
+    stage.backward = backward  # type: ignore[assignment]
+    noted = WaitsOfSteps(waits)
+    guard = LossGuard("stage", images_of_step=lambda step: [], file=folder / "none")
+    trainer = Trainer(
+        strategy=SingleDeviceStrategy(device=GPU, accelerator=AnyDevice()),
+        max_steps=steps,
+        log_every_n_steps=steps,
+        logger=CSVLogger(folder),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[StageProgress(every_n_steps=steps), guard, noted],
+    )
+    trainer.fit(stage, datamodule=data)
+    assert trainer.global_step == steps
+    return noted.steps
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_step_of_a_real_fit_reads_nothing_back(demo_category, tmp_path):
+    """What Lightning does with the losses counts too: values for a progress bar are read in every step."""
+    data, _, detector = networks(demo_category)
+    parts = {"teacher": detector.teacher, "student": detector.student}
+    steps = 8  # of which the last is logged and shown
+    stages = (
+        DistillationModule(**parts, steps=steps, cached_images=data.training_images),
+        SegmentationModule(**parts, segmentation=detector.segmentation, steps=steps),
+    )
+    for stage in stages:
+        with stand_in_gpu() as waits:
+            _, *rest, last = fit_there(stage, data, tmp_path / type(stage).__name__, waits, steps=steps)
+        assert rest == [[]] * (steps - 2)
+        assert last  # the counter counts
 
 
 def measure(category: Any, device: torch.device) -> EvaluationModule:

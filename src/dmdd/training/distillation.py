@@ -92,7 +92,7 @@ class DistillationModule(LightningModule):
         aim = abnormality_mimicking_loss(abnormality, anomalous, batch.mask, form=self.aim)
         loss = self.ngm_weight * ngm + self.aim_weight * aim
         losses = {"distillation/loss": loss, "distillation/ngm": ngm, "distillation/aim": aim}
-        self.log_dict(over_devices(losses, self.trainer), prog_bar=True, batch_size=count)
+        self.log_dict(over_devices(losses, self.trainer), batch_size=count)
         self.log("distillation/learning_rate", learning_rate_of(self), batch_size=count)
         return loss
 

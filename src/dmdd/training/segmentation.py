@@ -87,7 +87,7 @@ class SegmentationModule(LightningModule):
         loss = segmentation_loss(logits, batch.mask, focal_gamma=self.focal_gamma)
         count = len(batch.normal)
         losses = over_devices({"segmentation/loss": loss}, self.trainer)
-        self.log_dict(losses, prog_bar=True, batch_size=count)
+        self.log_dict(losses, batch_size=count)
         self.log("segmentation/learning_rate", learning_rate_of(self), batch_size=count)
         return loss
 
