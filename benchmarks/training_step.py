@@ -108,7 +108,6 @@ class Pairs:
     """Batches of pairs, one after the other."""
 
     def __init__(self, config: DictConfig, device: torch.device, steps: int) -> None:
-        self.device = device
         self.data = PairDataModule(
             category=read_category(config),
             synthesis=build(config.pairs),
@@ -129,10 +128,7 @@ class Pairs:
         self.served = iter(self.data.serve(sampler, device))
 
     def __call__(self) -> PairBatch:
-        batch = next(self.served)
-        if isinstance(batch, PairBatch):  # made already, with those of some more steps
-            return batch
-        return self.data.make_pairs(self.data.transfer_batch_to_device(batch, self.device, 0))
+        return next(self.served)
 
 
 def best_rate(work: Callable[[], Any], amount: float, device: torch.device) -> float:

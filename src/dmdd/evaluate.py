@@ -66,7 +66,7 @@ def evaluate(config: Any) -> None:
     category = read_category(config)
     detector = Detector.load(config.model)
     choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
-    accelerator = hardware.resolve_accelerator(config.accelerator)
+    accelerator = hardware.resolve_accelerator(config.accelerator, setting="accelerator")
     devices.check_devices(1, accelerator, config.batch_size)
     precision: Any = hardware.resolve_precision(config.precision, accelerator, setting="precision")
     quiet_lightning()

@@ -53,6 +53,7 @@ def train(config: Any) -> Any:
     from dmdd.experiment import devices, launch, locking, resume
     from dmdd.experiment.category import read_category
     from dmdd.models.detector import check_input_size
+    from dmdd.training.callbacks.interruption import check_saving
 
     check_seed(config.seed)
     if config.objective is not None and str(config.objective).split(".")[0] == "test":
@@ -75,17 +76,19 @@ def train(config: Any) -> Any:
     for warning in doubts_of_masks(masks):
         print(f"warning: {warning}", file=sys.stderr)
     check_positive("batch_size", config.batch_size)
-    check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
+    check_saving(config.save_state_every_s, config.save_state_every_n_steps)
     devices.check_steps(config.trainer)
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
         locking.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
     accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
     count = devices.check_devices(config.trainer.devices, accelerator, config.batch_size)
-    launch.check_processes(count)
+    overrides = HydraConfig.get().overrides
+    named = any(o.lstrip("+").startswith(("hydra.run.dir=", "name=")) for o in (*overrides.hydra, *overrides.task))
+    launch.check_processes(count, named=named)
     if count > 1:
         build(config.teacher)  # fetched once here, if it comes from a hub, and not by every process at once
     container: Any = OmegaConf.to_container(config)
-    container["overrides"] = list(HydraConfig.get().overrides.task)
+    container["overrides"] = list(overrides.task)
     with locking.locked(Path(config.run_dir)):
         launch.launch(train_on_this_device, container, devices=count)
     return outcome(config)

@@ -15,8 +15,12 @@ from omegaconf import OmegaConf
 from torch.distributed.utils import _recursive_to
 
 import dmdd
+import gpu_stand_in
+from dmdd.data.augmentation import build_augmentation
+from dmdd.data import datamodule
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.datasets import PairBatch, PlannedBatch
+from dmdd.data.sampling import PairSampler
 from dmdd.experiment.pictures import write_pictures
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
@@ -36,8 +40,8 @@ CPU = torch.device("cpu")
 STEPS = 6
 
 
-def serve(category: Any, synthesis: PairSynthesis) -> tuple[PairDataModule, list[PlannedBatch]]:
-    data = PairDataModule(category=category, synthesis=synthesis, image_size=(64, 64), batch_size=4, seed=0)
+def serve(category: Any, synthesis: PairSynthesis, **more: Any) -> tuple[PairDataModule, list[PlannedBatch]]:
+    data = PairDataModule(category=category, synthesis=synthesis, image_size=(64, 64), batch_size=4, seed=0, **more)
     data.setup("fit")
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         training=True,
@@ -47,7 +51,8 @@ def serve(category: Any, synthesis: PairSynthesis) -> tuple[PairDataModule, list
         global_step=0,
         strategy=SimpleNamespace(root_device=GPU),
     )
-    return data, list(data.train_dataloader())
+    sampler = PairSampler(images=data.training_images, batch_size=4, first_step=0, steps=STEPS, seed=0)
+    return data, list(data.planned(sampler, CPU))
 
 
 def pairs_of(data: PairDataModule, batch: Any, device: torch.device) -> Any:
@@ -96,6 +101,44 @@ def test_pairs_are_made_there_as_here_and_nothing_waits(demo_category, kind):
         expected = data.make_pairs(batch)
         assert ((on_cpu(pairs.mask) != expected.mask).sum()) <= 2  # rounding at an outline
         assert ((on_cpu(pairs.anomalous) - expected.anomalous).abs() > 1e-4).sum() <= 6
+
+
+@pytest.mark.parametrize(("at_once", "most"), [((128, 1), 1900), ((128, 32), 420)])
+def test_pairs_of_several_steps_share_their_launches(demo_category, monkeypatch, at_once, most):
+    """Counted, since nothing else can be here: a launch takes the host about 5 us, whatever the kernel does."""
+    monkeypatch.setitem(datamodule.AT_ONCE, "gpu", at_once)
+    synthesis = instantiate(OmegaConf.load(REPOSITORY / "conf" / "pairs" / "mix.yaml"))
+    jitter = build_augmentation(scale=0.05, rotate_degrees=10, brightness=0.1)
+    data, _ = serve(demo_category, synthesis, augmentation=jitter)
+    sampler = PairSampler(images=data.training_images, batch_size=4, first_step=0, steps=STEPS, seed=0)
+    expected = list(data.serve(sampler, CPU))
+    with stand_in_gpu() as waits:
+        served = data.serve(sampler, GPU)
+        waits.clear()  # the images are moved once
+        gpu_stand_in.LAUNCHES.clear()
+        found = list(served)
+        assert waits == []
+    assert len(found) == STEPS
+    assert gpu_stand_in.LAUNCHES.total() / STEPS < most
+    for here, there in zip(expected, found, strict=True):
+        assert torch.allclose(on_cpu(there.normal), here.normal, rtol=0, atol=1e-5)
+        assert there.indices == here.indices
+
+
+def test_images_are_jittered_there_as_here_and_nothing_waits(demo_category):
+    settings = {"scale": 0.05, "shift": 0.04, "rotate_degrees": 10, "flip_share": 0.5, "brightness": 0.1, "contrast": 0.1}
+    jitter = build_augmentation(**settings, steps=STEPS, batch_size=4)
+    data, batches = serve(demo_category, PairSynthesis(tone=1, blob=1), augmentation=jitter)
+    with stand_in_gpu() as waits:
+        moved = [data.transfer_batch_to_device(batch, GPU, 0) for batch in batches]
+        waits.clear()
+        found = [data.jittered(batch) for batch in moved]
+        assert waits == []
+    for batch, there in zip(batches, found, strict=True):
+        here = data.jittered(batch)
+        assert torch.allclose(on_cpu(there.images), here.images, rtol=0, atol=1e-5)
+        assert torch.equal(on_cpu(there.foreground), here.foreground)
+        assert not torch.equal(here.images, batch.images / 255)
 
 
 def networks(category: Any) -> tuple[PairDataModule, list[PlannedBatch], Detector]:

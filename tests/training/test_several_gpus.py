@@ -177,14 +177,18 @@ def test_a_signal_after_the_last_question_is_told_to_all():
 
 @pytest.mark.parametrize(("started", "devices", "fits"), [("4", 4, True), ("4", 1, False), ("2", 4, False)])
 def test_torchrun_starts_as_many_processes_as_devices(monkeypatch, started, devices, fits):
-    launch.check_processes(devices)
+    launch.check_processes(devices, named=False)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", started)
     if fits:
-        launch.check_processes(devices)
+        launch.check_processes(devices, named=True)
+        with pytest.raises(UserError, match=r"4 processes were started .*; give one, as in hydra\.run\.dir=runs/mine"):
+            launch.check_processes(devices, named=False)
+        monkeypatch.setenv("DMDD_SPAWNED", "1")  # ours share one
+        launch.check_processes(devices, named=False)
         return
     with pytest.raises(UserError, match=f"trainer.devices={devices}, but {started} processes were started"):
-        launch.check_processes(devices)
+        launch.check_processes(devices, named=True)
 
 
 MET = (

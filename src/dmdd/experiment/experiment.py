@@ -133,7 +133,7 @@ class Experiment:
         self.distillation = DistillationModule(
             teacher=teacher,
             student=student,
-            cached_images=0 if self.data.augmentation else self.data.training_images,
+            cached_images=self.data.lasting_images,
             **config.distillation,
         )
         self.segmentation = SegmentationModule(
@@ -212,6 +212,7 @@ class Experiment:
         guard = LossGuard(name, images_of_step=self._images_of_step, file=file)
         saver = StateSaver(
             file,
+            every_s=self.config.save_state_every_s,
             every_n_steps=self.config.save_state_every_n_steps,
             made_from=self.made_from,
             precision=self.precision,
@@ -263,11 +264,14 @@ class Experiment:
         return f"[{height},{width}]"
 
     def _images_of_step(self, step: int) -> list[int]:
-        return [index for _, _, index in self.data.places(self.data.first_step + step - 1)]
+        places = self.data.places(self.data.first_step + step - 1)
+        return [index % self.data.training_images for _, _, index in places]
 
     def _begin(self, stage: str, done: int) -> None:
         """Prepare the run folder, in the first process."""
         config_file = self.run_dir / "config.yaml"
+        if stage == "distillation":  # of another student than the one that is trained now
+            (self.run_dir / STATE_DIR / "segmentation.ckpt").unlink(missing_ok=True)
         if not (self.config.resume and config_file.is_file()):
             # A folder that is used again must not show an old result beside a new model.
             (self.run_dir / "result.json").unlink(missing_ok=True)

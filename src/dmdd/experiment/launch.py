@@ -24,14 +24,16 @@ STOPPED = 143  # exit code of a child that was told to stop
 LOOK_EVERY_S = 2.0
 
 
-def check_processes(devices: int) -> None:
-    """Check that there are as many processes as devices, where torchrun or a scheduler has started them.
+def check_processes(devices: int, *, named: bool) -> None:
+    """Check what torchrun or a scheduler has started, where it has.
 
     Args:
         devices: ``trainer.devices``.
+        named: Whether the command names the run folder; else each process has named its own by the time it began.
 
     Raises:
-        UserError: There are more or fewer: each would train the whole model, all into one folder, or wait for others.
+        UserError: There are more or fewer processes than devices: each would train the whole model, all into one
+            folder, or wait for others. Or they would write to a folder each.
     """
     if "LOCAL_RANK" not in os.environ or "DMDD_SPAWNED" in os.environ:
         return
@@ -40,6 +42,11 @@ def check_processes(devices: int) -> None:
         raise UserError(
             f"trainer.devices={devices}, but {processes} processes were started for this run, by torchrun or alike; "
             f"use trainer.devices={processes}, or start the command without it"
+        )
+    if devices > 1 and not named:
+        raise UserError(
+            f"{processes} processes were started for this run, by torchrun or alike, and each would make a folder of "
+            "its own; give one, as in hydra.run.dir=runs/mine"
         )
 
 

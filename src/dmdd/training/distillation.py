@@ -16,6 +16,8 @@ from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_d
 class DistillationModule(LightningModule):
     """Dual-modeling distillation: NGM and AIM.
 
+    ``frozen`` names the networks that are not trained, which saved states leave out.
+
     Args:
         teacher: Frozen teacher.
         student: What is trained.
@@ -37,6 +39,8 @@ class DistillationModule(LightningModule):
     Source: paper (stage 1); weights ours (docs/method.md).
     """
 
+    frozen = ("teacher",)
+
     def __init__(
         self,
         *,
@@ -53,7 +57,7 @@ class DistillationModule(LightningModule):
         cache_limit_gb: float = 4.0,
     ) -> None:
         super().__init__()
-        self.strict_loading = False  # saved states leave the teacher out
+        self.strict_loading = False  # saved states leave frozen networks out
         if aim not in AIM_FORMS:
             raise UserError(f"distillation.aim={aim}: choose one of {', '.join(AIM_FORMS)}")
         if min(ngm_weight, aim_weight) < 0 or ngm_weight + aim_weight == 0:

@@ -17,6 +17,8 @@ from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_d
 class SegmentationModule(LightningModule):
     """Train the multi-perception segmentation network.
 
+    ``frozen`` names the networks that are not trained, which saved states leave out.
+
     Args:
         teacher: Frozen teacher.
         student: Trained student; frozen when the stage begins, without gradients and with fixed batch statistics.
@@ -32,6 +34,8 @@ class SegmentationModule(LightningModule):
     Source: paper (stage 2); loss reconstructed (docs/method.md).
     """
 
+    frozen = ("teacher", "student")
+
     def __init__(
         self,
         *,
@@ -44,7 +48,7 @@ class SegmentationModule(LightningModule):
         focal_gamma: float = 4.0,
     ) -> None:
         super().__init__()
-        self.strict_loading = False  # saved states leave the teacher out
+        self.strict_loading = False  # saved states leave frozen networks out
         check_positive("segmentation_training.steps", steps)
         self.teacher, self.segmentation = teacher, segmentation
         self.student = student
