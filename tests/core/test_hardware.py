@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dmdd.core import hardware
 from dmdd.core.errors import UserError
@@ -98,6 +99,8 @@ def test_auto_is_half_precision_on_gpus_before_ampere(monkeypatch, bfloat16, exp
 
 @pytest.mark.parametrize("accelerator", ["mps", "tpu", "hpu", "xpu"])
 def test_devices_that_were_never_tried_are_refused(accelerator):
-    with pytest.raises(UserError, match=rf"^trainer.accelerator={accelerator}: choose one of gpu \(CUDA or ROCm\), cpu"):
+    with pytest.raises(
+        UserError, match=rf"^trainer.accelerator={accelerator}: choose one of gpu \(CUDA or ROCm\), cpu"
+    ):
         hardware.resolve_accelerator(accelerator)
     assert hardware.resolve_accelerator("cuda") == "gpu"

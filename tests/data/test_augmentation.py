@@ -28,7 +28,9 @@ def image(height: int = 16, width: int = 16) -> torch.Tensor:
 
 def test_draws_in_the_middle_change_nothing():
     given, part = image(16, 24), torch.rand(1, 1, 16, 24) < 0.5
-    jitter = Jitter(scale=0.2, shift=0.3, rotate_degrees=90, flip_share=0.4, brightness=0.3, contrast=0.3, light_share=1)
+    jitter = Jitter(
+        scale=0.2, shift=0.3, rotate_degrees=90, flip_share=0.4, brightness=0.3, contrast=0.3, light_share=1
+    )
     made, moved = jitter(given, part, drawn())
     assert made.dtype == torch.float32
     assert torch.allclose(made, given / 255, atol=1e-5)
@@ -126,7 +128,7 @@ def test_every_image_has_its_own_views_whatever_the_others():
 
 def test_as_many_views_as_keep_each_from_being_seen_too_often():
     assert Jitter(scale=0.1, shown=1200 * 8).views(49) == 17  # 196 times each image
-    assert 1200 * 8 / 49 / 17 <= VIEW_SEEN
+    assert VIEW_SEEN >= 1200 * 8 / 49 / 17
     assert Jitter(scale=0.1, shown=8).views(49) == 1
     assert Jitter(scale=0.1).views(49) == VIEWS
 

@@ -166,10 +166,7 @@ def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(dem
     runs = [make(demo_category, augmentation=build_augmentation(transforms=sometimes)) for _ in range(2)]
     first, second = ([batch.images for batch in planned(module)] for module in runs)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not all(
-        torch.equal(a, b.images)
-        for a, b in zip(first, planned(make(demo_category)), strict=True)
-    )
+    assert not all(torch.equal(a, b.images) for a, b in zip(first, planned(make(demo_category)), strict=True))
 
 
 def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_devices(demo_category):

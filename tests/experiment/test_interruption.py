@@ -291,7 +291,9 @@ def test_several_devices_agree_on_the_time_every_tenth_step(tmp_path, monkeypatc
 
     def reduce_boolean_decision(decision, all):
         asked.append((trainer.global_step, decision))
-        return trainer.global_step == 20 and len(asked) == 2  # another device's time is over, and it was not told to stop
+        return (
+            trainer.global_step == 20 and len(asked) == 2
+        )  # another device's time is over, and it was not told to stop
 
     saver, trainer = StateSaver(tmp_path / "stage.ckpt", every_s=3600), Told()
     monkeypatch.setattr(saver, "save", lambda trainer: saved.append(trainer.global_step))

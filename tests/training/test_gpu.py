@@ -16,8 +16,8 @@ from torch.distributed.utils import _recursive_to
 
 import dmdd
 import gpu_stand_in
-from dmdd.data.augmentation import build_augmentation
 from dmdd.data import datamodule
+from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.datasets import PairBatch, PlannedBatch
 from dmdd.data.sampling import PairSampler
@@ -126,7 +126,14 @@ def test_pairs_of_several_steps_share_their_launches(demo_category, monkeypatch,
 
 
 def test_images_are_jittered_there_as_here_and_nothing_waits(demo_category):
-    settings = {"scale": 0.05, "shift": 0.04, "rotate_degrees": 10, "flip_share": 0.5, "brightness": 0.1, "contrast": 0.1}
+    settings = {
+        "scale": 0.05,
+        "shift": 0.04,
+        "rotate_degrees": 10,
+        "flip_share": 0.5,
+        "brightness": 0.1,
+        "contrast": 0.1,
+    }
     jitter = build_augmentation(**settings, steps=STEPS, batch_size=4)
     data, batches = serve(demo_category, PairSynthesis(tone=1, blob=1), augmentation=jitter)
     with stand_in_gpu() as waits:

@@ -52,7 +52,7 @@ class PairBatch(NamedTuple):
     """Pairs as the networks see them.
 
     Args:
-        normal: ``(B, 3, h, w)`` uint8 RGB as read, whose features are mostly known already; jittered, float32 in [0, 1].
+        normal: ``(B, 3, h, w)`` uint8 RGB as read, or float32 in [0, 1] where jittered.
         anomalous: ``(B, 3, h, w)`` float32 in [0, 1], channels last in memory.
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
         indices: Position of each normal image in its set, plus its view times the size of the set. Plain numbers: with

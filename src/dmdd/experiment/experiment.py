@@ -16,6 +16,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from dmdd.config.compose import build
@@ -129,7 +130,7 @@ class Experiment:
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
         if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
             for network in (student, segmentation):
-                synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
+                synchronise_batch_norm(network)
         self.distillation = DistillationModule(
             teacher=teacher,
             student=student,
@@ -180,9 +181,16 @@ class Experiment:
 
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = dict(self.config.trainer)
+        arguments: dict[str, Any] = {}
         several = settings["devices"] > 1
         if settings["strategy"] == "auto" and several:
-            settings["strategy"] = "ddp"
+            # Statistics that all devices compute alike need no sending; each device's own do.
+            own_statistics = settings["sync_batchnorm"] not in ("auto", True)
+            arguments["strategy"] = DDPStrategy(
+                broadcast_buffers=own_statistics, gradient_as_bucket_view=True, static_graph=True
+            )
+        if self.accelerator == "gpu" and steps > 0 and not settings["deterministic"]:
+            settings.setdefault("benchmark", True)  # all batches are of one size: cuDNN may try which way is fastest
         if os.environ.get("DMDD_SPAWNED"):  # else Lightning sees a scheduler's variables and waits for its processes
             settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
         trainer = build(
@@ -202,6 +210,7 @@ class Experiment:
             },
             logger=self.loggers if steps > 0 else False,
             callbacks=callbacks,
+            **arguments,
         )
         self.is_first = trainer.is_global_zero
         return trainer

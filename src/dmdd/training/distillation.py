@@ -10,6 +10,7 @@ from dmdd.models.losses import AIM_FORMS, abnormality_mimicking_loss, normality_
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.training.feature_cache import FeatureCache
+from dmdd.training.frozen import for_training
 from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
 
 
@@ -70,6 +71,7 @@ class DistillationModule(LightningModule):
         self.aim, self.ngm_weight, self.aim_weight = aim, ngm_weight, aim_weight
         self.hard_fraction = hard_fraction
         self.cache = FeatureCache(images=cached_images, limit_gb=cache_limit_gb)
+        self._asked = (teacher,)  # a tuple, so that a copy is no part of this module
 
     def setup(self, stage: str) -> None:
         """Make sure of the teacher's mode when the stage begins.
@@ -78,6 +80,10 @@ class DistillationModule(LightningModule):
             stage: Lightning's stage.
         """
         self.teacher.eval()
+
+    def on_fit_start(self) -> None:
+        """Prepare the teacher for the precision, where it is to compute."""
+        self._asked = (for_training(self.teacher, self.trainer.precision),)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch of pairs.
@@ -90,7 +96,8 @@ class DistillationModule(LightningModule):
             Scalar loss.
         """
         count = len(batch.normal)
-        normal, anomalous = self.cache(self.teacher, batch.normal, batch.indices, batch.anomalous)
+        (teacher,) = self._asked
+        normal, anomalous = self.cache(teacher, batch.normal, batch.indices, batch.anomalous)
         normality, abnormality = self.student(batch.anomalous, anomalous)
         ngm = normality_guidance_loss(normality, normal, hard_fraction=self.hard_fraction)
         aim = abnormality_mimicking_loss(abnormality, anomalous, batch.mask, form=self.aim)
@@ -103,6 +110,7 @@ class DistillationModule(LightningModule):
     def on_fit_end(self) -> None:
         """Forget the teacher's features: stage 2 and the test need the memory."""
         self.cache.clear()
+        self._asked = (self.teacher,)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimiser over the student alone."""

@@ -52,8 +52,8 @@ class FeatureCache:
             # All through the teacher in one batch: half the launches.
             features = teacher(torch.cat([images, more]))
             return [f[:count] for f in features], [f[count:] for f in features]
-        # In two, until all are known: a larger batch may round differently, and a run that was interrupted, which begins
-        # with an empty memory, must compute the same.
+        # In two, until all are known: a larger batch may round differently, and a run that was interrupted, which
+        # begins with an empty memory, must compute the same.
         own = teacher(images)
         self._remember(own, rows)
         return own, teacher(more)

@@ -11,6 +11,7 @@ from dmdd.models.losses import segmentation_loss
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.training.frozen import for_training
 from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
 
 
@@ -52,6 +53,7 @@ class SegmentationModule(LightningModule):
         check_positive("segmentation_training.steps", steps)
         self.teacher, self.segmentation = teacher, segmentation
         self.student = student
+        self._asked = (teacher, student)  # a tuple, so that copies are no part of this module
         self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
         self.focal_gamma = focal_gamma
 
@@ -74,6 +76,15 @@ class SegmentationModule(LightningModule):
         self.student.eval()
         return self
 
+    def on_fit_start(self) -> None:
+        """Prepare the frozen networks for the precision, where they are to compute."""
+        precision = self.trainer.precision
+        self._asked = (for_training(self.teacher, precision), for_training(self.student, precision))
+
+    def on_fit_end(self) -> None:
+        """Forget the copies."""
+        self._asked = (self.teacher, self.student)
+
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch; only the anomalous twins are used, they show normal parts too.
 
@@ -85,8 +96,9 @@ class SegmentationModule(LightningModule):
             Scalar loss.
         """
         with torch.no_grad():
-            features = self.teacher(batch.anomalous)
-            normality, abnormality = self.student(batch.anomalous, features)
+            teacher, student = self._asked
+            features = teacher(batch.anomalous)
+            normality, abnormality = student(batch.anomalous, features)
         logits = self.segmentation(features, normality, abnormality)
         loss = segmentation_loss(logits, batch.mask, focal_gamma=self.focal_gamma)
         count = len(batch.normal)
