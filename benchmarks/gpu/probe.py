@@ -323,7 +323,7 @@ def product(variant):
 
         distillation.for_training = segmentation.for_training = lambda network, precision: network
     if "compile" in wanted and ON_GPU:
-        from dmdd.training import distillation, segmentation, frozen
+        from dmdd.training import distillation, frozen, segmentation
 
         def compiled(network, precision):
             copy = frozen.for_training(network, precision)

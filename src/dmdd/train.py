@@ -48,12 +48,11 @@ def train(config: Any) -> Any:
 
     from dmdd.config.compose import build
     from dmdd.core import hardware
-    from dmdd.core.errors import UserError, check_positive, check_seed
+    from dmdd.core.errors import UserError, check_positive, check_seconds, check_seed
     from dmdd.data.datasets import check_files
     from dmdd.experiment import devices, launch, locking, resume
     from dmdd.experiment.category import read_category
     from dmdd.models.detector import check_input_size
-    from dmdd.training.callbacks.interruption import check_saving
 
     check_seed(config.seed)
     if config.objective is not None and str(config.objective).split(".")[0] == "test":
@@ -72,11 +71,14 @@ def train(config: Any) -> Any:
     OmegaConf.resolve(config)
     # Before any process or training starts, since this is where most mistakes are.
     size = check_input_size(config.image_size)
-    masks = check_files(read_category(config).test, size=None if config.evaluation.native_masks else size)
+    category = read_category(config)
+    masks = check_files(category.test, size=None if config.evaluation.native_masks else size)
     for warning in doubts_of_masks(masks):
         print(f"warning: {warning}", file=sys.stderr)
     check_positive("batch_size", config.batch_size)
-    check_saving(config.save_state_every_s, config.save_state_every_n_steps)
+    check_seconds("save_state_every_s", config.save_state_every_s)
+    if config.save_state_every_n_steps is not None:
+        check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
     devices.check_steps(config.trainer)
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
         locking.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
@@ -90,7 +92,12 @@ def train(config: Any) -> Any:
     container: Any = OmegaConf.to_container(config)
     container["overrides"] = list(overrides.task)
     with locking.locked(Path(config.run_dir)):
-        launch.launch(train_on_this_device, container, devices=count)
+        decoded = None
+        if launch.starts_processes(count):
+            from dmdd.experiment.experiment import decode_images
+
+            decoded = decode_images(config, category)
+        launch.launch(train_on_this_device, container, decoded, devices=count)
     return outcome(config)
 
 
@@ -184,11 +191,12 @@ def outcome(config: Any) -> Any:
     return float(value)
 
 
-def train_on_this_device(container: dict[str, Any]) -> None:
+def train_on_this_device(container: dict[str, Any], decoded: Any = None) -> None:
     """Do the whole run, in every process; rank 0 writes.
 
     Args:
         container: Resolved configuration as plain values.
+        decoded: The training images, where they were read for several processes.
     """
     from lightning import seed_everything
     from omegaconf import OmegaConf
@@ -199,7 +207,7 @@ def train_on_this_device(container: dict[str, Any]) -> None:
     quiet_lightning()
     config = OmegaConf.create(container)
     seed_everything(config.seed, verbose=False)
-    experiment = Experiment(config, read_category(config))
+    experiment = Experiment(config, read_category(config), decoded)
     experiment.distill()
     experiment.segment()
     experiment.save_model()

@@ -93,6 +93,14 @@ def test_pairs_are_the_same_made_for_several_steps_at_once_or_step_by_step(demo_
         assert equal(few[step], together[step])
 
 
+def test_images_that_another_process_has_read_are_not_read_again(demo_category, monkeypatch):
+    expected = pairs(make(demo_category))
+    decoded = make(demo_category).decode()
+    monkeypatch.setattr(datamodule, "load_images", None)
+    monkeypatch.setattr(datamodule, "find_foregrounds", None)
+    assert all(map(equal, pairs(make(demo_category, decoded=decoded)), expected))
+
+
 def test_a_resumed_stage_counts_all_its_steps_and_serves_the_rest(demo_category):
     module = make(demo_category, max_steps=11)
     module.trainer.global_step = 9

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningDataModule
@@ -34,6 +34,20 @@ should not wait long for its first one. 128 pairs hold about 1 GB of a GPU while
 RESIDENT_BYTES = 2 * 10**9  # of images that are kept on a GPU: 8,000 of 256 x 256 px
 
 
+class Decoded(NamedTuple):
+    """What is read of files before a training.
+
+    Args:
+        images: ``(N, 3, h, w)`` uint8 RGB, all normal training images.
+        foregrounds: ``(N, 1, h, w)`` bool.
+        textures: ``(M, 3, h, w)`` uint8 RGB; M is 0 where no source needs them.
+    """
+
+    images: Tensor
+    foregrounds: Tensor
+    textures: Tensor
+
+
 class PairDataModule(LightningDataModule):
     """Serve training pairs, synthetic validation pairs and test images of one category.
 
@@ -50,6 +64,7 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: Images a device scores at once.
         native_masks: Leave the test masks at the images' own sizes.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
+        decoded: What :meth:`decode` gave, where another process has called it.
 
     Raises:
         UserError: A batch size is not positive.
@@ -71,6 +86,7 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: int = 16,
         native_masks: bool = False,
         num_workers: int = 0,
+        decoded: Decoded | None = None,
     ) -> None:
         super().__init__()
         check_positive("batch_size", batch_size)
@@ -83,6 +99,7 @@ class PairDataModule(LightningDataModule):
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
         self.first_step = 0
+        self._decoded = decoded
         self._rows: list[int] = []
         self._train: PlannedDataset | None = None
         self._held_out: PlannedDataset | None = None
@@ -98,12 +115,10 @@ class PairDataModule(LightningDataModule):
         """
         if stage == "test" or self._train is not None:
             return
-        samples = self.category.train
-        images = load_images([sample.path for sample in samples], self.image_size)
-        foregrounds = find_foregrounds(images)
-        textures = self._load_textures()
+        images, foregrounds, textures = self._decoded or self.decode()
+        self._decoded = None
         try:
-            train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
+            train, rest = held_out(len(images), fraction=self.held_out_fraction, seed=self.seed)
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
         self._rows = train
@@ -111,6 +126,15 @@ class PairDataModule(LightningDataModule):
             self.augmentation = self.augmentation.for_images(len(train))
         self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
         self._held_out = self._dataset(images, foregrounds, textures, rest, None)
+
+    def decode(self) -> Decoded:
+        """Read the normal images and what belongs to them.
+
+        Raises:
+            UserError: An image cannot be read, or a needed texture folder is missing.
+        """
+        images = load_images([sample.path for sample in self.category.train], self.image_size)
+        return Decoded(images, find_foregrounds(images), self._load_textures())
 
     def _dataset(
         self,

@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from dmdd.config.compose import build
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
-from dmdd.data.datamodule import PairDataModule
+from dmdd.data.datamodule import Decoded, PairDataModule
 from dmdd.data.listing import Category, listing_digest
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, check_input_size
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
@@ -84,18 +85,59 @@ def write_evaluation(
         )
 
 
+def make_data(config: DictConfig, category: Category, decoded: Decoded | None = None) -> PairDataModule:
+    """Build the data module of a run; its images are not read yet.
+
+    Args:
+        config: ``conf/train.yaml``, composed and resolved.
+        category: What to train and test on.
+        decoded: Its images, where another process has read them.
+    """
+    return PairDataModule(
+        category=category,
+        synthesis=build(config.pairs),
+        image_size=check_input_size(config.image_size),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation=build(config.augmentation),
+        native_masks=config.evaluation.native_masks,
+        decoded=decoded,
+        **config.data,
+    )
+
+
+def decode_images(config: DictConfig, category: Category) -> Decoded:
+    """Read the training images once for all processes of a run.
+
+    Args:
+        config: ``conf/train.yaml``, composed and resolved.
+        category: What to train on.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    with report_decoding(config.image_size):
+        return make_data(config, category).decode()
+
+
+def report_decoding(size: Any) -> AbstractContextManager[None]:
+    """Turn what reading images raises into one line."""
+    return failures.report_errors("decoding the training images", sizes={"image_size": "[{},{}]".format(*size)})
+
+
 class Experiment:
     """Everything of one run; exists in each of its processes.
 
     Args:
         config: ``conf/train.yaml``, composed and resolved.
         category: What to train and test on.
+        decoded: Its training images, where another process has read them.
 
     Raises:
         UserError: A part cannot be built from what the configuration gives.
     """
 
-    def __init__(self, config: DictConfig, category: Category) -> None:
+    def __init__(self, config: DictConfig, category: Category, decoded: Decoded | None = None) -> None:
         self.config, self.category = config, category
         self.run_dir = Path(config.run_dir)
         self.accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
@@ -116,17 +158,8 @@ class Experiment:
             **config.detector,
         ).to(memory_format=torch.channels_last)
         check_features(teacher, self.detector.input_size)
-        self.data = PairDataModule(
-            category=category,
-            synthesis=build(config.pairs),
-            image_size=self.detector.input_size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            augmentation=build(config.augmentation),
-            native_masks=config.evaluation.native_masks,
-            **config.data,
-        )
-        with failures.report_errors("decoding the training images", sizes={"image_size": self._size}):
+        self.data = make_data(config, category, decoded)
+        with report_decoding(self.detector.input_size):
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
         if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
             for network in (student, segmentation):

@@ -50,6 +50,11 @@ def check_processes(devices: int, *, named: bool) -> None:
         )
 
 
+def starts_processes(devices: int) -> bool:
+    """Tell whether :func:`launch` starts processes: not for one device, nor where torchrun or a scheduler has."""
+    return devices > 1 and "LOCAL_RANK" not in os.environ
+
+
 def launch(work: Work, *arguments: Any, devices: int) -> None:
     """Run ``work(*arguments)`` here, or in ``devices`` processes joined to one group.
 
@@ -64,7 +69,7 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
         UserError: A child met one; :class:`Interrupted` if they were told to stop.
         RuntimeError: A child failed; the others were ended.
     """
-    if devices == 1 or "LOCAL_RANK" in os.environ:  # torchrun or a scheduler has started the processes already
+    if not starts_processes(devices):
         work(*arguments)
         return
     with socket.socket() as probe:

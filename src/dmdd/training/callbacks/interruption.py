@@ -13,7 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from dmdd.core.errors import Interrupted, UserError, check_positive
+from dmdd.core.errors import Interrupted, UserError, check_positive, check_seconds
 from dmdd.core.failures import is_out_of_memory, is_worker_death
 
 STOPPED_MEASURING = "stopped while measuring, training is done; the same command with resume=true measures again"
@@ -70,7 +70,9 @@ class StateSaver(Callback):
         precision: str = "32-true",
         before_saving: Callable[[Trainer], None] | None = None,
     ) -> None:
-        check_saving(every_s, every_n_steps)
+        check_seconds("save_state_every_s", every_s)
+        if every_n_steps is not None:
+            check_positive("save_state_every_n_steps", every_n_steps)
         self.file, self.before_saving = file, before_saving
         self.every_s, self.every_n_steps = every_s, every_n_steps
         self.made_from, self.precision = made_from or {}, precision
@@ -233,22 +235,6 @@ class StateSaver(Callback):
                 f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
                 "Make room and start the same command with resume=true"
             ) from error
-
-
-def check_saving(every_s: object, every_n_steps: object) -> None:
-    """Check how often states are to be saved.
-
-    Args:
-        every_s: ``save_state_every_s``.
-        every_n_steps: ``save_state_every_n_steps``.
-
-    Raises:
-        UserError: One is not positive.
-    """
-    if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not every_s > 0:
-        raise UserError(f"save_state_every_s={every_s}: give a positive number of seconds")
-    if every_n_steps is not None:
-        check_positive("save_state_every_n_steps", every_n_steps)
 
 
 def _trained(module: LightningModule, weights: dict[str, Any]) -> dict[str, Any]:
