@@ -265,5 +265,5 @@ def build_augmentation(
         limit = steps * batch_size / seen_more_than
     if transforms:
         return Augmentation(transforms, up_to_images=limit)
-    made = Jitter(**jitter, shown=steps * batch_size, up_to_images=limit)  # type: ignore[arg-type]
+    made = Jitter(**jitter, shown=steps * batch_size, up_to_images=limit)
     return made if made.changes else None
