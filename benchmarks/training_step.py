@@ -38,6 +38,7 @@ from dmdd.experiment.category import read_category
 from dmdd.models.losses import abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.pairs.window import as_float
 from dmdd.training.feature_cache import FeatureCache
 
 PARTS = ("pairs", "teacher", "student", "loss", "backward", "optimizer")
@@ -111,19 +112,21 @@ class Pairs:
         self.data = PairDataModule(
             category=read_category(config),
             synthesis=build(config.pairs),
+            augmentation=build(config.augmentation),
             image_size=config.image_size,
             batch_size=config.batch_size,
             seed=0,
             **config.data,
         )
         self.data.setup("fit")
-        self.epoch = -(-self.data.training_images // config.batch_size)
+        self.epoch = -(-self.data.training_images * self.data.views // config.batch_size)
         sampler = PairSampler(
             images=self.data.training_images,
             batch_size=config.batch_size,
             first_step=0,
             steps=self.epoch + 1 + steps,
             seed=0,
+            views=self.data.views,
         )
         self.served = iter(self.data.serve(sampler, device))
 
@@ -173,13 +176,13 @@ def make_loops(config: DictConfig, pairs: Pairs, device: torch.device, mixed: bo
     teacher, _ = build(config.teacher)
     spec = {**teacher.spec, "folded": False}
     as_given = Teacher(**spec)  # its weights do not matter for the time
-    cache = FeatureCache(images=pairs.data.training_images, limit_gb=config.distillation.get("cache_limit_gb", 4.0))
+    cache = FeatureCache(images=pairs.data.lasting_images, limit_gb=config.distillation.get("cache_limit_gb", 4.0))
 
     def remembered(batch: PairBatch) -> tuple[list[Tensor], list[Tensor]]:
         return cache(teacher, batch.normal, batch.indices, batch.anomalous)
 
     def plainly(batch: PairBatch) -> tuple[list[Tensor], list[Tensor]]:
-        return as_given(batch.normal), as_given(batch.anomalous)
+        return as_given(as_float(batch.normal)), as_given(batch.anomalous)
 
     def student(widths: Any = None) -> Student:
         return build(config.student, **({"widths": list(widths)} if widths else {}))(channels=teacher.channels)

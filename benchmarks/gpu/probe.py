@@ -108,7 +108,7 @@ def pairs():
             "largest difference of the jittered images": jittered,
         },
     )
-    for count in (4, 16, 32, 128):
+    for count in (4, 16, 64, 256):
         places = next(iter(PairSampler(images=data.training_images, batch_size=count, first_step=0, steps=1, seed=0)))
         plans = []
         for step in range(12):
@@ -293,7 +293,7 @@ def product(variant):
     overrides += ["+trainer.benchmark=false"] * ("no_benchmark" in wanted)
     overrides += [f"trainer.accelerator={'gpu' if ON_GPU else 'cpu'}"] + ["trainer.precision=bf16-mixed"] * (not ON_GPU)
     if "step_by_step" in wanted:  # pairs made for one step at a time, as before
-        datamodule.AT_ONCE = dict.fromkeys(datamodule.AT_ONCE, (128, 1))
+        datamodule.AT_ONCE = dict.fromkeys(datamodule.AT_ONCE, (256, 1))
     if "images_on_host" in wanted:
         datamodule.RESIDENT_BYTES = 0
     if "one_resident_batch" in wanted:  # what the networks alone take inside Lightning: no decoding, no pairs

@@ -103,7 +103,7 @@ def test_pairs_are_made_there_as_here_and_nothing_waits(demo_category, kind):
         assert ((on_cpu(pairs.anomalous) - expected.anomalous).abs() > 1e-4).sum() <= 6
 
 
-@pytest.mark.parametrize(("at_once", "most"), [((128, 1), 1900), ((128, 32), 420)])
+@pytest.mark.parametrize(("at_once", "most"), [((256, 1), 1900), ((256, 32), 420)])
 def test_pairs_of_several_steps_share_their_launches(demo_category, monkeypatch, at_once, most):
     """Counted, since nothing else can be here: a launch takes the host about 5 us, whatever the kernel does."""
     monkeypatch.setitem(datamodule.AT_ONCE, "gpu", at_once)

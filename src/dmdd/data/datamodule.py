@@ -28,9 +28,9 @@ from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
 WORKER_OUTLASTS_S = 10  # a SIGTERM, which also comes from Python where a process ends before its loader does
-AT_ONCE = {"cpu": (64, 8), "gpu": (128, 32)}
+AT_ONCE = {"cpu": (64, 8), "gpu": (256, 32)}
 """Pairs of 256 x 256 px that share what calls into PyTorch or launches of kernels cost; but of no more steps: a run
-should not wait long for its first one. 128 pairs hold about 1 GB of a GPU while they are made."""
+should not wait long for its first one. 256 pairs hold 2 to 3 GB of a GPU while they are made."""
 RESIDENT_BYTES = 2 * 10**9  # of images that are kept on a GPU: 8,000 of 256 x 256 px
 
 
@@ -170,10 +170,14 @@ class PairDataModule(LightningDataModule):
         return len(self._ready(self._train).images)
 
     @property
+    def views(self) -> int:
+        """How many views each training image has; 1 where images stay as they are."""
+        return self._ready(self._train).views
+
+    @property
     def lasting_images(self) -> int:
         """Number of normal images, views of one counted each, that come again as they are; 0 if none does."""
-        dataset = self._ready(self._train)
-        return 0 if isinstance(self.augmentation, Augmentation) else len(dataset.images) * dataset.views
+        return 0 if isinstance(self.augmentation, Augmentation) else self.training_images * self.views
 
     @property
     def held_out_images(self) -> int:
@@ -231,7 +235,7 @@ class PairDataModule(LightningDataModule):
             first_step=step,
             steps=1,
             seed=self.seed,
-            views=self._ready(self._train).views,
+            views=self.views,
         )
         return next(iter(sampler))
 
@@ -255,7 +259,7 @@ class PairDataModule(LightningDataModule):
             steps=trainer.max_steps,
             done=trainer.global_step,
             seed=self.seed,
-            views=dataset.views,
+            views=self.views,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
