@@ -12,14 +12,17 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from omegaconf import OmegaConf
 
 import dmdd
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.core.hardware import whole_float32
 from dmdd.experiment import launch
+from dmdd.experiment.experiment import Experiment
 from dmdd.training.callbacks.interruption import LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
+from test_structure import REPOSITORY
 from tiny import draw_pixels, save_tiny_model
 
 
@@ -206,3 +209,16 @@ def test_what_a_gpu_meets_while_a_state_is_saved_is_not_told_as_a_full_disk(tmp_
     saver = StateSaver(tmp_path / "stage.ckpt", every_n_steps=1)
     with pytest.raises(type(error)):
         saver.save(SimpleNamespace(loggers=[], save_checkpoint=save_checkpoint, is_global_zero=True))
+
+
+@pytest.mark.parametrize(("synchronised", "sent"), [("auto", False), (False, True)])
+def test_devices_exchange_no_more_than_they_must(tmp_path, synchronised, sent):
+    """Statistics that are each device's own must be sent, or the devices would measure with different networks."""
+    settings = OmegaConf.load(REPOSITORY / "conf" / "trainer" / "default.yaml")
+    settings |= {"devices": 2, "sync_batchnorm": synchronised}
+    run = SimpleNamespace(
+        config=SimpleNamespace(trainer=settings), accelerator="cpu", precision="32-true", run_dir=tmp_path, loggers=[]
+    )
+    trainer = Experiment._trainer(run, steps=3, callbacks=[])
+    wanted = {"broadcast_buffers": sent, "gradient_as_bucket_view": True, "static_graph": True}
+    assert trainer.strategy._ddp_kwargs == wanted
