@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import gpu_stand_in
-from dmdd.config.compose import compose_config
+from dmdd.config.schema import TrainSettings
 from dmdd.data import datamodule
 from dmdd.data.demo.generate import generate_demo
 from dmdd.data.sampling import PairSampler
@@ -29,8 +29,8 @@ def main() -> None:
         generate_demo(Path(folder), size=options.size, train=24, test_good=1, per_defect=1)
         usual = ["dataset=demo", "category=plate", f"data_dir={folder}", "augmentation=jitter"]
         sizes = [f"batch_size={options.batch}", f"image_size=[{options.size},{options.size}]"]
-        config = compose_config("train", [*usual, *sizes])
-        data = make_data(config, read_category(config))
+        settings = TrainSettings.compose(*usual, *sizes)
+        data = make_data(settings, read_category(settings.dataset, settings.category))
         data.setup("fit")
     pairs, _ = datamodule.AT_ONCE["gpu"]
     for steps in (1, pairs * 256**2 // (options.batch * options.size**2)):

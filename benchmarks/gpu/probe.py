@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,13 +45,12 @@ def timed(work, *, warm=3, times=20):
     return statistics.median(found)
 
 
-def config_of(*more):
-    from dmdd.config.compose import compose_config
+def settings_of(*more):
+    from dmdd.config.schema import TrainSettings
 
     usual = [f"data_dir={DATA}", "category=screw", "recipe=paper", f"teacher={TEACHER}", "teacher.random_weights=true"]
-    config = compose_config("train", [*usual, *(["image_size=[64,64]"] if SMALL else []), *more])
-    config.run_dir = tempfile.mkdtemp()
-    return config
+    settings = TrainSettings.compose(*usual, *(["image_size=[64,64]"] if SMALL else []), *more)
+    return replace(settings, run_dir=tempfile.mkdtemp())
 
 
 def rates():
@@ -69,14 +69,11 @@ def rates():
     say("us a launch from Python, 1000 in a row", round(timed(launches, times=5), 2))
 
 
-def module_of(config):
-    from dmdd.config.compose import build
-    from dmdd.data.datamodule import PairDataModule
+def module_of(settings):
     from dmdd.experiment.category import read_category
+    from dmdd.experiment.experiment import make_data
 
-    data = PairDataModule(
-        category=read_category(config), synthesis=build(config.pairs), image_size=config.image_size, batch_size=config.batch_size,
-        augmentation=build(config.augmentation), seed=0, **config.data)  # fmt: skip
+    data = make_data(settings, read_category(settings.dataset, settings.category))
     data.setup("fit")
     return data
 
@@ -85,7 +82,7 @@ def pairs():
     """GPU pairs against CPU pairs of the same plans on real images; and how many a second."""
     from dmdd.data.sampling import PairSampler
 
-    data = module_of(config_of())
+    data = module_of(settings_of())
     steps = 4 if SMALL else 100
     worst = off = flipped = jittered = pixels = 0
     for places in PairSampler(images=data.training_images, batch_size=16, first_step=0, steps=steps, seed=0):
@@ -255,7 +252,7 @@ class Watch:
 def flops_of(experiment):
     from torch.utils.flop_counter import FlopCounterMode
 
-    detector, batch = experiment.detector, experiment.config.batch_size
+    detector, batch = experiment.detector, experiment.settings.batch_size
     images = torch.rand(1, 3, *detector.input_size)
     detector.cpu()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -311,12 +308,12 @@ def product(variant):
 
         PairDataModule.serve = Same
     quiet_lightning()
-    config = config_of(*overrides)
+    settings = settings_of(*overrides)
     from lightning import seed_everything
 
     seed_everything(0, verbose=False)
     begun = time.perf_counter()
-    experiment = Experiment(config, read_category(config))
+    experiment = Experiment(settings, read_category(settings.dataset, settings.category))
     say("seconds to build and decode", round(time.perf_counter() - begun, 1))
     if "no_copies" in wanted:  # frozen weights cast in each step, as before
         from dmdd.training import distillation, segmentation
@@ -363,7 +360,7 @@ def product(variant):
     for place, count in watch.waits.most_common(30):
         say("waits a step", [round(count / (watch.last - watch.first), 1), place])
     if "base" in wanted:
-        state = Path(config.run_dir) / "state"
+        state = Path(settings.run_dir) / "state"
         say("MB of a saved state", {f.name: round(f.stat().st_size / 1e6) for f in state.glob("*")})
         say("TFLOP a step", {k: round(v / 1e12, 3) for k, v in flops_of(experiment).items()})
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmdd.config.compose import build, compose_config
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build
 from dmdd.core.errors import UserError
 from dmdd.data.augmentation import VIEW_SEEN, VIEWS, Draw, Jitter, build_augmentation, draw_views
 
@@ -107,7 +108,7 @@ def test_the_distribution_is_that_of_albumentations():
     expected = np.concatenate([spread(moved), spread(lit)], axis=1)
     rows = draw_views(0, images=count, views=1)
     given = torch.from_numpy(places).permute(2, 0, 1)[None].expand(100, -1, -1, -1)
-    jitter = build(compose_config("train", ["category=x", "augmentation=jitter"]).augmentation)
+    jitter = build(TrainSettings.compose("category=x", "augmentation=jitter").augmentation)
     unlit = replace(jitter, brightness=0, contrast=0)
     parts = [unlit(given, given[:, :1] > 0, some)[0][:, :2, row, column] for some in rows.split(100)]
     pixel = given[:1, :, :1, :1].expand(count, -1, -1, -1)
@@ -136,14 +137,14 @@ def test_as_many_views_as_keep_each_from_being_seen_too_often():
 @pytest.mark.parametrize("preset", ["often_seen", "jitter", "light", "rotate_flip", "none"])
 def test_presets_need_no_albumentations(monkeypatch, preset):
     monkeypatch.setitem(sys.modules, "albumentations", None)
-    made = build(compose_config("train", ["category=x", f"augmentation={preset}"]).augmentation)
+    made = build(TrainSettings.compose("category=x", f"augmentation={preset}").augmentation)
     assert made is None if preset == "none" else isinstance(made, Jitter)
 
 
 def test_transforms_of_ones_own_take_the_place_of_the_preset():
     pytest.importorskip("albumentations")
     flip = "augmentation.transforms=[{_target_: albumentations.HorizontalFlip, p: 1.0}]"
-    made = build(compose_config("train", ["category=x", "augmentation=jitter", flip]).augmentation)
+    made = build(TrainSettings.compose("category=x", "augmentation=jitter", flip).augmentation)
     pixels = image()[0].permute(1, 2, 0).numpy()
     found = made(seed=0, image=pixels, mask=pixels[:, :, 0])
     assert np.array_equal(found["image"], pixels[:, ::-1])

@@ -12,7 +12,6 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from omegaconf import OmegaConf
 
 import dmdd
 from dmdd.core.errors import Interrupted, UserError
@@ -22,7 +21,6 @@ from dmdd.experiment.experiment import Experiment
 from dmdd.training.callbacks.interruption import LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
-from test_structure import REPOSITORY
 from tiny import draw_pixels, save_tiny_model
 
 
@@ -178,20 +176,23 @@ def test_a_signal_after_the_last_question_is_told_to_all():
     saver.check_stopped(Told())
 
 
+BY_TIME = Path("runs/mvtec_ad/screw/2026-01-31_12-00-00")
+
+
 @pytest.mark.parametrize(("started", "devices", "fits"), [("4", 4, True), ("4", 1, False), ("2", 4, False)])
 def test_torchrun_starts_as_many_processes_as_devices(monkeypatch, started, devices, fits):
-    launch.check_processes(devices, named=False)
+    launch.check_processes(devices, BY_TIME)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", started)
     if fits:
-        launch.check_processes(devices, named=True)
+        launch.check_processes(devices, Path("runs/mine"))
         with pytest.raises(UserError, match=r"4 processes were started .*; give one, as in hydra\.run\.dir=runs/mine"):
-            launch.check_processes(devices, named=False)
+            launch.check_processes(devices, BY_TIME)
         monkeypatch.setenv("DMDD_SPAWNED", "1")  # ours share one
-        launch.check_processes(devices, named=False)
+        launch.check_processes(devices, BY_TIME)
         return
     with pytest.raises(UserError, match=f"trainer.devices={devices}, but {started} processes were started"):
-        launch.check_processes(devices, named=True)
+        launch.check_processes(devices, Path("runs/mine"))
 
 
 MET = (
@@ -214,10 +215,14 @@ def test_what_a_gpu_meets_while_a_state_is_saved_is_not_told_as_a_full_disk(tmp_
 @pytest.mark.parametrize(("synchronised", "sent"), [("auto", False), (False, True)])
 def test_devices_exchange_no_more_than_they_must(tmp_path, synchronised, sent):
     """Statistics that are each device's own must be sent, or the devices would measure with different networks."""
-    settings = OmegaConf.load(REPOSITORY / "conf" / "trainer" / "default.yaml")
-    settings |= {"devices": 2, "sync_batchnorm": synchronised}
+    trainer = {"_target_": "lightning.Trainer", "devices": 2, "sync_batchnorm": synchronised}
     run = SimpleNamespace(
-        config=SimpleNamespace(trainer=settings), accelerator="cpu", precision="32-true", run_dir=tmp_path, loggers=[]
+        settings=SimpleNamespace(trainer=trainer),
+        devices=2,
+        accelerator="cpu",
+        precision="32-true",
+        run_dir=tmp_path,
+        loggers=[],
     )
     trainer = Experiment._trainer(run, steps=3, callbacks=[])
     wanted = {"broadcast_buffers": sent, "gradient_as_bucket_view": True, "static_graph": True}

@@ -240,7 +240,14 @@ def build_augmentation(
     seen_more_than: float | None = None,
     steps: int = 0,
     batch_size: int = 0,
-    **jitter: float,
+    scale: float = 0.0,
+    shift: float = 0.0,
+    rotate_degrees: float = 0.0,
+    rotate_share: float = 1.0,
+    flip_share: float = 0.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    light_share: float = 0.5,
 ) -> Augmentation | Jitter | None:
     """Build what is done to normal images: the built-in jitter, or albumentations transforms in its place.
 
@@ -250,13 +257,20 @@ def build_augmentation(
         seen_more_than: Augment only where stage 1 sees each image more often than this; None for always.
         steps: Steps of stage 1.
         batch_size: Images of a step.
-        jitter: Settings of :class:`Jitter`.
+        scale: This and what follows: see :class:`Jitter`.
+        shift: Share of the image's side.
+        rotate_degrees: To either side.
+        rotate_share: Share of the views that are turned.
+        flip_share: Share of the views that are mirrored, along each axis.
+        brightness: Share of white.
+        contrast: Share of the value.
+        light_share: Share of the views that are lit differently.
 
     Returns:
         One of the two, or None if there is nothing to apply.
 
     Raises:
-        UserError: ``seen_more_than`` is no positive number, or a setting of the jitter is unknown or out of range.
+        UserError: ``seen_more_than`` is no positive number, or one of the jitter's is out of its range.
     """
     limit = None
     if seen_more_than is not None:
@@ -265,5 +279,16 @@ def build_augmentation(
         limit = steps * batch_size / seen_more_than
     if transforms:
         return Augmentation(transforms, up_to_images=limit)
-    made = Jitter(**jitter, shown=steps * batch_size, up_to_images=limit)
+    made = Jitter(
+        scale=scale,
+        shift=shift,
+        rotate_degrees=rotate_degrees,
+        rotate_share=rotate_share,
+        flip_share=flip_share,
+        brightness=brightness,
+        contrast=contrast,
+        light_share=light_share,
+        shown=steps * batch_size,
+        up_to_images=limit,
+    )
     return made if made.changes else None
