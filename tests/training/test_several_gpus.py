@@ -69,8 +69,10 @@ def test_a_process_that_fails_waits_for_no_other(child):
         assert leave.value.code == code
     with pytest.raises(ZeroDivisionError):
         run(fail(ZeroDivisionError()))
-    assert [type(launch._told(message)) for message in told] == [UserError, Interrupted]
-    assert [str(launch._told(message)) for message in told] == ["memory", "stopped"]
+    queues = [SimpleNamespace(empty=lambda: False, get=lambda message=message: message) for message in told]
+    reasons = [launch._reason(ZeroDivisionError(), queue, None) for queue in queues]
+    assert [type(reason) for reason in reasons] == [UserError, Interrupted]
+    assert [str(reason) for reason in reasons] == ["memory", "stopped"]
     assert left == ["_destroy_dist_connection", "aborted"] * 3  # the first is what Lightning would do at the end
 
 
