@@ -188,7 +188,7 @@ def test_torchrun_starts_as_many_processes_as_devices(monkeypatch, started, devi
     monkeypatch.setenv("WORLD_SIZE", started)
     if fits:
         launch.check_processes(devices, Path("runs/mine"))
-        with pytest.raises(UserError, match=r"4 processes were started .*; give one, as in hydra\.run\.dir=runs/mine"):
+        with pytest.raises(UserError, match=r"4 processes were started .*; give one, as in run_dir=runs/mine"):
             launch.check_processes(devices, BY_TIME)
         monkeypatch.setenv("DMDD_SPAWNED", "1")  # ours share one
         launch.check_processes(devices, BY_TIME)

@@ -48,7 +48,7 @@ def check_processes(devices: int, run_dir: Path) -> None:
     if devices > 1 and re.match(r"\d{4}-\d\d-\d\d_\d\d-", run_dir.name):
         raise UserError(
             f"{processes} processes were started for this run, by torchrun or alike, and each would make a folder of "
-            "its own; give one, as in hydra.run.dir=runs/mine"
+            "its own; give one, as in run_dir=runs/mine"
         )
 
 
