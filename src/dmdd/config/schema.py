@@ -101,7 +101,7 @@ class DataSettings:
     )
     evaluation_batch_size: int = setting("images a device scores at once", least=1)
     num_workers: int = setting(
-        "worker processes; images stay in memory, so 0 is enough unless they are jittered on a GPU (2 to 4)", least=0
+        "worker processes; 0 is enough unless augmentation.transforms are your own and a GPU waits (2 to 4)", least=0
     )
 
 
@@ -177,7 +177,10 @@ class TrainSettings(Settings):
     run_dir: str = setting("folder of all outputs", is_path=True)
     seed: int = setting("seed of pairs, order, split and initial weights", least=0, most=2**32 - 1)
     resume: bool = setting("continue the run with the same settings; skip it if it is finished")
-    save_state_every_n_steps: int = setting("steps between two saved states, from which resume=true continues", least=1)
+    save_state_every_s: float = setting(
+        "time between two saved states, from which resume=true continues", unit="seconds", above=0
+    )
+    save_state_every_n_steps: int | None = setting("steps between two saved states, instead of the time", least=1)
     objective: str | None = setting("figure of result.json that a search maximises (docs/training.md)")
     upload_model: bool = setting("store the model folder as an artifact of the W&B run")
     image_size: tuple[int, int] = setting("height and width the networks see; multiples of 32", unit="pixels", least=1)
