@@ -59,7 +59,7 @@ def strangeness(detector: Detector, images: Tensor, *, batch_size: int) -> Tenso
 
 @torch.no_grad()
 def _patches(detector: Detector, images: Tensor) -> Tensor:
-    """Describe images by the teacher's features of all levels at stride 16 or coarser, ``(B, places, C)``, each of length 1."""
+    """Describe images by the features of all levels at stride 16 or coarser, ``(B, places, C)``, each of length 1."""
     device = next(detector.parameters()).device
     levels = detector.teacher(detector.preprocess(images.to(device)))
     size = [min(side, MOST_PLACES) for side in levels[-1].shape[-2:]]
