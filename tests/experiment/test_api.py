@@ -94,7 +94,8 @@ def test_six_lines_are_enough():
     compile(BLOCKS[0], "docs/api.md", "exec")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
 def test_the_modules_work_with_a_plain_trainer(demo_root, tmp_path, monkeypatch):
     """The second example of docs/api.md as it stands there."""
     monkeypatch.chdir(tmp_path)

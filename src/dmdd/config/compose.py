@@ -191,7 +191,7 @@ def moved(settings: S, folder: Path, name: str) -> S:
     Raises:
         UserError: As :func:`compose`.
     """
-    there: Any = compose(type(settings), settings.overrides, {"run_dir": folder, "name": name})  # type: ignore[attr-defined]
+    there: Any = compose(type(settings), settings.overrides, {"run_dir": folder, "name": name}, whole=False)  # type: ignore[attr-defined]
     changed: Any = {"run_dir": str(folder), "name": name, "logger": there.logger, "callbacks": there.callbacks}
     return replace(settings, **changed)  # type: ignore[type-var]
 

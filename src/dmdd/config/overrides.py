@@ -108,16 +108,24 @@ def _prepare_one(schema: type[Settings], text: str, groups: Mapping[str, Sequenc
         return text
     entry, kind, rest = found
     value = expand_home(value) if rule_of(entry).is_path else value
-    if not rest and is_text(kind) and not (value.startswith("[") and kind is not str and parses(f"{name}={value}")):
-        value = value if value == "null" and type(None) in get_args(kind) else quote_values(value, sweeping)
-    elif not parses(f"{name}={value}"):
-        value = quoted(value)
-    elif not sweeping and _has_several(f"{name}={value}"):
-        hint = "several values need -m" if find_field(schema, "overrides") else "give one value"
-        raise UserError(f"{name}={value}: {hint}; a list is written {name}=[{value}]")
+    value = _prepare_value(schema, name, value, Any if rest else kind, sweeping)
     # What a file of conf/ mentions is overridden, all else is added.
     mentioned = not rest and not is_dataclass(kind) and entry.default is MISSING
     return f"{'' if mentioned else '++'}{name}={value}"
+
+
+def _prepare_value(schema: type[Settings], name: str, value: str, kind: Any, sweeping: bool) -> str:
+    """Quote a value where Hydra's parser would not take it as it is meant."""
+    understood = parses(f"{name}={value}")
+    is_list = value.startswith("[") and tuple[str, ...] in get_args(kind) and understood
+    if is_text(kind) and not is_list:
+        return value if value == "null" and type(None) in get_args(kind) else quote_values(value, sweeping)
+    if not understood:
+        return quoted(value)
+    if not sweeping and _has_several(f"{name}={value}"):
+        hint = "several values need -m" if find_field(schema, "overrides") else "give one value"
+        raise UserError(f"{name}={value}: {hint}; a list is written {name}=[{value}]")
+    return value
 
 
 def split_override(text: str) -> tuple[str, str, str, str]:
