@@ -62,6 +62,6 @@ def _patches(detector: Detector, images: Tensor) -> Tensor:
     """Describe images by the features of all levels at stride 16 or coarser, ``(B, places, C)``, each of length 1."""
     device = next(detector.parameters()).device
     levels = detector.teacher(detector.preprocess(images.to(device)))
-    size = [min(side, MOST_PLACES) for side in levels[-1].shape[-2:]]
-    parts = [F.normalize(F.adaptive_avg_pool2d(level.float(), size), dim=1) for level in levels]
+    height, width = (min(side, MOST_PLACES) for side in levels[-1].shape[-2:])
+    parts = [F.normalize(F.adaptive_avg_pool2d(level.float(), (height, width)), dim=1) for level in levels]
     return torch.cat(parts, 1).flatten(2).transpose(1, 2)
