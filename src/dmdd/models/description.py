@@ -16,7 +16,7 @@ MAX_DILATIONS = 32
 ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
-        *("anomaly_map", "score_map", "score_smoothed", "level_power", "normal_levels", "calibration"),
+        *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "normal_levels", "calibration"),
         "former_calibrations",
     ),
     "teacher": ("backbone", "mean", "std", "folded"),
@@ -61,8 +61,9 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("anomaly_map", "score_map"):
         if not isinstance(spec.get(name, ""), str):
             raise _wrong(name, spec[name], "the name of a map is wanted")
-    if not isinstance(spec.get("score_smoothed", False), bool):
-        raise _wrong("score_smoothed", spec["score_smoothed"], "true or false is wanted")
+    for name in ("score_smoothed", "whitened"):
+        if not isinstance(spec.get(name, False), bool):
+            raise _wrong(name, spec[name], "true or false is wanted")
     _check_levels(spec.get("normal_levels", {}))
     _check_calibration(spec.get("calibration", {}))
     former = spec.get("former_calibrations", [])

@@ -237,7 +237,7 @@ function row(finding) {
     make("td", [make("b", name), make("small", `${width} x ${height} px`), make("small", `${finding.time_ms.toFixed(0)} ms`)],
       { class: "name" }),
     make("td", make("span", bad ? "anomalous" : "normal"), { class: "verdict" }),
-    make("td", [make("b", score.toFixed(4)), bar, make("small", chance(finding)), make("small", found)], { class: "score" }),
+    make("td", [make("b", score.toFixed(4)), bar, make("small", found), make("small", chance(finding))], { class: "score" }),
     ...Object.entries(pictures).map(figure),
   ], { class: bad ? "bad" : "good" });
 }
