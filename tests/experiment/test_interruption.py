@@ -183,6 +183,16 @@ def save_settings(settings: TrainSettings, folder: Path) -> None:
     OmegaConf.save(OmegaConf.create(plain_of(settings)), folder / "config.yaml")
 
 
+def test_a_run_of_version_0_1_is_found_by_its_settings(tmp_path):
+    """Its file was written from Hydra's own configuration, before there was a schema."""
+    (tmp_path / "old").mkdir()
+    shutil.copy(Path(__file__).parents[1] / "fixtures/config_0_1.yaml", tmp_path / "old/config.yaml")
+    smoke = ["dataset=demo", "category=plate", "data_dir=data", "teacher=resnet18", "teacher.random_weights=true"]
+    smoke += ["recipe=smoke", "trainer.precision=32-true", "evaluation.pictures=4", f"run_dir={tmp_path}/new"]
+    assert resume.find_run(TrainSettings.compose(*smoke)) == tmp_path / "old"
+    assert resume.find_run(TrainSettings.compose(*smoke, "seed=1")) is None
+
+
 def test_runs_are_told_apart_by_what_they_compute(tmp_path):
     composed = TrainSettings.compose("category=x", run_dir=tmp_path / "new")
 

@@ -22,6 +22,9 @@ TAKING_A_VALUE = {"-c", "--cfg", "-p", "--package", "-sc", "--shell-completion",
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Settings of Hydra that are texts, as far as a user gives them."""
 
+UNCLEAR = ("null", "true", "false", "nan", "inf")
+"""Words that an override takes for something else than a text."""
+
 SWEEPS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|str|int|float|bool|json_str|extend_list)\(")
 """Hydra's functions, by which a sweep may give several values."""
 
@@ -177,7 +180,20 @@ def quote_values(value: str, sweeping: bool) -> str:
 def _quote_once(value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and parses(f"name={value}"):
         return value
-    return quoted(value)
+    return quoted_if_needed(value)
+
+
+def quoted_if_needed(text: str) -> str:
+    """Quote a text where Hydra's parser would take it for something else, as it does with ``2024_01`` and ``null``.
+
+    Args:
+        text: Any.
+
+    Returns:
+        A value for an override.
+    """
+    plain = re.fullmatch(r"([A-Za-z_]|\.{0,2}/)[\w./-]*", text, re.ASCII) and text.lower() not in UNCLEAR
+    return text if plain else quoted(text)
 
 
 def quoted(name: str) -> str:

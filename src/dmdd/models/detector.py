@@ -129,6 +129,8 @@ class Detector(nn.Module):
         self.normal_levels: dict[str, tuple[float, float]] = {}
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
+        # What the calibration was before ``dmdd.calibrate`` changed it, oldest first.
+        self.former_calibrations: list[dict[str, Any]] = []
 
     @property
     def map_names(self) -> tuple[str, ...]:
@@ -288,6 +290,7 @@ class Detector(nn.Module):
             "whitened": self.whitening is not None,
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
+            **({"former_calibrations": self.former_calibrations} if self.former_calibrations else {}),
         }
 
     @classmethod
@@ -325,6 +328,7 @@ class Detector(nn.Module):
             if version > 3:
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
+            detector.former_calibrations = list(spec.get("former_calibrations", []))
         except UserError:
             raise
         except Exception as error:  # timm raises a zoo of types for names it half knows

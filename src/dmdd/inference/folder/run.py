@@ -23,10 +23,12 @@ class Predicted(NamedTuple):
     Args:
         scores: ``scores.csv``.
         counts: Images that are recorded, by ``normal``, ``anomalous``, ``unjudged`` and ``bad``.
+        drift: How the images called normal differ from the calibration's; None where nothing can be said.
     """
 
     scores: Path
     counts: dict[str, int]
+    drift: str | None
 
 
 def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None) -> Predicted:
@@ -56,17 +58,18 @@ def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None)
     check_model(settings, predictor)
     claim = describe(settings, places, predictor, model_fingerprint(places.model))
     with open_output(places.output, claim, overwrite=settings.overwrite):
-        counts = _score(settings, places, items, predictor, stop)
-    return Predicted(places.output / "scores.csv", counts)
+        counts, drift = _score(settings, places, items, predictor, stop)
+    return Predicted(places.output / "scores.csv", counts, drift)
 
 
 def _score(
     settings: PredictSettings, places: Places, items: list[Item], predictor: "Predictor", stop: StopSignal
-) -> dict[str, int]:
-    """Score what is not recorded yet, or follow the folder, and count what is recorded then."""
+) -> tuple[dict[str, int], str | None]:
+    """Score what is not recorded yet, or follow the folder; count what is recorded then, and tell how it drifts."""
     from dmdd.inference.folder.ledger import Ledger
     from dmdd.inference.folder.pictures import PictureWriter
     from dmdd.inference.folder.pipeline import Scorer
+    from dmdd.metrics.calibration import describe_drift
 
     kinds: dict[str, Any] = {"maps": settings.maps or "none", "masks": settings.masks, "overlays": settings.overlays}
     pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
@@ -89,7 +92,8 @@ def _score(
                 scorer.run(left, stopped=stop.requested)
                 if stop.requested():
                     progress.say("stopped before the end; the same command goes on from here")
-        return ledger.counts(None if settings.watch else [item.name for item in items])
+        names = None if settings.watch else [item.name for item in items]
+        return ledger.counts(names), describe_drift(ledger.normal_scores(names), predictor.detector.calibration)
 
 
 def _follow(settings: PredictSettings, places: Places, scorer: "Scorer", stop: StopSignal) -> None:
