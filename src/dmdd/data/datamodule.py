@@ -192,11 +192,6 @@ class PairDataModule(LightningDataModule):
         return self._ready(self._held_out).images
 
     @property
-    def training_pixels(self) -> Tensor:
-        """The normal images trained on, ``(N, 3, h, w)`` uint8, without augmentation."""
-        return self._ready(self._train).images
-
-    @property
     def normal_files(self) -> list[Path]:
         """The files of the images trained on, then of those held out."""
         rest = sorted(set(range(len(self.category.train))) - set(self._rows))
