@@ -187,6 +187,11 @@ class PairDataModule(LightningDataModule):
         return len(self._ready(self._held_out).images)
 
     @property
+    def training_pixels(self) -> Tensor:
+        """The normal images trained on, ``(N, 3, h, w)`` uint8, without augmentation."""
+        return self._ready(self._train).images
+
+    @property
     def held_out_pixels(self) -> Tensor:
         """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation."""
         return self._ready(self._held_out).images
