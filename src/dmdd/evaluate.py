@@ -77,9 +77,11 @@ def evaluate(config: Any) -> None:
         study_maps=config.study_maps,
         resamples=config.resamples,
     )
-    dataset = FileDataset(category.test, detector.input_size, native_masks=config.native_masks)
-    indices = list(range(len(dataset)))
-    batches = [indices[i : i + config.batch_size] for i in range(0, len(indices), config.batch_size)]
+    whole = detector.tiling is None
+    shown = detector.input_size if whole else None
+    dataset = FileDataset(category.test, shown, native_masks=config.native_masks)
+    indices, size = list(range(len(dataset))), config.batch_size if whole else 1
+    batches = [indices[i : i + size] for i in range(0, len(indices), size)]
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.num_workers, collate_fn=keep_batch)
     trainer = Trainer(
         accelerator=accelerator,
@@ -105,7 +107,7 @@ def evaluate(config: Any) -> None:
         "test": outputs.evaluation_entries(module),
         "calibration": detector.calibration,
         "training": training_of(Path(config.model)),
-        "protocol": outputs.protocol(native_masks=config.native_masks),
+        "protocol": outputs.protocol(native_masks=config.native_masks, tiling=detector.tiling),
         "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
         "device": hardware.describe_device(accelerator),
         "precision": {"evaluation": precision},

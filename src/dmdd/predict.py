@@ -101,7 +101,7 @@ def _score(
                 ledger=ledger,
                 pictures=pictures,
                 progress=progress,
-                batch_size=1 if settings["tile"] else settings["batch_size"],  # an image is many tiles already
+                batch_size=1 if predictor.tile else settings["batch_size"],  # an image is many tiles already
                 workers=workers,
             )
             if settings["watch"]:

@@ -35,7 +35,7 @@ def serve(config: Any) -> None:
 
     from omegaconf import OmegaConf
 
-    from dmdd.core.errors import UserError
+    from dmdd.core.errors import UserError, check_tile_switch
 
     try:
         from dmdd.deploy.serve.api import build_api
@@ -47,8 +47,7 @@ def serve(config: Any) -> None:
         raise UserError(f"dmdd serve needs {error.name}; install it: pip install 'dmdd[serve]'") from None
 
     limits = Limits(**config.limits)
-    if not isinstance(config.tile, bool):
-        raise UserError(f"tile={config.tile}: give true or false")
+    check_tile_switch(config.tile)
     if config.model is None:
         raise UserError("model is missing: give model=FOLDER, the model folder of a run")
     listener, loopback = open_port(str(config.host), config.port)

@@ -71,7 +71,8 @@ def train(config: Any) -> Any:
     OmegaConf.resolve(config)
     # Before any process or training starts, since this is where most mistakes are.
     size = check_input_size(config.image_size)
-    masks = check_files(read_category(config).test, size=None if config.evaluation.native_masks else size)
+    own = config.evaluation.native_masks or config.data.tile_px is not None
+    masks = check_files(read_category(config).test, size=None if own else size)
     for warning in doubts_of_masks(masks):
         print(f"warning: {warning}", file=sys.stderr)
     check_positive("batch_size", config.batch_size)

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from dmdd.core.errors import UserError
-from dmdd.models.detector import DetectorOutput
-from dmdd.models.tiling import detect_tiled
+from dmdd.models.detector import Detector, DetectorOutput, Tiling
+from dmdd.models.tiling import detect_tiled, look, tile_images
+from tiny import save_tiny_model
 
 
 class Fake(nn.Module):
@@ -23,6 +24,11 @@ class Fake(nn.Module):
         self.seen.append(tiles)
         maps = self.answer(tiles)
         return DetectorOutput(maps, maps.flatten(1).amax(1))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def copy(tiles):
@@ -101,3 +107,31 @@ def test_tiles_go_through_in_chunks():
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(UserError, match=message):
         detect_tiled(Fake(copy), random_images(40, 40), **arguments)
+
+
+def test_several_maps_are_joined_as_detect_tiled_joins_one(tiny):
+    detector = Detector.load(tiny)
+    images, tiling = random_images(150, 100, batch=2), Tiling((80, 80), 0.25)
+    with torch.no_grad():
+        expected = detect_tiled(detector, images, tile_px=80)
+        seen = look(detector, images, only=("fused", "geometric"), tiling=tiling)
+        tiles = tile_images(images, tiling)
+        raw = detector.raw_maps(tiles, only=("geometric",))["geometric"]
+        whole = look(detector, images, only=("fused", "geometric"))
+    assert torch.allclose(seen.maps["fused"], expected.map, atol=1e-6)
+    assert torch.allclose(seen.scores["geometric"], expected.score, atol=1e-6)
+    assert seen.tile_scores.shape == (2, 6)
+    assert torch.allclose(seen.tile_levels.flatten(), raw.mean((1, 2, 3)), atol=1e-6)
+    assert torch.equal(whole.maps["fused"], detector(images).map)
+    assert torch.equal(whole.scores["geometric"], detector(images).score)
+
+
+def test_tiles_are_part_of_a_saved_model(tiny, tmp_path):
+    detector = Detector.load(tiny)
+    assert "tiling" not in detector.spec
+    detector.tiling = Tiling((80, 96), 0.5)
+    detector.save(tmp_path)
+    assert Detector.load(tmp_path).tiling == Tiling((80, 96), 0.5)
+    for wrong in ({"tile_px": [0, 96], "overlap": 0.5}, {"tile_px": [80, 96], "overlap": 2}, [80]):
+        with pytest.raises(UserError, match=r"detector.json: tiling"):
+            Detector.from_spec(detector.spec | {"tiling": wrong})

@@ -4,14 +4,14 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dmdd.core.errors import UserError, check_positive
+from dmdd.core.errors import UserError, check_positive, check_tiles
 from dmdd.data.augmentation import Augmentation
 from dmdd.data.datasets import (
     EvaluationBatch,
@@ -24,12 +24,15 @@ from dmdd.data.datasets import (
 )
 from dmdd.data.listing import Category, list_images
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
+from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
 WORKER_OUTLASTS_S = 10  # a SIGTERM, which also comes from Python where a process ends before its loader does
 PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
+
+DatasetT = TypeVar("DatasetT", bound=PlannedDataset | WholeDataset)
 
 
 class PairDataModule(LightningDataModule):
@@ -48,9 +51,12 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: Images a device scores at once.
         native_masks: Leave the test masks at the images' own sizes.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
+        tile_px: Train on random crops of this side, or height and width, in pixels of the image; None trains on whole
+            images.
+        overlap: Of the tiles that images are tested in; 0.25 if None.
 
     Raises:
-        UserError: A batch size is not positive.
+        UserError: A batch size is not positive, or a tile cannot be cut.
 
     Source: paper for pairs made on the fly; held-out images ours (docs/method.md).
     """
@@ -69,6 +75,8 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: int = 16,
         native_masks: bool = False,
         num_workers: int = 0,
+        tile_px: int | Sequence[int] | None = None,
+        overlap: float | None = None,
     ) -> None:
         super().__init__()
         check_positive("batch_size", batch_size)
@@ -77,13 +85,18 @@ class PairDataModule(LightningDataModule):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.native_masks = native_masks
+        # Height and width of a tile, and how much of it the next one covers at least.
+        self.tiles = None if tile_px is None else check_tiles(tile_px, 0.25 if overlap is None else overlap)
+        if tile_px is None and overlap is not None:
+            raise UserError(f"data.overlap={overlap} counts only with data.tile_px=")
         self.seed, self.held_out_fraction = seed, held_out_fraction
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
         self.first_step = 0
         self._rows: list[int] = []
         self._train: PlannedDataset | None = None
-        self._held_out: PlannedDataset | None = None
+        self._held_out: PlannedDataset | WholeDataset | None = None
+        self.held_out_large: LargeImages | None = None
 
     def setup(self, stage: str) -> None:
         """Decode the normal images once; later calls find them in memory.
@@ -97,9 +110,6 @@ class PairDataModule(LightningDataModule):
         if stage == "test" or self._train is not None:
             return
         samples = self.category.train
-        images = load_images([sample.path for sample in samples], self.image_size)
-        foregrounds = find_foregrounds(images)
-        textures = self._load_textures()
         try:
             train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
         except ValueError as error:
@@ -107,8 +117,26 @@ class PairDataModule(LightningDataModule):
         self._rows = train
         if self.augmentation is not None:
             self.augmentation = self.augmentation.for_images(len(train))
+        paths, textures = [sample.path for sample in samples], self._load_textures()
+        if self.tiles is not None:
+            self._setup_tiles([paths[row] for row in train], [paths[row] for row in rest], textures)
+            return
+        images = load_images(paths, self.image_size)
+        foregrounds = find_foregrounds(images)
         self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
         self._held_out = self._dataset(images, foregrounds, textures, rest, None)
+
+    def _setup_tiles(self, train: list[Path], rest: list[Path], textures: Tensor) -> None:
+        assert self.tiles is not None
+        large, self.held_out_large = (
+            LargeImages(paths, tile_px=self.tiles[0], size=self.image_size) for paths in (train, rest)
+        )
+        self._train = TileDataset(
+            large=large, size=self.image_size, textures=textures, seed=self.seed, augmentation=self.augmentation
+        )
+        self._held_out = WholeDataset(
+            large=self.held_out_large, synthesis=self.synthesis, textures=textures, seed=self.seed
+        )
 
     def _dataset(
         self, images: Tensor, foregrounds: Tensor, textures: Tensor, rows: list[int], augmentation: Augmentation | None
@@ -136,17 +164,20 @@ class PairDataModule(LightningDataModule):
     @property
     def training_images(self) -> int:
         """Number of normal images trained on."""
-        return len(self._ready(self._train).images)
+        return len(self._ready(self._train))
 
     @property
     def held_out_images(self) -> int:
         """Number of normal images held out for calibration."""
-        return len(self._ready(self._held_out).images)
+        return len(self._ready(self._held_out))
 
     @property
     def held_out_pixels(self) -> Tensor:
-        """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation."""
-        return self._ready(self._held_out).images
+        """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation; for whole images only."""
+        held_out = self._ready(self._held_out)
+        if not isinstance(held_out, PlannedDataset):
+            raise RuntimeError("images seen in tiles are not held at the input size")
+        return held_out.images
 
     @property
     def parts_found(self) -> tuple[int, float]:
@@ -163,7 +194,7 @@ class PairDataModule(LightningDataModule):
         return int((shares < 1).sum()), float(shares.median())
 
     @staticmethod
-    def _ready(dataset: PlannedDataset | None) -> PlannedDataset:
+    def _ready(dataset: DatasetT | None) -> DatasetT:
         if dataset is None:
             raise RuntimeError("call setup() first")
         return dataset
@@ -207,7 +238,7 @@ class PairDataModule(LightningDataModule):
         if trainer is None:
             raise RuntimeError("the data module serves a trainer")
         sampler = PairSampler(
-            images=len(dataset.images),
+            images=len(dataset),
             batch_size=self.batch_size,
             first_step=self.first_step,
             steps=trainer.max_steps,
@@ -240,15 +271,17 @@ class PairDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Serve the held-out normal images with the plans of their twins; each device its own part."""
         dataset = self._ready(self._held_out)
-        own = self._own_part(len(dataset.images))
+        own = self._own_part(len(dataset))
         places = [(VALIDATION_STEP, index, index) for index in own]
-        size = max(1, self.evaluation_batch_size // 2)
+        size = 1 if self.tiles is not None else max(1, self.evaluation_batch_size // 2)
         return self._loader(dataset, batch_sampler=[places[i : i + size] for i in range(0, len(places), size)])
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""
-        dataset = FileDataset(self.category.test, self.image_size, native_masks=self.native_masks)
-        own, size = self._own_part(len(dataset)), self.evaluation_batch_size
+        shown = self.image_size if self.tiles is None else None
+        dataset = FileDataset(self.category.test, shown, native_masks=self.native_masks)
+        # An image is many tiles already.
+        own, size = self._own_part(len(dataset)), self.evaluation_batch_size if self.tiles is None else 1
         return self._loader(dataset, batch_sampler=[own[i : i + size] for i in range(0, len(own), size)])
 
     def _own_part(self, count: int) -> list[int]:

@@ -206,6 +206,10 @@ class PlannedDataset(Dataset[PlannedBatch]):
         self.foregrounds = foregrounds
         self.seed, self.augmentation = seed, augmentation
 
+    def __len__(self) -> int:
+        """Return the number of normal images."""
+        return len(self.images)
+
     def share_memory(self) -> None:
         """Keep one copy of the images for all worker processes."""
         for tensor in (self.images, self.foregrounds):
@@ -217,13 +221,21 @@ class PlannedDataset(Dataset[PlannedBatch]):
         plan = torch.cat([draw_plan(self.seed, step, [place for _, place, _ in part]) for step, part in by_step])
         own = torch.tensor([index for _, _, index in places])
         # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
-        shift = 1 + (plan[:, Column.OTHER] * max(len(self.images) - 1, 1)).long()
-        other = (own + shift) % len(self.images)
+        shift = 1 + (plan[:, Column.OTHER] * max(len(self) - 1, 1)).long()
+        other = (own + shift) % len(self)
         texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
-        images, foreground = _rows(self.images, own), self.foregrounds.index_select(0, own)
+        images, foreground = self._take(own, places)
         if self.augmentation is not None:
             images, foreground = self._augment(images, foreground, places)
-        return PlannedBatch(images, _rows(self.images, other), foreground, _rows(self.textures, texture), plan, own)
+        others = self._take_others(other, places)
+        return PlannedBatch(images, others, foreground, _rows(self.textures, texture), plan, own)
+
+    def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
+        """Give the normal images and their foregrounds."""
+        return _rows(self.images, own), self.foregrounds.index_select(0, own)
+
+    def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:
+        return _rows(self.images, other)
 
     def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
         results = []
@@ -256,11 +268,11 @@ class FileDataset(Dataset[EvaluationBatch]):
 
     Args:
         samples: What to read.
-        size: Height and width in pixels.
+        size: Height and width in pixels; None for the images' own, which is for one image at a time.
         native_masks: Leave the masks at the images' own sizes.
     """
 
-    def __init__(self, samples: Sequence[Sample], size: tuple[int, int], *, native_masks: bool = False) -> None:
+    def __init__(self, samples: Sequence[Sample], size: tuple[int, int] | None, *, native_masks: bool = False) -> None:
         self.samples, self.size, self.native_masks = samples, size, native_masks
 
     def __len__(self) -> int:
@@ -277,12 +289,12 @@ class FileDataset(Dataset[EvaluationBatch]):
             mask = np.zeros((height, width), bool)
             if sample.mask_path is not None:
                 mask = read_mask(sample.mask_path, size=(height, width))
-            images.append(resize_images(_as_batch(image), self.size))
+            images.append(resize_images(_as_batch(image), self.size or (height, width)))
             masks.append(torch.from_numpy(mask)[None])
         labels = torch.tensor([self.samples[index].label for index in indices])
         if self.native_masks:
             return EvaluationBatch(torch.cat(images), masks, labels, torch.tensor(indices))
-        resized = torch.cat([resize_masks(mask[None], self.size) for mask in masks])
+        resized = torch.cat([resize_masks(mask[None], self.size or (mask.shape[1], mask.shape[2])) for mask in masks])
         return EvaluationBatch(torch.cat(images), resized, labels, torch.tensor(indices))
 
 

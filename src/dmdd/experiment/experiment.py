@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from dmdd.config.compose import build
 from dmdd.core import failures, files, hardware, provenance
@@ -27,13 +28,14 @@ from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, Tiling
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.segmentation import SegmentationModule
+from dmdd.training.tiles import calibration_tiles
 
 # What Lightning says of things we do on purpose.
 EXPECTED_WARNINGS = (
@@ -125,6 +127,7 @@ class Experiment:
             native_masks=config.evaluation.native_masks,
             **config.data,
         )
+        self.detector.tiling = None if self.data.tiles is None else Tiling(*self.data.tiles)
         with failures.report_errors("decoding the training images", sizes={"image_size": self._size}):
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
         if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
@@ -133,7 +136,7 @@ class Experiment:
         self.distillation = DistillationModule(
             teacher=teacher,
             student=student,
-            cached_images=0 if self.data.augmentation else self.data.training_images,
+            cached_images=0 if self.data.augmentation or self.data.tiles else self.data.training_images,
             **config.distillation,
         )
         self.segmentation = SegmentationModule(
@@ -146,7 +149,7 @@ class Experiment:
             has_masks=category.has_masks,
             study_maps=config.evaluation.study_maps,
             resamples=config.evaluation.resamples,
-            normal_images=self.data.held_out_pixels,
+            normal_images=self.data.held_out_pixels if self.data.tiles is None else self._normal_tiles,
             levels_batch_size=config.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
@@ -157,6 +160,11 @@ class Experiment:
         self.loggers = self._loggers()
         self.is_first = True
         self._evaluator()  # what it does not take is told now, not after both stages
+
+    def _normal_tiles(self) -> tuple[Tensor, Tensor]:
+        assert self.data.held_out_large is not None
+        assert self.detector.tiling is not None
+        return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
 
     @staticmethod
     def _instantiate_all(group: DictConfig | None) -> list[Any]:
@@ -390,7 +398,7 @@ class Experiment:
                 "weights": self.weights.name,
                 "sha256": self.weights.sha256,
             },
-            "protocol": outputs.protocol(native_masks=config.evaluation.native_masks),
+            "protocol": outputs.protocol(native_masks=config.evaluation.native_masks, tiling=self.detector.tiling),
             "wall_time_s": {name: round(value, 2) for name, value in self.seconds.items()},
             "device": hardware.describe_device(self.accelerator),
             "devices": config.trainer.devices,

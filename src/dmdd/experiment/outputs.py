@@ -12,14 +12,16 @@ from rich.table import Table
 
 from dmdd.core.files import write_atomically
 from dmdd.data.listing import Sample
+from dmdd.models.detector import Tiling
 from dmdd.training.evaluation import EvaluationModule, ImageScore
 
 
-def protocol(*, native_masks: bool) -> dict[str, str]:
+def protocol(*, native_masks: bool, tiling: Tiling | None = None) -> dict[str, str]:
     """Say how the figures came about, as ``result.json`` records it.
 
     Args:
         native_masks: Whether maps were compared with masks of the images' own sizes.
+        tiling: How images were cut into tiles, whose maps were joined at the images' own size; None if they were not.
 
     Returns:
         Sentences by topic.
@@ -29,6 +31,9 @@ def protocol(*, native_masks: bool) -> dict[str, str]:
     size = (
         "compared at the masks' own size, maps upsampled bilinearly" if native_masks else "compared at the input size"
     )
+    if tiling is not None:
+        height, width = tiling.tile_px
+        size = f"compared at the images' own size, maps joined from tiles of {height} x {width} px"
     return {
         "selection": "none on test data: fixed step budgets, the last weights are measured, once",
         "thresholds": "held-out normal training images and their synthetic twins",

@@ -20,6 +20,7 @@ from dmdd.data.listing import list_images
 from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
 from dmdd.inference.conversion import Image, as_tensor
 from dmdd.models.detector import Detector
+from dmdd.models.tiling import choose_tiling, detect_tiled
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ class Predictor:
         precision: ``float32``, ``bfloat16`` or ``float16``; what is not float32 is autocast.
         image_threshold: A score from here on means anomalous, in [0, 1]; the detector's calibrated one if None.
         pixel_threshold: A pixel from here on belongs to the mask, in [0, 1]; the detector's calibrated one if None.
-        tile: Look at each image in overlapping tiles at its own resolution instead of resized as a whole.
-        tile_px: Side of a tile, or its height and width, in pixels of the image; the detector's input size if None.
-        overlap: Share of a tile that the next one covers too.
+        tile: Look at each image in overlapping tiles at its own resolution instead of resized as a whole; as the
+            detector was trained if None.
+        tile_px: Side of a tile, or its height and width, in pixels of the image; that of the training if None, or the
+            detector's input size where it was trained on whole images.
+        overlap: Share of a tile that the next one covers too; that of the training if None, or 0.25.
 
     Raises:
         UserError: The device is not there or does not know the precision, a threshold is out of range, or the
@@ -69,18 +72,17 @@ class Predictor:
         precision: str = "float32",
         image_threshold: float | None = None,
         pixel_threshold: float | None = None,
-        tile: bool = False,
+        tile: bool | None = None,
         tile_px: int | Sequence[int] | None = None,
-        overlap: float = 0.25,
+        overlap: float | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.detector = detector.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.image_threshold = choose_threshold("image_threshold", image_threshold, detector)
         self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, detector)
-        if isinstance(overlap, bool) or not isinstance(overlap, int | float):
-            raise UserError(f"overlap={overlap}: give a number from 0 to 0.9")
-        self.tile, self.tile_px, self.overlap = tile, tile_px, overlap
+        self.tile = detector.tiling is not None if tile is None else tile
+        self.tiling = choose_tiling(detector, tile_px=tile_px, overlap=overlap)
 
     def __call__(self, images: Image | Iterable[Image], *, batch_size: int = 16) -> Any:
         """Inspect one image or many.
@@ -160,10 +162,11 @@ class Predictor:
         """
         with torch.inference_mode(), self._autocast(), whole_float32():
             if self.tile:
-                from dmdd.models.tiling import detect_tiled
-
-                tiling = {"tile_px": self.tile_px, "overlap": self.overlap}
-                found = [detect_tiled(self.detector, image[None].to(self.device), **tiling) for image in prepared]  # type: ignore[arg-type]
+                tile_px, overlap = self.tiling
+                found = [
+                    detect_tiled(self.detector, image[None].to(self.device), tile_px=tile_px, overlap=overlap)
+                    for image in prepared
+                ]
             else:
                 found = [self.detector(torch.stack(list(prepared)).to(self.device))]
         maps = [heat[0].float() for prediction in found for heat in prediction.map.cpu()]
@@ -205,9 +208,9 @@ def load(
     precision: str = "float32",
     image_threshold: float | None = None,
     pixel_threshold: float | None = None,
-    tile: bool = False,
+    tile: bool | None = None,
     tile_px: int | Sequence[int] | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
 ) -> Predictor:
     """Load a trained detector.
 
@@ -217,7 +220,7 @@ def load(
         precision: ``float32``, ``bfloat16`` or ``float16``.
         image_threshold: In place of the model's.
         pixel_threshold: In place of the model's.
-        tile: Look at each image in tiles.
+        tile: Look at each image in tiles; as the model was trained if None.
         tile_px: Side of a tile.
         overlap: Share of a tile that the next one covers too.
 

@@ -41,6 +41,18 @@ class DetectorOutput(NamedTuple):
     score: Tensor
 
 
+class Tiling(NamedTuple):
+    """How images are cut into overlapping tiles that are looked at one by one.
+
+    Args:
+        tile_px: Height and width of a tile in pixels of the image.
+        overlap: Share of a tile that at least lies in the next one.
+    """
+
+    tile_px: tuple[int, int]
+    overlap: float
+
+
 def check_input_size(size: Sequence[int]) -> tuple[int, int]:
     """Check the size that the networks see.
 
@@ -116,6 +128,8 @@ class Detector(nn.Module):
         self.score_smoothed, self.level_power = bool(score_smoothed), float(level_power)
         # By map name the least and the largest level among normal images, filled by calibration; empty before.
         self.normal_levels: dict[str, tuple[float, float]] = {}
+        # The tiles it was trained on; None if it was trained on whole images. Part of the saved model.
+        self.tiling: Tiling | None = None
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
 
@@ -262,6 +276,7 @@ class Detector(nn.Module):
             "level_power": self.level_power,
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
+            **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
         }
 
     @classmethod
@@ -298,6 +313,8 @@ class Detector(nn.Module):
             if version > 3:
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
+            if tiling := spec.get("tiling"):
+                detector.tiling = Tiling(tuple(tiling["tile_px"]), float(tiling["overlap"]))
         except UserError:
             raise
         except Exception as error:  # timm raises a zoo of types for names it half knows
@@ -362,6 +379,11 @@ class Detector(nn.Module):
                 f"{folder / WEIGHTS_FILE} does not fit {SPEC_FILE}: {str(error).splitlines()[1].strip()}"
             ) from error
         return detector
+
+
+def describe_tiling(tiling: Tiling | None) -> dict[str, Any] | None:
+    """Give tiles as plain JSON values, as saved models and exports hold them."""
+    return None if tiling is None else {"tile_px": list(tiling.tile_px), "overlap": tiling.overlap}
 
 
 def level_distances(student: list[Tensor], teacher: list[Tensor]) -> list[Tensor]:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dmdd.core.errors import UserError
+from dmdd.core.errors import check_tiles
 from dmdd.models.blocks import upsample
-from dmdd.models.detector import DetectorOutput
+from dmdd.models.detector import Detector, DetectorOutput, Tiling
 
-MAX_OVERLAP = 0.9
 CHUNK = 16
 """Tiles that go through the network at once: at 256 px their largest activations take about 100 MB."""
 
@@ -48,7 +47,7 @@ def detect_tiled(
         detector: A ``Detector`` in evaluation mode.
         images: ``(B, 3, H, W)`` uint8 in [0, 255], RGB, any size.
         tile_px: Side of a tile, or its height and width, in pixels of the image; the detector's input size if None.
-        overlap: Share of a tile that at least lies in the next one, from 0 to ``MAX_OVERLAP``.
+        overlap: Share of a tile that at least lies in the next one, from 0 to 0.9.
 
     Returns:
         The map ``(B, 1, H, W)`` float32 in [0, 1] at the images' size, and the score ``(B,)``: the largest of the
@@ -59,17 +58,107 @@ def detect_tiled(
 
     Source: ours. Only tensor operations on shapes, so that ``torch.export`` can trace it for any image size.
     """
-    tile, overlap = check_tiling(detector, tile_px, overlap)
-    batch = images.shape[0]
-    rows, columns = (
-        _place(length, size, overlap, images.device) for length, size in zip(images.shape[-2:], tile, strict=True)
-    )
+    rows, columns = _axes(images, Tiling(*check_tiling(detector, tile_px, overlap)))
     prediction = _detect(detector, _cut(images, rows, columns))
-    maps = upsample(prediction.map, (rows.size, columns.size))
+    whole = _stitch(prediction.map, rows, columns, batch=images.shape[0])
+    return DetectorOutput(whole, prediction.score.reshape(images.shape[0], -1).amax(1))
+
+
+class Seen(NamedTuple):
+    """What a detector says of images, by map.
+
+    Args:
+        maps: ``(B, 1, H, W)`` float32 in [0, 1] by name; at the images' size where they were cut into tiles, else at
+            the detector's input size.
+        scores: ``(B,)`` in [0, 1] by name; with tiles the largest of the tiles' scores.
+        tile_scores: ``(B, T)`` scores of each image's tiles, read from the detector's score map; ``T`` is 1 without.
+        tile_levels: ``(B, T)`` means of the score map.
+    """
+
+    maps: dict[str, Tensor]
+    scores: dict[str, Tensor]
+    tile_scores: Tensor
+    tile_levels: Tensor
+
+
+def look(detector: Detector, images: Tensor, *, only: Sequence[str], tiling: Tiling | None = None) -> Seen:
+    """Compute several maps and scores of images, seen whole or in tiles.
+
+    Tiles are cut and blended as :func:`detect_tiled` does it, one map after the other, so that the memory taken is that
+    of one image and not that of the number of maps.
+
+    Args:
+        detector: In evaluation mode.
+        images: ``(B, 3, H, W)`` uint8 in [0, 255] or, without tiles, float in [0, 1], RGB, any size.
+        only: Names of the maps wanted; the detector's ``score_map`` is among them.
+        tiling: How images are cut; None sees them whole.
+
+    Returns:
+        Maps and scores.
+
+    Source: ours.
+    """
+    batch = images.shape[0]
+    axes = None if tiling is None else _axes(images, tiling)
+    tiles = images if axes is None else _cut(images, *axes)
+    parts = [detector.raw_maps(chunk, only=only) for chunk in (tiles.split(CHUNK) if axes else [tiles])]
+    raw = {name: torch.cat([part[name] for part in parts]) for name in only}
+    scores = {name: detector.image_score(name, values).reshape(batch, -1) for name, values in raw.items()}
+    maps = {}
+    for name, values in raw.items():
+        smooth = torch.cat([detector.smooth(chunk) for chunk in values.split(CHUNK)])
+        maps[name] = smooth if axes is None else _stitch(smooth, *axes, batch=batch)
+    own = raw[detector.score_map]
+    levels = (detector.smooth(own) if detector.score_smoothed else own).mean((1, 2, 3)).reshape(batch, -1)
+    best = {name: values.amax(1) for name, values in scores.items()}
+    return Seen(maps, best, scores[detector.score_map], levels)
+
+
+def _axes(images: Tensor, tiling: Tiling) -> tuple[_Axis, _Axis]:
+    sides = zip(images.shape[-2:], tiling.tile_px, strict=True)
+    rows, columns = (_place(length, size, tiling.overlap, images.device) for length, size in sides)
+    return rows, columns
+
+
+def _stitch(maps: Tensor, rows: _Axis, columns: _Axis, *, batch: Any) -> Tensor:
+    """Blend the maps ``(B * tiles, 1, h, w)`` of tiles, as :func:`_cut` orders them, to ``(B, 1, H, W)``."""
+    maps = upsample(maps, (rows.size, columns.size))
     grid = maps.reshape(batch, rows.starts.shape[0], columns.starts.shape[0], rows.size, columns.size)
     mosaic = grid.permute(0, 1, 3, 2, 4).flatten(3, 4).flatten(1, 2)
-    whole = _blend(_blend(mosaic, rows, dim=1), columns, dim=2)
-    return DetectorOutput(whole.unsqueeze(1), prediction.score.reshape(batch, -1).amax(1))
+    return _blend(_blend(mosaic, rows, dim=1), columns, dim=2).unsqueeze(1)
+
+
+def tile_images(images: Tensor, tiling: Tiling) -> Tensor:
+    """Cut images into the tiles that :func:`look` sees.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        tiling: How they are cut.
+
+    Returns:
+        ``(B * tiles, C, h, w)``, row by row.
+    """
+    return _cut(images, *_axes(images, tiling))
+
+
+def choose_tiling(detector: Detector, *, tile_px: int | Sequence[int] | None, overlap: float | None) -> Tiling:
+    """Take the tiles that were given, else those the detector was trained on, else tiles of its input size.
+
+    Args:
+        detector: Trained on tiles or not.
+        tile_px: Side of a tile, or its height and width, in pixels of the image, or None.
+        overlap: Share of a tile that at least lies in the next one, or None.
+
+    Returns:
+        How images are cut.
+
+    Raises:
+        UserError: One of them is out of its range.
+    """
+    own = detector.tiling or Tiling(detector.input_size, 0.25)
+    return Tiling(
+        *check_tiles(tile_px if tile_px is not None else own.tile_px, own.overlap if overlap is None else overlap)
+    )
 
 
 def check_tiling(
@@ -88,16 +177,7 @@ def check_tiling(
     Raises:
         UserError: One of them is out of its range.
     """
-    sides = detector.input_size if tile_px is None else (tile_px, tile_px) if isinstance(tile_px, int) else tile_px
-    try:
-        height, width = (int(side) for side in sides)
-    except (TypeError, ValueError):
-        height = width = 0
-    if height < 1 or width < 1:
-        raise UserError(f"tile_px={tile_px}: give a number of pixels, or height and width as in tile_px=[256,256]")
-    if not isinstance(overlap, int | float) or not 0 <= overlap <= MAX_OVERLAP:
-        raise UserError(f"overlap={overlap}: give a number from 0 to {MAX_OVERLAP}")
-    return (height, width), float(overlap)
+    return check_tiles(detector.input_size if tile_px is None else tile_px, overlap)
 
 
 def _place(length: int, tile: int, overlap: float, device: torch.device) -> _Axis:

@@ -31,6 +31,8 @@ from dmdd.metrics import (
     roc_curve,
 )
 from dmdd.models.detector import MAP_NAMES, Detector
+from dmdd.models.tiling import look
+from dmdd.training.tiles import scores_by_tiles_of_others
 
 ImageScore = tuple[int, int, float]  # index, label, score
 
@@ -54,7 +56,8 @@ class EvaluationModule(LightningModule):
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
         normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
-            keeps those the detector has.
+            keeps those the detector has. Where images are seen in tiles, a function that gives tiles and the image
+            each is of.
         levels_batch_size: How many of them at once.
         resamples: Test sets drawn for the intervals; 0 for none.
 
@@ -72,7 +75,7 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
-        normal_images: Tensor | None = None,
+        normal_images: Tensor | Callable[[], tuple[Tensor, Tensor]] | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
     ) -> None:
@@ -91,6 +94,8 @@ class EvaluationModule(LightningModule):
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
         self._levels: dict[str, Tensor] = {}
+        self._tiles_of: list[int] = []
+        self._tile_scores: dict[int, tuple[Tensor, Tensor]] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
         self.metrics: dict[str, float] = {}
@@ -126,10 +131,12 @@ class EvaluationModule(LightningModule):
             _compare(self.bootstrap.update, maps, batch.masks, batch.indices.tolist())
 
     def _step(self, batch: EvaluationBatch) -> Tensor:
-        raw = self.detector.raw_maps(batch.images, only=self.map_names)
-        scores = {name: self.detector.image_score(name, values) for name, values in raw.items()}
-        maps = {name: self.detector.smooth(values) for name, values in raw.items()}
+        seen = look(self.detector, batch.images, only=self.map_names, tiling=self.detector.tiling)
+        maps, scores = seen.maps, seen.scores
         own = scores[self.detector.score_map]
+        if self.detector.tiling is not None:
+            parts = zip(seen.tile_scores.double().cpu(), seen.tile_levels.double().cpu(), strict=True)
+            self._tile_scores |= dict(zip(batch.indices.tolist(), parts, strict=True))
         self.image_metrics.update(own, batch.labels)
         for name in self.map_names:
             self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
@@ -144,8 +151,11 @@ class EvaluationModule(LightningModule):
         """Forget earlier images, and learn the levels of normal ones before any score is computed."""
         self._reset(pixels_known=True)
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
-            images = self.normal_images.to(self.device)
-            self._levels = self.detector.learn_levels(images, batch_size=self.levels_batch_size)
+            images = self.normal_images
+            if not isinstance(images, Tensor):
+                images, owners = images()
+                self._tiles_of = owners.tolist()
+            self._levels = self.detector.learn_levels(images.to(self.device), batch_size=self.levels_batch_size)
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
@@ -164,7 +174,7 @@ class EvaluationModule(LightningModule):
 
     def _reset(self, *, pixels_known: bool) -> None:
         self._pixels_known = pixels_known
-        self.scores = []
+        self.scores, self._tile_scores = [], {}
         for metrics in self._collections():
             metrics.reset()
 
@@ -271,7 +281,11 @@ class EvaluationModule(LightningModule):
         if not own:
             return {}
         levels = self._levels.get(self.detector.score_map)
-        if levels is not None and self.detector.level_power:
+        if levels is not None and self.detector.level_power and self.detector.tiling is not None:
+            seen = {index: self._tile_scores[index] for index in own if index in self._tile_scores}
+            power, known = self.detector.level_power, levels.double().cpu()
+            own |= scores_by_tiles_of_others(seen, known, self._tiles_of, power)
+        elif levels is not None and self.detector.level_power:
             mine = levels.double().cpu()[list(own)]
             scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
             own = dict(zip(own, scores.tolist(), strict=True))

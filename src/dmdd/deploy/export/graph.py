@@ -1,7 +1,6 @@
 """The detector as one graph: from camera pixels of any size to map and score, nothing left to do outside."""
 
 import copy
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
 from dmdd.models.detector import (
     Detector,
     DetectorOutput,
+    Tiling,
     fuse,
     gaussian_kernel,
     geometric_distance,
@@ -23,18 +23,6 @@ from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled
 
 OUTPUTS = ("map", "score", "raw")
-
-
-class Tiling(NamedTuple):
-    """How a graph cuts large images.
-
-    Args:
-        tile_px: Height and width of a tile in pixels of the image.
-        overlap: Share of a tile that at least lies in the next one.
-    """
-
-    tile_px: tuple[int, int]
-    overlap: float
 
 
 class Network(nn.Module):

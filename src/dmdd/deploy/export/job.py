@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dmdd.core import hardware
-from dmdd.core.errors import UserError, check_positive
+from dmdd.core.errors import UserError, check_positive, check_tile_switch
 from dmdd.core.files import write_atomically
 from dmdd.deploy.export.comparison import compare
-from dmdd.deploy.export.graph import DetectorGraph, Tiling
+from dmdd.deploy.export.graph import DetectorGraph
 from dmdd.deploy.export.metadata import describe
 from dmdd.deploy.export.onnx import add_metadata, halve_weights, load_onnx, quantize, write_onnx
 from dmdd.deploy.export.openvino import load_openvino, write_openvino
@@ -21,7 +21,7 @@ from dmdd.deploy.export.program import load_program, trace, write_program
 from dmdd.deploy.export.runtime import Run, reference
 from dmdd.deploy.export.sources import Source, normal_images
 from dmdd.models.detector import Detector
-from dmdd.models.tiling import check_tiling
+from dmdd.models.tiling import choose_tiling
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 PRECISIONS = ("float32", "float16", "int8")
@@ -36,9 +36,9 @@ class Job:
         file: The exported file.
         file_format: A key of ``SUFFIXES``.
         precision: One of ``PRECISIONS``.
-        tile: Cut images into tiles.
-        tile_px: Height and width of a tile in pixels, None for the detector's input size.
-        overlap: Share of a tile that at least lies in the next one.
+        tile: Cut images into tiles; None does as in training.
+        tile_px: Height and width of a tile in pixels, None for those of training.
+        overlap: Share of a tile that at least lies in the next one, None for that of training.
         calibration_images: How many normal images int8 is calibrated on.
         tolerance: What float32 may differ by.
     """
@@ -47,9 +47,9 @@ class Job:
     file: Path
     file_format: str
     precision: str
-    tile: bool
+    tile: bool | None
     tile_px: Any
-    overlap: float
+    overlap: float | None
     calibration_images: int
     tolerance: float
 
@@ -74,6 +74,7 @@ class Job:
             raise UserError(f"precision={config.precision} needs format=onnx or format=openvino")
         if config.precision == "int8" and config.category is None:
             raise UserError("precision=int8 is calibrated on normal images: give category= (and dataset=, data_dir=)")
+        check_tile_switch(config.tile)
         check_positive("calibration_images", config.calibration_images)
         if not isinstance(config.tolerance, int | float) or not config.tolerance >= 0:
             raise UserError(f"tolerance={config.tolerance}: give a number from 0")
@@ -87,7 +88,7 @@ class Job:
             file=file,
             file_format=config.format,
             precision=config.precision,
-            tile=bool(config.tile),
+            tile=config.tile,
             tile_px=tile_px,
             overlap=config.overlap,
             calibration_images=config.calibration_images,
@@ -123,7 +124,8 @@ class Job:
         Raises:
             UserError: The detector or the source does not suit the settings.
         """
-        tiling = Tiling(*check_tiling(detector, self.tile_px, self.overlap)) if self.tile else None
+        tile = detector.tiling is not None if self.tile is None else self.tile
+        tiling = choose_tiling(detector, tile_px=self.tile_px, overlap=self.overlap) if tile else None
         metadata = describe(detector, self.model, file_format=self.file_format, precision=self.precision, tiling=tiling)
         with _aside(self.file) as folder:
             written = folder / self.file.name

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dmdd.core import provenance
-from dmdd.deploy.export.graph import OUTPUTS, Tiling
-from dmdd.models.detector import WEIGHTS_FILE, Detector
+from dmdd.deploy.export.graph import OUTPUTS
+from dmdd.models.detector import WEIGHTS_FILE, Detector, Tiling, describe_tiling
 
 FORMAT_VERSION = 1
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
@@ -44,7 +44,7 @@ def describe(
         "image_threshold": detector.calibration.get("image_threshold"),
         "pixel_threshold": detector.calibration.get("pixel_threshold"),
         "input_size": list(detector.input_size),
-        "tiling": None if tiling is None else {"tile_px": list(tiling.tile_px), "overlap": tiling.overlap},
+        "tiling": describe_tiling(tiling),
         "anomaly_map": detector.anomaly_map,
         "score_map": detector.score_map,
         "score_fraction": detector.score_fraction,

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from dmdd.deploy.export.graph import Tiling
 from dmdd.models.blocks import upsample
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, Tiling
 from dmdd.models.tiling import detect_tiled
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]

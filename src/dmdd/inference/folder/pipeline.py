@@ -170,7 +170,7 @@ class Scorer:
         """Give the settings that decide how much memory is taken."""
         if not self.predictor.tile:
             return {"batch_size": self.batch_size, "workers": self.workers}
-        return {"tile_px": self.predictor.tile_px or list(self.predictor.detector.input_size), "workers": self.workers}
+        return {"tile_px": list(self.predictor.tiling.tile_px), "workers": self.workers}
 
     def _is_full(self, batch: list[Decoded]) -> bool:
         kept = sum(decoded.rgb.size for decoded in batch if decoded.rgb is not None)

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dmdd.core.errors import UserError, check_positive
+from dmdd.core.errors import UserError, check_positive, check_tile_switch
 from dmdd.inference.folder.inputs import find_base
 from dmdd.inference.folder.pictures import MAP_KINDS
 from dmdd.inference.predictor import Predictor
 
-SWITCHES = ("recursive", "overwrite", "watch", "masks", "overlays", "tile")
+SWITCHES = ("recursive", "overwrite", "watch", "masks", "overlays")
 TILING = ("tile_px", "overlap")
 
 
@@ -60,9 +58,7 @@ def check_settings(settings: dict[str, Any]) -> Places:
         check_positive("workers", settings["workers"])
     if (settings["maps"] or "none") not in MAP_KINDS:
         raise UserError(f"maps={settings['maps']}: choose one of {', '.join(MAP_KINDS)}")
-    for name in TILING:
-        if not settings["tile"] and settings[name] not in (None, 0.25):
-            raise UserError(f"{name}={settings[name]} counts only with tile=true")
+    check_tile_switch(settings["tile"])
     return _find_places(settings)
 
 
@@ -106,12 +102,13 @@ def check_model(settings: dict[str, Any], predictor: Predictor) -> None:
         predictor: Built from it.
 
     Raises:
-        UserError: Masks are wanted without a pixel threshold, or the tiles are out of range.
+        UserError: Masks are wanted without a pixel threshold, or tiles are described where there are none.
     """
     if settings["masks"] and predictor.pixel_threshold is None:
         raise UserError("masks=true: this model has no pixel threshold; give pixel_threshold=NUMBER")
-    if settings["tile"]:
-        predictor.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)])  # tiles are checked where they are cut
+    for name in TILING:
+        if not predictor.tile and settings[name] not in (None, 0.25):
+            raise UserError(f"{name}={settings[name]} counts only with tile=true")
 
 
 def describe(settings: dict[str, Any], places: Places, predictor: Predictor, fingerprint: str) -> dict[str, Any]:
@@ -133,8 +130,8 @@ def describe(settings: dict[str, Any], places: Places, predictor: Predictor, fin
         "image_threshold": predictor.image_threshold,
         "pixel_threshold": predictor.pixel_threshold,
         "precision": settings["precision"],
-        "tile": settings["tile"],
-        **({name: settings[name] for name in TILING} if settings["tile"] else {}),
+        "tile": predictor.tile,
+        **({"tile_px": settings["tile_px"], "overlap": predictor.tiling.overlap} if predictor.tile else {}),
         "maps": settings["maps"] or "none",
         "masks": settings["masks"],
         "overlays": settings["overlays"],

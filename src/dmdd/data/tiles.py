@@ -1,0 +1,209 @@
+"""Training on tiles: random crops of large images, of which only some are kept decoded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_images
+from dmdd.data.augmentation import Augmentation
+from dmdd.data.datasets import EvaluationBatch, PlannedDataset, find_foregrounds
+from dmdd.data.images import read_image
+from dmdd.data.sampling import Place, crop_draws
+from dmdd.pairs import Column, PairSynthesis, draw_plan
+
+KEPT_BYTES = 4_000_000_000
+"""Decoded images that stay in memory; the others are decoded anew for each crop."""
+
+ON_THE_PART = 0.75
+"""Share of the crops that are drawn around a place of the part; the others lie anywhere, since maps cover all."""
+
+
+class LargeImages:
+    """Images at their own sizes, with an estimate of where the part is.
+
+    Args:
+        paths: Image files.
+        tile_px: Height and width of a tile in pixels.
+        size: Height and width at which the part is estimated.
+
+    Raises:
+        UserError: A file cannot be read, or an image is not larger than a tile.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, tile_px: tuple[int, int], size: tuple[int, int]) -> None:
+        self.paths, self.tile_px = list(paths), tile_px
+        self._kept: list[Tensor] = []
+        self.sizes: list[tuple[int, int]] = []
+        foregrounds, left = [], KEPT_BYTES
+        for path in self.paths:
+            image = _read(path)
+            height, width = image.shape[1:]
+            if height <= tile_px[0] and width <= tile_px[1]:
+                raise UserError(
+                    f"data.tile_px={list(tile_px)}: {path} is not larger than a tile, it has {height} x {width} px; "
+                    "give a smaller tile, or leave data.tile_px out"
+                )
+            left -= image.numel()
+            if left >= 0 or not self._kept:
+                self._kept.append(image)
+            self.sizes.append((height, width))
+            foregrounds.append(find_foregrounds(resize_images(image[None], size)))
+        self.foregrounds = torch.cat(foregrounds)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.paths)
+
+    @property
+    def kept(self) -> int:
+        """How many of the first images stay decoded."""
+        return len(self._kept)
+
+    def image(self, index: int) -> Tensor:
+        """Give one image ``(3, H, W)`` uint8."""
+        return self._kept[index] if index < len(self._kept) else _read(self.paths[index])
+
+    def place(self, index: int, draws: np.ndarray) -> tuple[slice, slice]:
+        """Choose where a crop lies, on the part more often than not, and at the image's border as often as tiles do.
+
+        Args:
+            index: Of the image.
+            draws: Four numbers in [0, 1).
+
+        Returns:
+            Rows and columns of the image.
+        """
+        part = self.foregrounds[index, 0].numpy()
+        inside = np.flatnonzero(part) if draws[0] < ON_THE_PART and part.any() else np.arange(part.size)
+        row, column = divmod(int(inside[int(draws[1] * len(inside))]), part.shape[1])
+        sides = []
+        for at, count, length, tile, draw in zip(
+            (row, column), part.shape, self.sizes[index], self.tile_px, draws[2:4], strict=True
+        ):
+            side = min(length, tile)
+            # Around the place, not with it in the middle; what would lie outside is pushed to the border.
+            start = round((at + 0.5) / count * length - draw * side)
+            start = min(max(start, 0), length - side)
+            sides.append(slice(start, start + side))
+        return sides[0], sides[1]
+
+    def foreground(self, index: int, place: tuple[slice, slice], size: tuple[int, int]) -> Tensor:
+        """Give the part within a crop, ``(1, *size)`` bool."""
+        part, places = self.foregrounds[index, 0], []
+        for crop, length, count, wanted in zip(place, self.sizes[index], part.shape, size, strict=True):
+            pixels = crop.start + (np.arange(wanted) + 0.5) * (crop.stop - crop.start) / wanted
+            places.append(torch.from_numpy((pixels * count / length).astype(np.int64)))
+        return part[places[0]][:, places[1]][None]
+
+    def crop(self, index: int, place: tuple[slice, slice]) -> Tensor:
+        """Give a part of one image, ``(3, h, w)`` uint8."""
+        return self.image(index)[:, place[0], place[1]]
+
+
+def _read(path: Path) -> Tensor:
+    return torch.from_numpy(np.array(read_image(path))).permute(2, 0, 1).contiguous()
+
+
+class TileDataset(PlannedDataset):
+    """Random crops of normal images with the plans of their twins.
+
+    Args:
+        large: The images.
+        size: Height and width of the networks' input; crops are resized to it as tiles are.
+        textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
+        seed: Seed of the run.
+        augmentation: What is done to the crops, or None.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        large: LargeImages,
+        size: tuple[int, int],
+        textures: Tensor,
+        seed: int,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        none = torch.empty(0, 3, *size, dtype=torch.uint8)
+        super().__init__(
+            images=none, foregrounds=large.foregrounds, textures=textures, seed=seed, augmentation=augmentation
+        )
+        self.large, self.size = large, size
+
+    def __len__(self) -> int:
+        """Return the number of images that crops are taken from."""
+        return len(self.large)
+
+    def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
+        images, foregrounds = [], []
+        for index, (step, place, _) in zip(own.tolist(), places, strict=True):
+            where = self.large.place(index, crop_draws(self.seed, step=step, place=place)[0])
+            images.append(resize_images(self.large.crop(index, where)[None], self.size))
+            foregrounds.append(self.large.foreground(index, where, self.size))
+        return torch.cat(images).contiguous(memory_format=torch.channels_last), torch.stack(foregrounds)
+
+    def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:
+        crops = []
+        for index, (step, place, _) in zip(other.tolist(), places, strict=True):
+            index %= self.large.kept  # one that need not be decoded
+            where = self.large.place(index, crop_draws(self.seed, step=step, place=place)[1])
+            crops.append(resize_images(self.large.crop(index, where)[None], self.size))
+        return torch.cat(crops).contiguous(memory_format=torch.channels_last)
+
+
+class WholeDataset(Dataset[EvaluationBatch]):
+    """Normal images at their own sizes, each with a twin that is changed within one crop: the synthetic validation.
+
+    Args:
+        large: The images held out.
+        synthesis: What makes a twin of a crop, at the size of a tile, as in training.
+        textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
+        seed: Seed of the run.
+
+    Source: ours.
+    """
+
+    def __init__(self, *, large: LargeImages, synthesis: PairSynthesis, textures: Tensor, seed: int) -> None:
+        self.large, self.synthesis, self.textures, self.seed = large, synthesis, textures, seed
+
+    def __len__(self) -> int:
+        """Return the number of normal images."""
+        return len(self.large)
+
+    def __getitems__(self, places: list[Place]) -> EvaluationBatch:
+        """Make one pair, laid out as two images to be scored."""
+        ((step, place, index),) = places
+        image, plan = self.large.image(index), draw_plan(self.seed, step, [place])
+        own, other = crop_draws(self.seed, step=step, place=place)
+        where = self.large.place(index, own)
+        crop = image[:, where[0], where[1]][None]
+        size = (crop.shape[2], crop.shape[3])
+        made, changed = self.synthesis(
+            crop,
+            plan,
+            others=self._other(index, float(plan[0, Column.OTHER]), other, size),
+            foreground=self.large.foreground(index, where, size)[None],
+            textures=self._texture(float(plan[0, Column.TEXTURE]), size),
+        )
+        twin, mask = image.clone(), torch.zeros(1, *image.shape[1:], dtype=torch.bool)
+        twin[:, where[0], where[1]] = (made[0] * 255).round().to(torch.uint8)
+        mask[:, where[0], where[1]] = changed[0].bool()
+        masks = torch.stack([torch.zeros_like(mask), mask])
+        indices = torch.tensor([index, -1 - index])
+        return EvaluationBatch(torch.stack([image, twin]), masks, masks.flatten(1).any(1).long(), indices)
+
+    def _other(self, index: int, shift: float, draws: np.ndarray, size: tuple[int, int]) -> Tensor:
+        other = (index + 1 + int(shift * max(len(self) - 1, 1))) % self.large.kept
+        return resize_images(self.large.crop(other, self.large.place(other, draws))[None], size)
+
+    def _texture(self, draw: float, size: tuple[int, int]) -> Tensor | None:
+        if not len(self.textures):
+            return None
+        return resize_images(self.textures[int(draw * len(self.textures))][None], size)
