@@ -49,6 +49,7 @@ def evaluate(config: Any) -> None:
     from dmdd.core.errors import UserError, check_positive
     from dmdd.data.datamodule import keep_batch
     from dmdd.data.datasets import FileDataset
+    from dmdd.data.regions import choose_regions
     from dmdd.experiment import devices, outputs
     from dmdd.experiment.category import read_category
     from dmdd.experiment.experiment import quiet_lightning, write_evaluation
@@ -79,7 +80,8 @@ def evaluate(config: Any) -> None:
     )
     whole = detector.tiling is None
     shown = detector.input_size if whole else None
-    dataset = FileDataset(category.test, shown, native_masks=config.native_masks)
+    regions = choose_regions(detector.region, roi=config.roi, ignore=config.ignore, base=category.root)
+    dataset = FileDataset(category.test, shown, native_masks=config.native_masks, regions=regions)
     indices, size = list(range(len(dataset))), config.batch_size if whole else 1
     batches = [indices[i : i + size] for i in range(0, len(indices), size)]
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.num_workers, collate_fn=keep_batch)
@@ -98,7 +100,12 @@ def evaluate(config: Any) -> None:
         if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
             shutil.rmtree(run_dir / "images", ignore_errors=True)
         write_evaluation(
-            run_dir, evaluation=module, category=category, pictures=config.pictures, accelerator=accelerator
+            run_dir,
+            evaluation=module,
+            category=category,
+            pictures=config.pictures,
+            accelerator=accelerator,
+            regions=regions,
         )
     result = {
         "dataset": category.dataset,
@@ -107,7 +114,7 @@ def evaluate(config: Any) -> None:
         "test": outputs.evaluation_entries(module),
         "calibration": detector.calibration,
         "training": training_of(Path(config.model)),
-        "protocol": outputs.protocol(native_masks=config.native_masks, tiling=detector.tiling),
+        "protocol": outputs.protocol(native_masks=config.native_masks, tiling=detector.tiling, regions=regions),
         "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
         "device": hardware.describe_device(accelerator),
         "precision": {"evaluation": precision},

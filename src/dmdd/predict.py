@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 SOME_BAD = 3
 """Exit code: finished, but some images could not be read."""
 
-PATHS = ("model", "input", "output")
-PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap")
+PATHS = ("model", "input", "output", "roi", "ignore")
+PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap", "roi", "ignore")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def predict(config: Any) -> int:
         items = []
         if not settings["watch"]:
             items = find_items(places.entries, base=places.base, recursive=settings["recursive"], skip=places.skip)
-        predictor = load(places.model, **{name: settings[name] for name in PREDICTOR})
+        predictor = load(places.model, base=places.base, **{name: settings[name] for name in PREDICTOR})
         check_model(settings, predictor)
         claim = describe(settings, places, predictor, model_fingerprint(places.model))
         with open_output(places.output, claim, overwrite=settings["overwrite"]):

@@ -21,8 +21,12 @@ from dmdd.data.datasets import (
     PlannedDataset,
     find_foregrounds,
     load_images,
+    load_regions,
+    part_inside,
 )
+from dmdd.data.images import read_image
 from dmdd.data.listing import Category, list_images
+from dmdd.data.regions import Regions
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
 from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
 from dmdd.pairs import PairSynthesis
@@ -54,9 +58,11 @@ class PairDataModule(LightningDataModule):
         tile_px: Train on random crops of this side, or height and width, in pixels of the image; None trains on whole
             images.
         overlap: Of the tiles that images are tested in; 0.25 if None.
+        roi: Which pixels of the images count, see :class:`dmdd.data.regions.Regions`; None for all.
+        ignore: Which of them do not; None for none.
 
     Raises:
-        UserError: A batch size is not positive, or a tile cannot be cut.
+        UserError: A batch size is not positive, a tile cannot be cut, or a region cannot be read.
 
     Source: paper for pairs made on the fly; held-out images ours (docs/method.md).
     """
@@ -77,6 +83,8 @@ class PairDataModule(LightningDataModule):
         num_workers: int = 0,
         tile_px: int | Sequence[int] | None = None,
         overlap: float | None = None,
+        roi: Any = None,
+        ignore: Any = None,
     ) -> None:
         super().__init__()
         check_positive("batch_size", batch_size)
@@ -87,6 +95,7 @@ class PairDataModule(LightningDataModule):
         self.native_masks = native_masks
         # Height and width of a tile, and how much of it the next one covers at least.
         self.tiles = None if tile_px is None else check_tiles(tile_px, 0.25 if overlap is None else overlap)
+        self.regions = Regions(roi, ignore, base=category.root)
         if tile_px is None and overlap is not None:
             raise UserError(f"data.overlap={overlap} counts only with data.tile_px=")
         self.seed, self.held_out_fraction = seed, held_out_fraction
@@ -123,13 +132,17 @@ class PairDataModule(LightningDataModule):
             return
         images = load_images(paths, self.image_size)
         foregrounds = find_foregrounds(images)
-        self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
-        self._held_out = self._dataset(images, foregrounds, textures, rest, None)
+        inside = load_regions(paths, self.regions, self.image_size) if self.regions else None
+        if inside is not None:
+            foregrounds = part_inside(foregrounds, inside)
+        self._train = self._dataset(images, foregrounds, inside, textures, train, self.augmentation)
+        self._held_out = self._dataset(images, foregrounds, inside, textures, rest, None)
 
     def _setup_tiles(self, train: list[Path], rest: list[Path], textures: Tensor) -> None:
         assert self.tiles is not None
         large, self.held_out_large = (
-            LargeImages(paths, tile_px=self.tiles[0], size=self.image_size) for paths in (train, rest)
+            LargeImages(paths, tile_px=self.tiles[0], size=self.image_size, regions=self.regions)
+            for paths in (train, rest)
         )
         self._train = TileDataset(
             large=large, size=self.image_size, textures=textures, seed=self.seed, augmentation=self.augmentation
@@ -139,11 +152,21 @@ class PairDataModule(LightningDataModule):
         )
 
     def _dataset(
-        self, images: Tensor, foregrounds: Tensor, textures: Tensor, rows: list[int], augmentation: Augmentation | None
+        self,
+        images: Tensor,
+        foregrounds: Tensor,
+        inside: Tensor | None,
+        textures: Tensor,
+        rows: list[int],
+        augmentation: Augmentation | None,
     ) -> PlannedDataset:
-        images, foregrounds = images[rows], foregrounds[rows]
         dataset = PlannedDataset(
-            images=images, foregrounds=foregrounds, textures=textures, seed=self.seed, augmentation=augmentation
+            images=images[rows],
+            foregrounds=foregrounds[rows],
+            textures=textures,
+            seed=self.seed,
+            augmentation=augmentation,
+            inside=None if inside is None else inside[rows],
         )
         if self.num_workers:
             dataset.share_memory()
@@ -178,6 +201,20 @@ class PairDataModule(LightningDataModule):
         if not isinstance(held_out, PlannedDataset):
             raise RuntimeError("images seen in tiles are not held at the input size")
         return held_out.images
+
+    @property
+    def held_out_inside(self) -> Tensor | None:
+        """Their regions of interest, ``(N, 1, h, w)`` bool; None where all pixels count."""
+        return getattr(self._ready(self._held_out), "inside", None)
+
+    @property
+    def region(self) -> Tensor | None:
+        """The region of interest ``(H, W)`` bool that all images have, at their own size; None where there is none."""
+        if not self.regions:
+            return None
+        height, width = read_image(self.category.train[0].path).shape[:2]
+        common = self.regions.common((height, width))
+        return None if common is None else torch.from_numpy(common)
 
     @property
     def parts_found(self) -> tuple[int, float]:
@@ -279,7 +316,7 @@ class PairDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""
         shown = self.image_size if self.tiles is None else None
-        dataset = FileDataset(self.category.test, shown, native_masks=self.native_masks)
+        dataset = FileDataset(self.category.test, shown, native_masks=self.native_masks, regions=self.regions)
         # An image is many tiles already.
         own, size = self._own_part(len(dataset)), self.evaluation_batch_size if self.tiles is None else 1
         return self._loader(dataset, batch_sampler=[own[i : i + size] for i in range(0, len(own), size)])
@@ -355,7 +392,11 @@ class PairDataModule(LightningDataModule):
             foreground=batch.foreground,
             textures=batch.textures if len(batch.textures) else None,
         )
-        return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()))
+        if batch.inside is not None:  # a bent tip may leave the part, and with it the region
+            mask = mask * batch.inside
+            anomalous = torch.where(batch.inside, anomalous, (batch.images / 255).to(anomalous.dtype))
+            anomalous = anomalous.contiguous(memory_format=torch.channels_last)
+        return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()), batch.inside)
 
 
 class PairBlocks:
@@ -403,7 +444,8 @@ def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
     labels = masks.flatten(1).any(1).long()
     own = torch.tensor(pairs.indices)
     both = torch.cat([own, -1 - own])
-    return EvaluationBatch(images, masks, labels, both)
+    inside = None if pairs.inside is None else [*pairs.inside, *pairs.inside]
+    return EvaluationBatch(images, masks, labels, both, inside)
 
 
 @contextmanager

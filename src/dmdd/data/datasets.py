@@ -17,6 +17,7 @@ from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation
 from dmdd.data.images import count_pixels, read_image, read_mask
 from dmdd.data.listing import Sample
+from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.sampling import Place, augmentation_seed
 from dmdd.metrics.regions import anomalous_pixels
 from dmdd.pairs import Column, draw_plan, estimate_foreground
@@ -35,6 +36,7 @@ class PlannedBatch(NamedTuple):
         textures: ``(B, 3, h, w)`` uint8 RGB, or an empty tensor where no source needs them.
         plan: ``(B, PLAN_LENGTH)`` float64 in [0, 1).
         indices: ``(B,)`` int64, position of each normal image in its set.
+        inside: ``(B, 1, h, w)`` bool, pixels of the region of interest; None where all count.
     """
 
     images: Tensor
@@ -43,6 +45,7 @@ class PlannedBatch(NamedTuple):
     textures: Tensor
     plan: Tensor
     indices: Tensor
+    inside: Tensor | None = None
 
 
 class PairBatch(NamedTuple):
@@ -54,12 +57,14 @@ class PairBatch(NamedTuple):
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
         indices: Position of each normal image in its set. Plain numbers: with several GPUs a tensor would be moved to
             the GPU, and read back to look something up.
+        inside: As in the planned batch.
     """
 
     normal: Tensor
     anomalous: Tensor
     mask: Tensor
     indices: tuple[int, ...]
+    inside: Tensor | None = None
 
 
 class EvaluationBatch(NamedTuple):
@@ -71,12 +76,15 @@ class EvaluationBatch(NamedTuple):
             a normal image.
         labels: ``(B,)`` int64, 0 normal, 1 anomalous.
         indices: ``(B,)`` int64, position in the evaluated set; a twin has minus one minus that of its normal image.
+        inside: B regions of interest ``(1, H, W)`` bool, of the images' own sizes or of ``images``; None where all
+            pixels count.
     """
 
     images: Tensor
     masks: Tensor | list[Tensor]
     labels: Tensor
     indices: Tensor
+    inside: list[Tensor] | None = None
 
 
 def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
@@ -98,6 +106,27 @@ def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
 
     with _pool(paths) as pool:
         return torch.stack(list(pool.map(load, paths)))
+
+
+def load_regions(paths: Sequence[Path], regions: Regions, size: tuple[int, int]) -> Tensor:
+    """Give the regions of interest of images, resized as masks are.
+
+    Args:
+        paths: Image files.
+        regions: Which pixels of them count.
+        size: Height and width in pixels.
+
+    Returns:
+        ``(N, 1, *size)`` bool.
+
+    Raises:
+        UserError: An image cannot be read, or its region does not fit or is empty.
+    """
+    found = []
+    for path in paths:
+        height, width = read_image(path).shape[:2]
+        found.append(resize_masks(torch.from_numpy(regions.of(path, (height, width)))[None, None], size))
+    return torch.cat(found)
 
 
 class CheckedMasks(NamedTuple):
@@ -190,6 +219,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
         seed: Seed of the run.
         augmentation: What is done to the normal images, or None.
+        inside: ``(N, 1, h, w)`` bool, regions of interest; None where all pixels count.
     """
 
     def __init__(
@@ -200,10 +230,11 @@ class PlannedDataset(Dataset[PlannedBatch]):
         textures: Tensor,
         seed: int,
         augmentation: Augmentation | None = None,
+        inside: Tensor | None = None,
     ) -> None:
         # Channels last, so that turning bytes into the twins' floats is one straight pass.
         self.images, self.textures = (t.contiguous(memory_format=torch.channels_last) for t in (images, textures))
-        self.foregrounds = foregrounds
+        self.foregrounds, self.inside = foregrounds, inside
         self.seed, self.augmentation = seed, augmentation
 
     def __len__(self) -> int:
@@ -224,15 +255,19 @@ class PlannedDataset(Dataset[PlannedBatch]):
         shift = 1 + (plan[:, Column.OTHER] * max(len(self) - 1, 1)).long()
         other = (own + shift) % len(self)
         texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
-        images, foreground = self._take(own, places)
+        images, foreground, inside = self._take(own, places)
         if self.augmentation is not None:
             images, foreground = self._augment(images, foreground, places)
+        if inside is not None:  # painted last: the camera's view stays where it is when the part is moved
+            images = paint_outside(images, inside).contiguous(memory_format=torch.channels_last)
+            foreground = part_inside(foreground, inside)
         others = self._take_others(other, places)
-        return PlannedBatch(images, others, foreground, _rows(self.textures, texture), plan, own)
+        return PlannedBatch(images, others, foreground, _rows(self.textures, texture), plan, own, inside)
 
-    def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
-        """Give the normal images and their foregrounds."""
-        return _rows(self.images, own), self.foregrounds.index_select(0, own)
+    def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Give the normal images, their foregrounds and their regions."""
+        inside = None if self.inside is None else self.inside.index_select(0, own)
+        return _rows(self.images, own), self.foregrounds.index_select(0, own), inside
 
     def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:
         return _rows(self.images, other)
@@ -258,6 +293,20 @@ class PlannedDataset(Dataset[PlannedBatch]):
         return changed, masks
 
 
+def part_inside(foreground: Tensor, inside: Tensor) -> Tensor:
+    """Give the part within the region of interest; the region where none of the part lies in it.
+
+    Args:
+        foreground: ``(B, 1, h, w)`` bool.
+        inside: Same shape.
+
+    Returns:
+        Same shape.
+    """
+    part = foreground & inside
+    return torch.where(part.flatten(1).any(1).view(-1, 1, 1, 1), part, inside)
+
+
 def _rows(images: Tensor, index: Tensor) -> Tensor:
     """Select images that are channels last, whole rows at once: indexing by a tensor would go pixel by pixel."""
     return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
@@ -270,10 +319,18 @@ class FileDataset(Dataset[EvaluationBatch]):
         samples: What to read.
         size: Height and width in pixels; None for the images' own, which is for one image at a time.
         native_masks: Leave the masks at the images' own sizes.
+        regions: Which pixels of them count. An image whose mask marks none of these counts as normal.
     """
 
-    def __init__(self, samples: Sequence[Sample], size: tuple[int, int] | None, *, native_masks: bool = False) -> None:
-        self.samples, self.size, self.native_masks = samples, size, native_masks
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        size: tuple[int, int] | None,
+        *,
+        native_masks: bool = False,
+        regions: Regions | None = None,
+    ) -> None:
+        self.samples, self.size, self.native_masks, self.regions = samples, size, native_masks, regions
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -281,7 +338,7 @@ class FileDataset(Dataset[EvaluationBatch]):
 
     def __getitems__(self, indices: list[int]) -> EvaluationBatch:
         """Read a batch."""
-        images, masks = [], []
+        images, masks, inside, labels = [], [], [], []
         for index in indices:
             sample = self.samples[index]
             image = read_image(sample.path)
@@ -290,12 +347,19 @@ class FileDataset(Dataset[EvaluationBatch]):
             if sample.mask_path is not None:
                 mask = read_mask(sample.mask_path, size=(height, width))
             images.append(resize_images(_as_batch(image), self.size or (height, width)))
+            label = sample.label
+            if self.regions:
+                region = self.regions.of(sample.path, (height, width))
+                mask &= region
+                inside.append(torch.from_numpy(region)[None])
+                label = label if sample.mask_path is None else int(mask.any())
             masks.append(torch.from_numpy(mask)[None])
-        labels = torch.tensor([self.samples[index].label for index in indices])
+            labels.append(label)
+        known = (torch.tensor(labels), torch.tensor(indices), inside or None)
         if self.native_masks:
-            return EvaluationBatch(torch.cat(images), masks, labels, torch.tensor(indices))
+            return EvaluationBatch(torch.cat(images), masks, *known)
         resized = torch.cat([resize_masks(mask[None], self.size or (mask.shape[1], mask.shape[2])) for mask in masks])
-        return EvaluationBatch(torch.cat(images), resized, labels, torch.tensor(indices))
+        return EvaluationBatch(torch.cat(images), resized, *known)
 
 
 def _as_batch(image: np.ndarray) -> Tensor:

@@ -126,6 +126,20 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
     return mask
 
 
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask as PNG, 0 and 255, by an atomic rename.
+
+    Args:
+        path: The file.
+        mask: bool array `(H, W)`.
+
+    Source: ours.
+    """
+    partial = path.with_name(path.name + ".partial")
+    Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
+    partial.replace(path)
+
+
 def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:
     """Decode the first frame: uint8 or uint16 `(H, W)`, or uint8 `(H, W, 3)`, and the format's name.
 

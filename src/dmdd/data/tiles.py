@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dmdd.core.errors import UserError
-from dmdd.core.resize import resize_images
+from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation
-from dmdd.data.datasets import EvaluationBatch, PlannedDataset, find_foregrounds
+from dmdd.data.datasets import EvaluationBatch, PlannedDataset, find_foregrounds, part_inside
 from dmdd.data.images import read_image
+from dmdd.data.regions import Regions
 from dmdd.data.sampling import Place, crop_draws
 from dmdd.pairs import Column, PairSynthesis, draw_plan
 
@@ -30,16 +31,24 @@ class LargeImages:
         paths: Image files.
         tile_px: Height and width of a tile in pixels.
         size: Height and width at which the part is estimated.
+        regions: Which pixels of the images count.
 
     Raises:
         UserError: A file cannot be read, or an image is not larger than a tile.
     """
 
-    def __init__(self, paths: Sequence[Path], *, tile_px: tuple[int, int], size: tuple[int, int]) -> None:
-        self.paths, self.tile_px = list(paths), tile_px
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        tile_px: tuple[int, int],
+        size: tuple[int, int],
+        regions: Regions | None = None,
+    ) -> None:
+        self.paths, self.tile_px, self.regions = list(paths), tile_px, regions
         self._kept: list[Tensor] = []
         self.sizes: list[tuple[int, int]] = []
-        foregrounds, left = [], KEPT_BYTES
+        foregrounds, regions_seen, left = [], [], KEPT_BYTES
         for path in self.paths:
             image = _read(path)
             height, width = image.shape[1:]
@@ -53,7 +62,11 @@ class LargeImages:
                 self._kept.append(image)
             self.sizes.append((height, width))
             foregrounds.append(find_foregrounds(resize_images(image[None], size)))
-        self.foregrounds = torch.cat(foregrounds)
+            inside = self.inside(len(self.sizes) - 1)
+            regions_seen.append(torch.ones_like(foregrounds[-1]) if inside is None else resize_masks(inside, size))
+        # At this size both: where pairs are made, and where crops are taken at all.
+        self._inside = torch.cat(regions_seen)
+        self.foregrounds = part_inside(torch.cat(foregrounds), self._inside)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -79,7 +92,7 @@ class LargeImages:
             Rows and columns of the image.
         """
         part = self.foregrounds[index, 0].numpy()
-        inside = np.flatnonzero(part) if draws[0] < ON_THE_PART and part.any() else np.arange(part.size)
+        inside = np.flatnonzero(part if draws[0] < ON_THE_PART and part.any() else self._inside[index, 0].numpy())
         row, column = divmod(int(inside[int(draws[1] * len(inside))]), part.shape[1])
         sides = []
         for at, count, length, tile, draw in zip(
@@ -99,6 +112,12 @@ class LargeImages:
             pixels = crop.start + (np.arange(wanted) + 0.5) * (crop.stop - crop.start) / wanted
             places.append(torch.from_numpy((pixels * count / length).astype(np.int64)))
         return part[places[0]][:, places[1]][None]
+
+    def inside(self, index: int) -> Tensor | None:
+        """Give the region of interest of one image, ``(1, 1, H, W)`` bool; None where all pixels count."""
+        if not self.regions:
+            return None
+        return torch.from_numpy(self.regions.of(self.paths[index], self.sizes[index]))[None, None]
 
     def crop(self, index: int, place: tuple[slice, slice]) -> Tensor:
         """Give a part of one image, ``(3, h, w)`` uint8."""
@@ -141,13 +160,16 @@ class TileDataset(PlannedDataset):
         """Return the number of images that crops are taken from."""
         return len(self.large)
 
-    def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
-        images, foregrounds = [], []
+    def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor, Tensor | None]:
+        images, foregrounds, inside = [], [], []
         for index, (step, place, _) in zip(own.tolist(), places, strict=True):
             where = self.large.place(index, crop_draws(self.seed, step=step, place=place)[0])
             images.append(resize_images(self.large.crop(index, where)[None], self.size))
             foregrounds.append(self.large.foreground(index, where, self.size))
-        return torch.cat(images).contiguous(memory_format=torch.channels_last), torch.stack(foregrounds)
+            if (region := self.large.inside(index)) is not None:
+                inside.append(resize_masks(region[:, :, where[0], where[1]], self.size))
+        seen = torch.cat(images).contiguous(memory_format=torch.channels_last)
+        return seen, torch.stack(foregrounds), torch.cat(inside) if inside else None
 
     def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:
         crops = []
@@ -193,11 +215,15 @@ class WholeDataset(Dataset[EvaluationBatch]):
             textures=self._texture(float(plan[0, Column.TEXTURE]), size),
         )
         twin, mask = image.clone(), torch.zeros(1, *image.shape[1:], dtype=torch.bool)
-        twin[:, where[0], where[1]] = (made[0] * 255).round().to(torch.uint8)
         mask[:, where[0], where[1]] = changed[0].bool()
+        twin[:, where[0], where[1]] = (made[0] * 255).round().to(torch.uint8)
+        inside = self.large.inside(index)
+        if inside is not None:
+            twin, mask = torch.where(inside[0], twin, image), mask & inside[0]
         masks = torch.stack([torch.zeros_like(mask), mask])
-        indices = torch.tensor([index, -1 - index])
-        return EvaluationBatch(torch.stack([image, twin]), masks, masks.flatten(1).any(1).long(), indices)
+        indices, labels = torch.tensor([index, -1 - index]), masks.flatten(1).any(1).long()
+        regions = None if inside is None else [inside[0], inside[0]]
+        return EvaluationBatch(torch.stack([image, twin]), masks, labels, indices, regions)
 
     def _other(self, index: int, shift: float, draws: np.ndarray, size: tuple[int, int]) -> Tensor:
         other = (index + 1 + int(shift * max(len(self) - 1, 1))) % self.large.kept

@@ -17,13 +17,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from dmdd.config.compose import build
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category, listing_digest
+from dmdd.data.regions import Regions
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
@@ -34,8 +34,8 @@ from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.levels import NormalImages, calibration_tiles
 from dmdd.training.segmentation import SegmentationModule
-from dmdd.training.tiles import calibration_tiles
 
 # What Lightning says of things we do on purpose.
 EXPECTED_WARNINGS = (
@@ -58,7 +58,13 @@ def quiet_lightning() -> None:
 
 
 def write_evaluation(
-    folder: Path, *, evaluation: EvaluationModule, category: Category, pictures: int, accelerator: str
+    folder: Path,
+    *,
+    evaluation: EvaluationModule,
+    category: Category,
+    pictures: int,
+    accelerator: str,
+    regions: Regions | None = None,
 ) -> list[Path]:
     """Write what an evaluation leaves beside its result: scores, curves and pictures.
 
@@ -68,6 +74,7 @@ def write_evaluation(
         category: What was tested.
         pictures: How many at most.
         accelerator: ``gpu`` or ``cpu``, where the pictures' maps are computed.
+        regions: Which pixels of the images count.
 
     Returns:
         The picture files.
@@ -82,6 +89,7 @@ def write_evaluation(
             scores=evaluation.scores,
             count=pictures,
             device=torch.device("cuda" if accelerator == "gpu" else "cpu"),
+            regions=regions,
         )
 
 
@@ -130,6 +138,7 @@ class Experiment:
         self.detector.tiling = None if self.data.tiles is None else Tiling(*self.data.tiles)
         with failures.report_errors("decoding the training images", sizes={"image_size": self._size}):
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        self.detector.region = self.data.region
         if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
             for network in (student, segmentation):
                 synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
@@ -149,7 +158,7 @@ class Experiment:
             has_masks=category.has_masks,
             study_maps=config.evaluation.study_maps,
             resamples=config.evaluation.resamples,
-            normal_images=self.data.held_out_pixels if self.data.tiles is None else self._normal_tiles,
+            normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
             levels_batch_size=config.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
@@ -161,9 +170,9 @@ class Experiment:
         self.is_first = True
         self._evaluator()  # what it does not take is told now, not after both stages
 
-    def _normal_tiles(self) -> tuple[Tensor, Tensor]:
-        assert self.data.held_out_large is not None
-        assert self.detector.tiling is not None
+    def _normal_images(self) -> NormalImages:
+        if self.data.held_out_large is None or self.detector.tiling is None:
+            return NormalImages(self.data.held_out_pixels, inside=self.data.held_out_inside)
         return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
 
     @staticmethod
@@ -364,6 +373,7 @@ class Experiment:
                 evaluation=self.evaluation,
                 category=self.category,
                 pictures=self.config.evaluation.pictures,
+                regions=self.data.regions,
                 accelerator=self.accelerator,
             )
             self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
@@ -398,7 +408,9 @@ class Experiment:
                 "weights": self.weights.name,
                 "sha256": self.weights.sha256,
             },
-            "protocol": outputs.protocol(native_masks=config.evaluation.native_masks, tiling=self.detector.tiling),
+            "protocol": outputs.protocol(
+                native_masks=config.evaluation.native_masks, tiling=self.detector.tiling, regions=self.data.regions
+            ),
             "wall_time_s": {name: round(value, 2) for name, value in self.seconds.items()},
             "device": hardware.describe_device(self.accelerator),
             "devices": config.trainer.devices,

@@ -12,16 +12,23 @@ from rich.table import Table
 
 from dmdd.core.files import write_atomically
 from dmdd.data.listing import Sample
+from dmdd.data.regions import Regions
 from dmdd.models.detector import Tiling
 from dmdd.training.evaluation import EvaluationModule, ImageScore
 
+OF_THE_REGION = (
+    "all figures are of the region of interest: no pixel outside it is seen, scored or counted, and an image whose "
+    "defects all lie outside counts as normal"
+)
 
-def protocol(*, native_masks: bool, tiling: Tiling | None = None) -> dict[str, str]:
+
+def protocol(*, native_masks: bool, tiling: Tiling | None = None, regions: Regions | None = None) -> dict[str, str]:
     """Say how the figures came about, as ``result.json`` records it.
 
     Args:
         native_masks: Whether maps were compared with masks of the images' own sizes.
         tiling: How images were cut into tiles, whose maps were joined at the images' own size; None if they were not.
+        regions: Which pixels counted; None if all did.
 
     Returns:
         Sentences by topic.
@@ -39,6 +46,7 @@ def protocol(*, native_masks: bool, tiling: Tiling | None = None) -> dict[str, s
         "thresholds": "held-out normal training images and their synthetic twins",
         "masks_and_maps": size,
         "aupro": "pooled over all images, 8-connected regions, linear interpolation at the FPR limit, divided by it",
+        **({"region": OF_THE_REGION} if regions else {}),
     }
 
 
@@ -103,7 +111,8 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
         run_dir: Where everything lies.
     """
     names = [("pixel_auroc", "pixel AUROC"), ("aupro_30", "AUPRO@0.3"), ("image_auroc", "image AUROC")]
-    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set, percent"))
+    of = ", region of interest" if "region" in result["protocol"] else ""
+    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set{of}, percent"))
     table.add_column("map")
     for _, title in names:
         table.add_column(title, justify="right")

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dmdd.core.files import write_atomically
-from dmdd.core.resize import resize_images
+from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Sample
+from dmdd.data.regions import Regions
 from dmdd.metrics import Curve
 from dmdd.models.detector import Detector
 from dmdd.models.tiling import look
@@ -24,6 +25,9 @@ from dmdd.training.evaluation import ImageScore
 
 CAPTION_PX = 22
 PANEL_PX = 1024
+OUTSIDE_DIM = 4
+"""What lies outside the region of interest is shown with a fraction of its brightness, one in so many."""
+
 CONTOUR_TRUE = (0, 255, 0)
 CONTOUR_FOUND = (255, 255, 255)
 
@@ -72,6 +76,7 @@ def write_pictures(
     scores: list[ImageScore],
     count: int,
     device: torch.device,
+    regions: Regions | None = None,
 ) -> list[Path]:
     """Write one PNG an image: input, mask, map and overlay.
 
@@ -85,6 +90,7 @@ def write_pictures(
         scores: ``(index, label, score)`` of each.
         count: How many pictures at most, see :func:`choose_samples`.
         device: Where to compute the maps.
+        regions: Which pixels of the images count; the others are shown dark.
 
     Returns:
         The files written, most anomalous-looking first.
@@ -94,16 +100,19 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     by_index = {index: score for index, _, score in scores}
     chosen = sorted(choose_samples(samples, scores, count), key=lambda index: -by_index[index])
-    dataset = FileDataset(samples, detector.input_size if detector.tiling is None else None)
+    dataset = FileDataset(samples, detector.input_size if detector.tiling is None else None, regions=regions)
     threshold = detector.calibration.get("pixel_threshold") or 0.5
     detector = detector.to(device).eval()
     files, names = [], tuple(dict.fromkeys((detector.anomaly_map, detector.score_map)))
     for place, index in enumerate(chosen):
         sample, batch = samples[index], dataset.__getitems__([index])
+        shown = (batch.images.shape[2], batch.images.shape[3])
+        inside = None if batch.inside is None else resize_masks(batch.inside[0][None], shown)
         with torch.no_grad():
-            seen = look(detector, batch.images.to(device), only=names, tiling=detector.tiling)
+            seen = look(detector, batch.images.to(device), only=names, tiling=detector.tiling, inside=inside)
+        images = batch.images if inside is None else torch.where(inside, batch.images, batch.images // OUTSIDE_DIM)
         heat = seen.maps[detector.anomaly_map].cpu()
-        image, mask, heat = fit_panel(batch.images, batch.masks, heat)  # type: ignore[arg-type]
+        image, mask, heat = fit_panel(images, batch.masks, heat)  # type: ignore[arg-type]
         score = by_index[index]
         caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"
         picture = draw_panels(image[0], mask[0, 0], heat[0, 0], threshold=threshold, caption=caption)

@@ -17,10 +17,11 @@ from torch import Tensor
 from dmdd.core.errors import UserError, check_positive
 from dmdd.core.hardware import whole_float32
 from dmdd.data.listing import list_images
+from dmdd.data.regions import Regions, choose_regions
 from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
 from dmdd.inference.conversion import Image, as_tensor
-from dmdd.models.detector import Detector
-from dmdd.models.tiling import choose_tiling, detect_tiled
+from dmdd.models.detector import Detector, DetectorOutput
+from dmdd.models.tiling import choose_tiling, detect_tiled, look
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Predictor:
         tile_px: Side of a tile, or its height and width, in pixels of the image; that of the training if None, or the
             detector's input size where it was trained on whole images.
         overlap: Share of a tile that the next one covers too; that of the training if None, or 0.25.
+        regions: Which pixels of the images count; those of the training if None.
 
     Raises:
         UserError: The device is not there or does not know the precision, a threshold is out of range, or the
@@ -75,6 +77,7 @@ class Predictor:
         tile: bool | None = None,
         tile_px: int | Sequence[int] | None = None,
         overlap: float | None = None,
+        regions: Regions | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
@@ -82,6 +85,7 @@ class Predictor:
         self.image_threshold = choose_threshold("image_threshold", image_threshold, detector)
         self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, detector)
         self.tile = detector.tiling is not None if tile is None else tile
+        self.regions = choose_regions(detector.region, roi=None, ignore=None) if regions is None else regions
         self.tiling = choose_tiling(detector, tile_px=tile_px, overlap=overlap)
 
     def __call__(self, images: Image | Iterable[Image], *, batch_size: int = 16) -> Any:
@@ -125,13 +129,15 @@ class Predictor:
             batch_size = 1  # an image is many tiles already
         source = iter(images)
         while batch := list(itertools.islice(source, batch_size)):
-            prepared, sizes = [], []
+            prepared, sizes, inside = [], [], []
             for image in batch:  # one by one, so that only one of them is held at its own size
                 tensor = as_tensor(image)
                 prepared.append(self.prepare(tensor))
                 sizes.append((tensor.shape[-2], tensor.shape[-1]))
-            for heat, score, size in zip(*self.predict(prepared), sizes, strict=True):
-                yield self.finish(heat, score, size)
+                inside.append(self.inside(image if isinstance(image, str | PathLike) else None, sizes[-1]))
+            found = zip(*self.predict(prepared, inside), sizes, inside, strict=True)
+            for heat, score, size, region in found:
+                yield self.finish(heat, score, size, region)
 
     def prepare(self, image: Tensor) -> Tensor:
         """Bring one image to what :meth:`predict` takes, on the device where it lies.
@@ -148,11 +154,31 @@ class Predictor:
             return self.detector.resize(image[None])[0]
         return image if image.dtype == torch.uint8 else (image.float() * 255).round().to(torch.uint8)
 
-    def predict(self, prepared: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+    def inside(self, path: str | PathLike[str] | None, size: tuple[int, int]) -> Tensor | None:
+        """Give the region of interest of an image.
+
+        Args:
+            path: Its file; None if it has none.
+            size: Height and width of the image in pixels.
+
+        Returns:
+            ``(H, W)`` bool; None where all pixels count.
+
+        Raises:
+            UserError: The region is of another size, empty, or missing.
+        """
+        if not self.regions:
+            return None
+        return torch.from_numpy(self.regions.of(None if path is None else Path(path), size))
+
+    def predict(
+        self, prepared: Sequence[Tensor], inside: Sequence[Tensor | None] | None = None
+    ) -> tuple[list[Tensor], list[float]]:
         """Send prepared images through the network at once, or tile by tile one after the other.
 
         Args:
             prepared: What :meth:`prepare` gave, at least one.
+            inside: What :meth:`inside` gave for each; None where all pixels count.
 
         Returns:
             Maps ``(h, w)`` float32 in [0, 1] on the CPU at the size of ``prepared``, and scores in [0, 1].
@@ -161,7 +187,9 @@ class Predictor:
             UserError: A map or a score is no number.
         """
         with torch.inference_mode(), self._autocast(), whole_float32():
-            if self.tile:
+            if inside is not None and any(region is not None for region in inside):
+                found = self._predict_inside(prepared, inside)
+            elif self.tile:
                 tile_px, overlap = self.tiling
                 found = [
                     detect_tiled(self.detector, image[None].to(self.device), tile_px=tile_px, overlap=overlap)
@@ -175,20 +203,34 @@ class Predictor:
             raise UserError(f"the model gives no numbers for an image in {self.precision or 'float32'}: it is damaged")
         return maps, scores
 
-    def finish(self, heat: Tensor, score: float, size: tuple[int, int]) -> Prediction:
+    def _predict_inside(self, prepared: Sequence[Tensor], inside: Sequence[Tensor | None]) -> list[DetectorOutput]:
+        detector, tiling = self.detector, self.tiling if self.tile else None
+        names, found = tuple(dict.fromkeys((detector.anomaly_map, detector.score_map))), []
+        for image, region in zip(prepared, inside, strict=True):
+            window = None if region is None else region[None, None]
+            seen = look(detector, image[None].to(self.device), only=names, tiling=tiling, inside=window)
+            found.append(DetectorOutput(seen.maps[detector.anomaly_map], seen.scores[detector.score_map]))
+        return found
+
+    def finish(self, heat: Tensor, score: float, size: tuple[int, int], inside: Tensor | None = None) -> Prediction:
         """Bring a map to the image's size and hold it and its score against the thresholds.
 
         Args:
             heat: ``(h, w)`` float32.
             score: Of the image.
             size: Height and width of the image in pixels.
+            inside: ``(H, W)`` bool, the region of interest, outside of which the map is 0 and the mask False; None
+                where all pixels count.
 
         Returns:
             The detection.
         """
         with torch.inference_mode():
-            full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+            heat = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+            full: np.ndarray = (heat if inside is None else heat * inside).numpy()
         mask = None if self.pixel_threshold is None else full >= self.pixel_threshold
+        if mask is not None and inside is not None:
+            mask &= inside.numpy()
         return Prediction(map=full, score=score, label=self.label(score), mask=mask)
 
     def label(self, score: float) -> bool | None:
@@ -211,6 +253,9 @@ def load(
     tile: bool | None = None,
     tile_px: int | Sequence[int] | None = None,
     overlap: float | None = None,
+    roi: Any = None,
+    ignore: Any = None,
+    base: str | Path | None = None,
 ) -> Predictor:
     """Load a trained detector.
 
@@ -223,6 +268,9 @@ def load(
         tile: Look at each image in tiles; as the model was trained if None.
         tile_px: Side of a tile.
         overlap: Share of a tile that the next one covers too.
+        roi: The region of interest, see :class:`dmdd.data.regions.Regions`; the model's own if None.
+        ignore: What does not count within it.
+        base: The folder that the names of images with regions of their own count from.
 
     Returns:
         The detector, ready to be called with images.
@@ -230,8 +278,10 @@ def load(
     Raises:
         UserError: The folder holds no model of this version, or a setting is wrong.
     """
+    detector = Detector.load(folder)
+    regions = choose_regions(detector.region, roi=roi, ignore=ignore, base=None if base is None else Path(base))
     return Predictor(
-        Detector.load(folder),
+        detector,
         device=device,
         precision=precision,
         image_threshold=image_threshold,
@@ -239,4 +289,5 @@ def load(
         tile=tile,
         tile_px=tile_px,
         overlap=overlap,
+        regions=regions,
     )

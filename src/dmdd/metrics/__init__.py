@@ -5,6 +5,7 @@ from dmdd.metrics.bootstrap import Interval, PixelBootstrap, bootstrap_image_met
 from dmdd.metrics.curves import Curve, precision_recall_curve, pro_curve, roc_curve
 from dmdd.metrics.functional import Estimate
 from dmdd.metrics.image import ImageAUROC, ImageAveragePrecision, ImageF1Max
+from dmdd.metrics.inside import keep_inside
 from dmdd.metrics.native import native_maps, update_native
 from dmdd.metrics.per_image import AUPROPerImage200
 from dmdd.metrics.per_type import DefectTypes, TypeRow, recall_by_type
@@ -30,6 +31,7 @@ __all__ = [
     "bootstrap_image_metrics",
     "estimates",
     "image_metrics",
+    "keep_inside",
     "native_maps",
     "percentile_interval",
     "pixel_metrics",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images
+from dmdd.data.images import read_mask, write_mask
 from dmdd.models.blocks import upsample
 from dmdd.models.description import check_description, check_tensors, check_widths
 from dmdd.models.losses import cosine_distance
@@ -26,6 +27,7 @@ FORMAT_VERSION = 4
 READABLE_VERSIONS = (1, 2, 3, 4)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
+REGION_FILE = "region.png"
 MAP_NAMES = ("fused", "segmentation", "geometric", "normality", "abnormality", "both")
 
 
@@ -130,6 +132,9 @@ class Detector(nn.Module):
         self.normal_levels: dict[str, tuple[float, float]] = {}
         # The tiles it was trained on; None if it was trained on whole images. Part of the saved model.
         self.tiling: Tiling | None = None
+        # The region of interest ``(H, W)`` bool that all training images had, at their size; None where all pixels
+        # count, or images have regions of their own. Part of the saved model.
+        self.region: Tensor | None = None
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
 
@@ -277,6 +282,7 @@ class Detector(nn.Module):
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
             **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
+            **({} if self.region is None else {"region": list(self.region.shape)}),
         }
 
     @classmethod
@@ -334,6 +340,8 @@ class Detector(nn.Module):
         partial = folder / f"{WEIGHTS_FILE}.partial"
         save_file(state, partial, metadata={"format": "pt"})
         partial.replace(folder / WEIGHTS_FILE)
+        if self.region is not None:
+            write_mask(folder / REGION_FILE, self.region.numpy())
         partial = folder / f"{SPEC_FILE}.partial"
         partial.write_text(json.dumps(self.spec, indent=2) + "\n", encoding="utf-8")
         partial.replace(folder / SPEC_FILE)
@@ -371,6 +379,8 @@ class Detector(nn.Module):
             raise UserError(f"{folder / SPEC_FILE} does not describe a detector: it is not a JSON object")
         check_widths(spec, state)
         detector = cls.from_spec(spec)
+        if size := spec.get("region"):
+            detector.region = torch.from_numpy(read_mask(folder / REGION_FILE, size=(size[0], size[1])))
         check_tensors(state, detector.state_dict())
         try:
             detector.load_state_dict(state)

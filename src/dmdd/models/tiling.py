@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dmdd.core.errors import check_tiles
+from dmdd.core.errors import UserError, check_tiles
+from dmdd.core.resize import resize_masks
+from dmdd.data.regions import paint_outside
 from dmdd.models.blocks import upsample
 from dmdd.models.detector import Detector, DetectorOutput, Tiling
 
@@ -81,7 +84,14 @@ class Seen(NamedTuple):
     tile_levels: Tensor
 
 
-def look(detector: Detector, images: Tensor, *, only: Sequence[str], tiling: Tiling | None = None) -> Seen:
+def look(
+    detector: Detector,
+    images: Tensor,
+    *,
+    only: Sequence[str],
+    tiling: Tiling | None = None,
+    inside: Tensor | None = None,
+) -> Seen:
     """Compute several maps and scores of images, seen whole or in tiles.
 
     Tiles are cut and blended as :func:`detect_tiled` does it, one map after the other, so that the memory taken is that
@@ -92,26 +102,94 @@ def look(detector: Detector, images: Tensor, *, only: Sequence[str], tiling: Til
         images: ``(B, 3, H, W)`` uint8 in [0, 255] or, without tiles, float in [0, 1], RGB, any size.
         only: Names of the maps wanted; the detector's ``score_map`` is among them.
         tiling: How images are cut; None sees them whole.
+        inside: ``(B, 1, H, W)`` bool, the region of interest, of the images' size; without tiles of any. What is
+            outside is painted grey after the resize, its map is zero, and scores and levels know only the rest.
 
     Returns:
         Maps and scores.
+
+    Raises:
+        UserError: There is a region, and the detector's score is read from the smoothed map.
 
     Source: ours.
     """
     batch = images.shape[0]
     axes = None if tiling is None else _axes(images, tiling)
     tiles = images if axes is None else _cut(images, *axes)
-    parts = [detector.raw_maps(chunk, only=only) for chunk in (tiles.split(CHUNK) if axes else [tiles])]
+    windows = None
+    if inside is not None:
+        inside = inside.to(images.device)
+        windows = resize_masks(inside if axes is None else _cut(inside, *axes), detector.input_size)
+    parts = []
+    for start in range(0, len(tiles), CHUNK if axes else len(tiles)):
+        rows = slice(start, start + CHUNK if axes else None)
+        chunk = tiles[rows]
+        if windows is not None:
+            chunk = paint_outside(detector.resize(chunk), windows[rows])
+        parts.append(detector.raw_maps(chunk, only=only))
     raw = {name: torch.cat([part[name] for part in parts]) for name in only}
-    scores = {name: detector.image_score(name, values).reshape(batch, -1) for name, values in raw.items()}
+    scores = {name: score_inside(detector, name, values, windows).reshape(batch, -1) for name, values in raw.items()}
     maps = {}
     for name, values in raw.items():
         smooth = torch.cat([detector.smooth(chunk) for chunk in values.split(CHUNK)])
         maps[name] = smooth if axes is None else _stitch(smooth, *axes, batch=batch)
+        if inside is not None:
+            maps[name] = maps[name] * resize_masks(inside, (maps[name].shape[2], maps[name].shape[3]))
     own = raw[detector.score_map]
-    levels = (detector.smooth(own) if detector.score_smoothed else own).mean((1, 2, 3)).reshape(batch, -1)
+    own = detector.smooth(own) if detector.score_smoothed else own
+    levels = levels_inside(own, windows).reshape(batch, -1)
     best = {name: values.amax(1) for name, values in scores.items()}
     return Seen(maps, best, scores[detector.score_map], levels)
+
+
+def score_inside(detector: Detector, name: str, raw: Tensor, inside: Tensor | None) -> Tensor:
+    """Score raw maps by what lies in a region.
+
+    Args:
+        detector: Knows how.
+        name: Of the map.
+        raw: ``(B, 1, h, w)`` in [0, 1].
+        inside: ``(B, 1, H, W)`` bool, the region of interest; None where all pixels count.
+
+    Returns:
+        ``(B,)`` in [0, 1]; 0 where no pixel counts.
+
+    Raises:
+        UserError: There is a region, and the detector's score is read from the smoothed map.
+    """
+    if inside is None:
+        return detector.image_score(name, raw)
+    if detector.score_smoothed:
+        raise UserError("a region of interest needs a score of the raw map: detector.score_smoothed=false")
+    counted = _at_size_of(raw, inside)
+    scores = raw.new_zeros(len(raw))
+    for row, (values, kept) in enumerate(zip(raw, counted, strict=True)):
+        if kept.any():
+            scores[row] = detector.image_score(name, values[kept].view(1, 1, 1, -1))[0]
+    return scores
+
+
+def levels_inside(raw: Tensor, inside: Tensor | None) -> Tensor:
+    """Average raw maps within a region.
+
+    Args:
+        raw: ``(B, 1, h, w)``.
+        inside: ``(B, 1, H, W)`` bool; None where all pixels count.
+
+    Returns:
+        ``(B,)``; 0 where no pixel counts.
+    """
+    if inside is None:
+        return raw.mean((1, 2, 3))
+    counted = _at_size_of(raw, inside)
+    return (raw * counted).sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(min=1)
+
+
+def _at_size_of(raw: Tensor, inside: Tensor) -> Tensor:
+    """Say which pixels of raw maps lie in the region for the most part; where none does, those that touch it."""
+    share = F.adaptive_avg_pool2d(inside.float(), (raw.shape[2], raw.shape[3]))
+    most = share >= 0.5
+    return torch.where(most.flatten(1).any(1).view(-1, 1, 1, 1), most, share > 0)
 
 
 def _axes(images: Tensor, tiling: Tiling) -> tuple[_Axis, _Axis]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_masks
 from dmdd.data.datasets import EvaluationBatch
 from dmdd.metrics import (
     AUPRO,
@@ -22,6 +23,7 @@ from dmdd.metrics import (
     bootstrap_image_metrics,
     estimates,
     image_metrics,
+    keep_inside,
     native_maps,
     percentile_interval,
     pixel_metrics,
@@ -32,7 +34,7 @@ from dmdd.metrics import (
 )
 from dmdd.models.detector import MAP_NAMES, Detector
 from dmdd.models.tiling import look
-from dmdd.training.tiles import scores_by_tiles_of_others
+from dmdd.training.levels import NormalImages, learn_levels, scores_by_tiles_of_others
 
 ImageScore = tuple[int, int, float]  # index, label, score
 
@@ -56,8 +58,7 @@ class EvaluationModule(LightningModule):
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
         normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
-            keeps those the detector has. Where images are seen in tiles, a function that gives tiles and the image
-            each is of.
+            keeps those the detector has. A function gives them where they are seen in tiles or have regions.
         levels_batch_size: How many of them at once.
         resamples: Test sets drawn for the intervals; 0 for none.
 
@@ -75,7 +76,7 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
-        normal_images: Tensor | Callable[[], tuple[Tensor, Tensor]] | None = None,
+        normal_images: Tensor | Callable[[], NormalImages] | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
     ) -> None:
@@ -94,7 +95,7 @@ class EvaluationModule(LightningModule):
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
         self._levels: dict[str, Tensor] = {}
-        self._tiles_of: list[int] = []
+        self._owners: Tensor | None = None
         self._tile_scores: dict[int, tuple[Tensor, Tensor]] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
@@ -125,25 +126,32 @@ class EvaluationModule(LightningModule):
         """
         maps = self._step(batch)
         if self._pixels_known and self.type_metrics is not None:
-            types = [self.defects[index] for index in batch.indices.tolist()]
-            _compare(self.type_metrics.update, maps, batch.masks, types)
+            known = zip(batch.indices.tolist(), batch.labels.tolist(), strict=True)
+            types = [self.defects[index] if label else "good" for index, label in known]
+            _compare(self.type_metrics.update, maps, batch, types)
         if self._pixels_known and self.resamples:
-            _compare(self.bootstrap.update, maps, batch.masks, batch.indices.tolist())
+            _compare(self.bootstrap.update, maps, batch, batch.indices.tolist())
 
     def _step(self, batch: EvaluationBatch) -> Tensor:
-        seen = look(self.detector, batch.images, only=self.map_names, tiling=self.detector.tiling)
+        tiling, inside = self.detector.tiling, None
+        if batch.inside is not None:
+            size = self.detector.input_size if tiling is None else None
+            inside = torch.cat(
+                [region[None] if size is None else resize_masks(region[None], size) for region in batch.inside]
+            )
+        seen = look(self.detector, batch.images, only=self.map_names, tiling=tiling, inside=inside)
         maps, scores = seen.maps, seen.scores
         own = scores[self.detector.score_map]
-        if self.detector.tiling is not None:
+        if tiling is not None:
             parts = zip(seen.tile_scores.double().cpu(), seen.tile_levels.double().cpu(), strict=True)
             self._tile_scores |= dict(zip(batch.indices.tolist(), parts, strict=True))
         self.image_metrics.update(own, batch.labels)
         for name in self.map_names:
             self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
         if self._pixels_known:
-            _compare(self.pixel_metrics.update, maps[self.detector.anomaly_map], batch.masks)
+            _compare(self.pixel_metrics.update, maps[self.detector.anomaly_map], batch)
             for name, metrics in self.study_pixels.items():
-                _compare(metrics.update, maps[name], batch.masks)  # type: ignore[arg-type]
+                _compare(metrics.update, maps[name], batch)  # type: ignore[arg-type]
         self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
         return maps[self.detector.anomaly_map]
 
@@ -151,11 +159,10 @@ class EvaluationModule(LightningModule):
         """Forget earlier images, and learn the levels of normal ones before any score is computed."""
         self._reset(pixels_known=True)
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
-            images = self.normal_images
-            if not isinstance(images, Tensor):
-                images, owners = images()
-                self._tiles_of = owners.tolist()
-            self._levels = self.detector.learn_levels(images.to(self.device), batch_size=self.levels_batch_size)
+            given = self.normal_images
+            normal = NormalImages(given) if isinstance(given, Tensor) else given()
+            self._owners = normal.owners
+            self._levels = learn_levels(self.detector, normal, batch_size=self.levels_batch_size)
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
@@ -212,7 +219,7 @@ class EvaluationModule(LightningModule):
 
     def _by_type(self) -> dict[str, dict[str, float]]:
         """Share of images and pixels found at the calibrated thresholds, and AUPRO, by type; absent where unknown."""
-        names = [self.defects[index] for index, _, _ in self.scores]
+        names = [self.defects[index] if label else "good" for index, label, _ in self.scores]
         rows: dict[str, dict[str, float]] = {name: {"images": names.count(name)} for name in sorted(set(names))}
         calibration = self.detector.calibration
         if (threshold := calibration.get("image_threshold")) is not None:
@@ -281,10 +288,10 @@ class EvaluationModule(LightningModule):
         if not own:
             return {}
         levels = self._levels.get(self.detector.score_map)
-        if levels is not None and self.detector.level_power and self.detector.tiling is not None:
+        if levels is not None and self.detector.level_power and self._owners is not None:
             seen = {index: self._tile_scores[index] for index in own if index in self._tile_scores}
             power, known = self.detector.level_power, levels.double().cpu()
-            own |= scores_by_tiles_of_others(seen, known, self._tiles_of, power)
+            own |= scores_by_tiles_of_others(seen, known, self._owners, power)
         elif levels is not None and self.detector.level_power:
             mine = levels.double().cpu()[list(own)]
             scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
@@ -329,12 +336,15 @@ def by_levels_of_others(scores: Tensor, levels: Tensor, power: float) -> Tensor:
     return torch.where((others == levels) | (scores >= 1), scores, contrast / (1 + contrast))
 
 
-def _compare(update: Callable[..., None], maps: Tensor, masks: Tensor | list[Tensor], *more: Sequence[Any]) -> None:
-    """Give a metric a batch at once, or image by image where the masks have sizes of their own."""
-    if isinstance(masks, Tensor):
-        update(maps, masks, *more)
+def _compare(update: Callable[..., None], maps: Tensor, batch: EvaluationBatch, *more: Sequence[Any]) -> None:
+    """Give a metric a batch at once; image by image where masks have sizes of their own or some pixels do not count."""
+    if isinstance(batch.masks, Tensor) and batch.inside is None:
+        update(maps, batch.masks, *more)
         return
-    for place, (own, mask) in enumerate(native_maps(maps, masks)):
+    for place, (own, mask) in enumerate(native_maps(maps, batch.masks)):
+        if batch.inside is not None:
+            inside = resize_masks(batch.inside[place][None], (mask.shape[1], mask.shape[2]))[0]
+            own, mask = keep_inside(own, mask, inside)
         update(own, mask, *(values[place : place + 1] for values in more))
 
 

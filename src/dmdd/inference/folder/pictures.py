@@ -42,13 +42,14 @@ class PictureWriter:
         """Whether there is anything to write."""
         return self.maps != "none" or self.masks or self.overlays
 
-    def write(self, name: str, detection: Prediction, rgb: np.ndarray | None) -> None:
+    def write(self, name: str, detection: Prediction, rgb: np.ndarray | None, inside: np.ndarray | None = None) -> None:
         """Write what is wanted of one image.
 
         Args:
             name: The image's path below the input folder.
             detection: What was found in it.
             rgb: ``(H, W, 3)`` uint8; only overlays need it.
+            inside: ``(H, W)`` bool, the region of interest; None where all pixels count.
 
         Raises:
             UserError: A file cannot be written.
@@ -62,7 +63,7 @@ class PictureWriter:
         if self.masks and detection.mask is not None:
             self._write_encoded(f"masks/{name}.png", detection.mask.astype(np.uint8) * 255)
         if self.overlays and rgb is not None:
-            overlay = draw_overlay(rgb, detection.map, detection.mask, middle=self.middle or 0.5)
+            overlay = draw_overlay(rgb, detection.map, detection.mask, middle=self.middle or 0.5, inside=inside)
             self._write_encoded(f"overlays/{name}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
 
     def _write_encoded(self, name: str, pixels: np.ndarray) -> None:
@@ -81,7 +82,9 @@ class PictureWriter:
             raise UserError(f"{file} cannot be written: {error.strerror}; the same command goes on from here") from None
 
 
-def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, middle: float) -> np.ndarray:
+def draw_overlay(
+    rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, middle: float, inside: np.ndarray | None = None
+) -> np.ndarray:
     """Draw an image under its map's colours, as the pictures of a run do.
 
     Args:
@@ -89,6 +92,7 @@ def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, 
         heat: ``(H, W)`` float32 in [0, 1].
         mask: ``(H, W)`` bool, outlined white; None for no outline.
         middle: Value at the middle of the colour scale, in (0, 1].
+        inside: ``(H, W)`` bool, the region of interest, outside of which the image is dark; None where all counts.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB; smaller where a side is longer than a JPEG can be.
@@ -96,6 +100,8 @@ def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, 
     level = (np.clip(heat / (2 * max(middle, 1e-6)), 0, 1) * 255).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     overlay = cv2.addWeighted(np.ascontiguousarray(rgb), 0.6, colours, 0.4, 0)
+    if inside is not None:
+        overlay[~inside] = rgb[~inside] // 4
     if mask is not None:
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         # Still visible when a large image is shown on a screen.

@@ -33,6 +33,7 @@ class Decoded:
         image: ``(3, h, w)`` uint8 as the network takes it; None if it could not be read.
         rgb: ``(H, W, 3)`` uint8, if asked for.
         size: Height and width of the image in pixels.
+        inside: ``(H, W)`` bool, its region of interest; None where all pixels count.
         error: What is wrong with it.
         seconds: How long reading took.
     """
@@ -41,6 +42,7 @@ class Decoded:
     image: Tensor | None = None
     rgb: np.ndarray | None = None
     size: tuple[int, int] | None = None
+    inside: Tensor | None = None
     error: str | None = None
     seconds: float = 0.0
 
@@ -59,14 +61,15 @@ def decode(item: Item, predictor: Predictor, *, keep_rgb: bool) -> Decoded:
     began = time.perf_counter()
     try:
         tensor = as_tensor(item.path)
+        size = (tensor.shape[1], tensor.shape[2])
+        inside = predictor.inside(item.path, size)
         status = item.path.stat()
     except (UserError, OSError) as error:
         return Decoded(item, error=" ".join(str(error).split()), seconds=time.perf_counter() - began)
     if (status.st_size, status.st_mtime_ns) != item.version:
         return Decoded(item, error=f"{item.path} was written to while it was read", seconds=time.perf_counter() - began)
     rgb = tensor.permute(1, 2, 0).numpy() if keep_rgb else None
-    size = (tensor.shape[1], tensor.shape[2])
-    return Decoded(item, predictor.prepare(tensor), rgb, size, seconds=time.perf_counter() - began)
+    return Decoded(item, predictor.prepare(tensor), rgb, size, inside, seconds=time.perf_counter() - began)
 
 
 def decode_ahead(
@@ -179,7 +182,8 @@ class Scorer:
     def _score(self, batch: list[Decoded], pool: ThreadPoolExecutor) -> None:
         good = [decoded for decoded in batch if decoded.error is None]
         began = time.perf_counter()
-        heats, scores = self.predictor.predict([d.image for d in good if d.image is not None]) if good else ([], [])
+        images = [decoded.image for decoded in good if decoded.image is not None]
+        heats, scores = self.predictor.predict(images, [decoded.inside for decoded in good]) if good else ([], [])
         share = (time.perf_counter() - began) / max(1, len(good))
         # All pictures of the batch are there before its first line says so.
         drawn = list(pool.map(self._draw, good, heats, scores)) if self.pictures.wanted else [0.0] * len(good)
@@ -192,8 +196,9 @@ class Scorer:
     def _draw(self, decoded: Decoded, heat: Tensor, score: float) -> float:
         began = time.perf_counter()
         if decoded.size is not None:
-            detection = self.predictor.finish(heat, score, decoded.size)
-            self.pictures.write(decoded.item.name, detection, decoded.rgb)
+            detection = self.predictor.finish(heat, score, decoded.size, decoded.inside)
+            inside = None if decoded.inside is None else decoded.inside.numpy()
+            self.pictures.write(decoded.item.name, detection, decoded.rgb, inside)
         return time.perf_counter() - began
 
     def _record(self, decoded: Decoded, score: float | None, seconds: float) -> Record:

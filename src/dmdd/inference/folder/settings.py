@@ -132,6 +132,7 @@ def describe(settings: dict[str, Any], places: Places, predictor: Predictor, fin
         "precision": settings["precision"],
         "tile": predictor.tile,
         **({"tile_px": settings["tile_px"], "overlap": predictor.tiling.overlap} if predictor.tile else {}),
+        **({name: settings[name] for name in ("roi", "ignore") if settings[name] is not None}),
         "maps": settings["maps"] or "none",
         "masks": settings["masks"],
         "overlays": settings["overlays"],
