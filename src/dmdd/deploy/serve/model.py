@@ -13,7 +13,7 @@ from dmdd.models.detector import WEIGHTS_FILE
 
 
 class ServedModel:
-    """An predictor with a name, a fingerprint and its calibration in plain words.
+    """A predictor with a name, a fingerprint and its calibration in plain words.
 
     Args:
         predictor: What inspects.
