@@ -111,7 +111,7 @@ def write_pictures(
         with torch.no_grad():
             seen = look(detector, batch.images.to(device), only=names, tiling=detector.tiling, inside=inside)
         images = batch.images if inside is None else torch.where(inside, batch.images, batch.images // OUTSIDE_DIM)
-        heat = seen.maps[detector.anomaly_map].cpu()
+        heat = seen.maps[detector.anomaly_map].cpu() * (1 if inside is None else inside)
         image, mask, heat = fit_panel(images, batch.masks, heat)  # type: ignore[arg-type]
         score = by_index[index]
         caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"

@@ -27,7 +27,7 @@ class TileDetector(Protocol):
         """Map ``(B, 3, H, W)`` uint8 images to a ``DetectorOutput`` at the input size."""
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """Tiles along one side: where they start, how long they and the image are, and how many cover a pixel at most."""
 
     starts: Tensor
@@ -103,7 +103,7 @@ def look(
         only: Names of the maps wanted; the detector's ``score_map`` is among them.
         tiling: How images are cut; None sees them whole.
         inside: ``(B, 1, H, W)`` bool, the region of interest, of the images' size; without tiles of any. What is
-            outside is painted grey after the resize, its map is zero, and scores and levels know only the rest.
+            outside is painted grey after the resize, and scores and levels know only the rest; maps are of all pixels.
 
     Returns:
         Maps and scores.
@@ -133,8 +133,6 @@ def look(
     for name, values in raw.items():
         smooth = torch.cat([detector.smooth(chunk) for chunk in values.split(CHUNK)])
         maps[name] = smooth if axes is None else _stitch(smooth, *axes, batch=batch)
-        if inside is not None:
-            maps[name] = maps[name] * resize_masks(inside, (maps[name].shape[2], maps[name].shape[3]))
     own = raw[detector.score_map]
     own = detector.smooth(own) if detector.score_smoothed else own
     levels = levels_inside(own, windows).reshape(batch, -1)
@@ -161,7 +159,7 @@ def score_inside(detector: Detector, name: str, raw: Tensor, inside: Tensor | No
         return detector.image_score(name, raw)
     if detector.score_smoothed:
         raise UserError("a region of interest needs a score of the raw map: detector.score_smoothed=false")
-    counted = _at_size_of(raw, inside)
+    counted = share_inside(inside, (raw.shape[2], raw.shape[3]))
     scores = raw.new_zeros(len(raw))
     for row, (values, kept) in enumerate(zip(raw, counted, strict=True)):
         if kept.any():
@@ -181,29 +179,37 @@ def levels_inside(raw: Tensor, inside: Tensor | None) -> Tensor:
     """
     if inside is None:
         return raw.mean((1, 2, 3))
-    counted = _at_size_of(raw, inside)
+    counted = share_inside(inside, (raw.shape[2], raw.shape[3]))
     return (raw * counted).sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(min=1)
 
 
-def _at_size_of(raw: Tensor, inside: Tensor) -> Tensor:
-    """Say which pixels of raw maps lie in the region for the most part; where none does, those that touch it."""
-    share = F.adaptive_avg_pool2d(inside.float(), (raw.shape[2], raw.shape[3]))
+def share_inside(inside: Tensor, size: tuple[int, int]) -> Tensor:
+    """Say which pixels of raw maps lie in a region for the most part; where none does, those that touch it.
+
+    Args:
+        inside: ``(B, 1, H, W)`` bool, the region.
+        size: Height and width of the raw maps.
+
+    Returns:
+        ``(B, 1, *size)`` bool.
+    """
+    share = F.adaptive_avg_pool2d(inside.float(), size)
     most = share >= 0.5
     return torch.where(most.flatten(1).any(1).view(-1, 1, 1, 1), most, share > 0)
 
 
-def _axes(images: Tensor, tiling: Tiling) -> tuple[_Axis, _Axis]:
+def _axes(images: Tensor, tiling: Tiling) -> tuple[Axis, Axis]:
     sides = zip(images.shape[-2:], tiling.tile_px, strict=True)
-    rows, columns = (_place(length, size, tiling.overlap, images.device) for length, size in sides)
+    rows, columns = (place_tiles(length, size, tiling.overlap, images.device) for length, size in sides)
     return rows, columns
 
 
-def _stitch(maps: Tensor, rows: _Axis, columns: _Axis, *, batch: Any) -> Tensor:
+def _stitch(maps: Tensor, rows: Axis, columns: Axis, *, batch: Any) -> Tensor:
     """Blend the maps ``(B * tiles, 1, h, w)`` of tiles, as :func:`_cut` orders them, to ``(B, 1, H, W)``."""
     maps = upsample(maps, (rows.size, columns.size))
     grid = maps.reshape(batch, rows.starts.shape[0], columns.starts.shape[0], rows.size, columns.size)
     mosaic = grid.permute(0, 1, 3, 2, 4).flatten(3, 4).flatten(1, 2)
-    return _blend(_blend(mosaic, rows, dim=1), columns, dim=2).unsqueeze(1)
+    return blend(blend(mosaic, rows, dim=1), columns, dim=2).unsqueeze(1)
 
 
 def tile_images(images: Tensor, tiling: Tiling) -> Tensor:
@@ -258,8 +264,18 @@ def check_tiling(
     return check_tiles(detector.input_size if tile_px is None else tile_px, overlap)
 
 
-def _place(length: int, tile: int, overlap: float, device: torch.device) -> _Axis:
-    """Spread tiles evenly over one side."""
+def place_tiles(length: int, tile: int, overlap: float, device: torch.device | None = None) -> Axis:
+    """Spread tiles evenly over one side.
+
+    Args:
+        length: Of the side, in pixels.
+        tile: Side of a tile in pixels.
+        overlap: Share of a tile that at least lies in the next one.
+        device: Where the starts are to be.
+
+    Returns:
+        The tiles.
+    """
     stride = max(1, round(tile * (1 - overlap)))
     # Python's min would decide on a length that is a symbol when traced.
     size: Any = torch.sym_min(length, tile)
@@ -267,10 +283,10 @@ def _place(length: int, tile: int, overlap: float, device: torch.device) -> _Axi
     spaces: Any = torch.sym_max(count - 1, 1)
     starts = torch.arange(count, device=device) * (length - size) // spaces
     # Evenly spaced starts are closer than the stride, but never closer than half of it.
-    return _Axis(starts, size, length, (tile - 1) // max(1, stride // 2) + 1)
+    return Axis(starts, size, length, (tile - 1) // max(1, stride // 2) + 1)
 
 
-def _cut(images: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def _cut(images: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """Cut ``(B, 3, H, W)`` into ``(B * tiles, 3, height, width)``, row by row."""
     parts = images
     for dim, axis in ((2, rows), (3, columns)):
@@ -288,8 +304,17 @@ def _detect(detector: TileDetector, tiles: Tensor) -> DetectorOutput:
     return DetectorOutput(torch.cat([part.map for part in parts]), torch.cat([part.score for part in parts]))
 
 
-def _blend(values: Tensor, axis: _Axis, *, dim: int) -> Tensor:
-    """Merge the tiles that lie one after the other along ``dim`` into one side of the image."""
+def blend(values: Tensor, axis: Axis, *, dim: int) -> Tensor:
+    """Merge the tiles that lie one after the other along ``dim`` into one side of the image.
+
+    Args:
+        values: Of any shape; ``dim`` is as long as all tiles together.
+        axis: The tiles.
+        dim: Which dimension.
+
+    Returns:
+        The same with ``dim`` as long as the image.
+    """
     pixels = torch.arange(axis.length, device=values.device)[:, None]
     first = (axis.starts + axis.size <= pixels).sum(1, keepdim=True)
     # Of the tiles that may cover a pixel, as many as can: ``(length, most)``.

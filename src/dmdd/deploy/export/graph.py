@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_masks
+from dmdd.data.regions import GREY
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
 from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
 from dmdd.models.detector import (
@@ -20,7 +23,7 @@ from dmdd.models.detector import (
 )
 from dmdd.models.folding import fold_batch_norms
 from dmdd.models.teacher import STRIDES
-from dmdd.models.tiling import detect_tiled
+from dmdd.models.tiling import detect_tiled, share_inside
 
 OUTPUTS = ("map", "score", "raw")
 
@@ -32,11 +35,13 @@ class Network(nn.Module):
 
     Args:
         detector: In evaluation mode; it is copied, not changed.
+        region: ``(H, W)`` bool, the region of interest of images that are seen whole, at their size or in the same
+            shape; None where all pixels count.
 
     Source: ours.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, region: Tensor | None = None) -> None:
         super().__init__()
         detector = copy.deepcopy(detector).cpu().float().eval().to(memory_format=torch.contiguous_format)
         height, width = detector.input_size
@@ -54,7 +59,14 @@ class Network(nn.Module):
         self.columns: Tensor
         self.register_buffer("mean", 255 * detector.teacher.mean)
         self.register_buffer("factor", 1 / (255 * detector.teacher.std))
-        rows, columns = smoothing_matrices(detector, (height // STRIDES[0], width // STRIDES[0]))
+        level = (height // STRIDES[0], width // STRIDES[0])
+        rows, columns = smoothing_matrices(detector, level)
+        self.window: Tensor | None
+        self.places: Tensor | None
+        window = None if region is None else resize_masks(region[None, None], detector.input_size)
+        places = None if window is None else torch.nonzero(share_inside(window, level).flatten())[:, 0]
+        self.register_buffer("window", None if window is None else window.float())
+        self.register_buffer("places", places)
         self.register_buffer("rows", rows)
         self.register_buffer("columns", columns)
 
@@ -67,6 +79,16 @@ class Network(nn.Module):
         Returns:
             Map ``(B, 1, h, w)`` and score ``(B,)``, as ``Detector.forward``.
         """
+        if self.window is not None:
+            pixels = pixels * self.window + GREY * (1 - self.window)
+        raw = self.raw_maps(pixels)
+        scored = raw[self.score_map]
+        if self.places is not None:
+            scored = scored.flatten(1).index_select(1, self.places)[:, None, None]
+        return DetectorOutput(self._smooth(raw[self.anomaly_map]), self.image_score(self.score_map, scored))
+
+    def raw_maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Compute the maps that map and score are read from, as :meth:`forward`, by name, ``(B, 1, h/4, w/4)``."""
         features = list(self.features((pixels - self.mean) * self.factor))
         normality, abnormality = self.student(pixels / 255, features)
         logits, distances = self.segmentation(features, normality, abnormality)
@@ -84,8 +106,7 @@ class Network(nn.Module):
                 if name != "normality":
                     parts.append(mean_distance(level_distances(abnormality, features)))
                 raw[name] = sum(parts[1:], parts[0]) / len(parts)
-        score = self.image_score(self.score_map, raw[self.score_map])
-        return DetectorOutput(self._smooth(raw[self.anomaly_map]), score)
+        return raw
 
     def _smooth(self, raw: Tensor) -> Tensor:
         return (self.rows @ raw @ self.columns).clamp(0, 1)
@@ -115,13 +136,24 @@ class DetectorGraph(nn.Module):
     Args:
         detector: In evaluation mode; it is copied, not changed.
         tiling: Cut images into tiles of this kind; None sees each image whole.
+        region: ``(H, W)`` bool, the region of interest, stretched over images of another size; None where all pixels
+            count.
+
+    Raises:
+        UserError: There are tiles and a region.
 
     Source: ours.
     """
 
-    def __init__(self, detector: Detector, *, tiling: Tiling | None = None) -> None:
+    def __init__(self, detector: Detector, *, tiling: Tiling | None = None, region: Tensor | None = None) -> None:
         super().__init__()
-        self.detector, self.tiling = PixelDetector(Network(detector)), tiling
+        if tiling is not None and region is not None:
+            raise UserError(
+                "a region of interest in tiles needs images of one size: give fixed_size=[height,width], or tile=false"
+            )
+        self.detector, self.tiling = PixelDetector(Network(detector, region=region)), tiling
+        self.region: Tensor | None
+        self.register_buffer("region", None if region is None else region.float())
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -139,13 +171,23 @@ class DetectorGraph(nn.Module):
             tile_px, overlap = self.tiling
             whole = detect_tiled(self.detector, pixels, tile_px=tile_px, overlap=overlap)
             return whole.map[:, 0], whole.score
-        raw, score = self.detector(pixels)
-        return enlarge_traced(raw[:, 0], (pixels.shape[2], pixels.shape[3])), score, raw[:, 0]
+        small, score = self.detector(pixels)
+        size = (pixels.shape[2], pixels.shape[3])
+        enlarged = enlarge_traced(small[:, 0], size)
+        return enlarged if self.region is None else enlarged * stretch(self.region, size), score, small[:, 0]
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what :meth:`forward` returns."""
         return OUTPUTS[:2] if self.tiling is not None else OUTPUTS
+
+
+def stretch(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a mask ``(H, W)`` to ``size`` by taking the nearest pixel, as ``resize_masks`` does."""
+    for dim, wanted in enumerate(size):
+        places = (2 * torch.arange(wanted, device=mask.device) + 1) * mask.shape[dim] // (2 * wanted)
+        mask = mask.index_select(dim, places)
+    return mask
 
 
 def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,7 @@ class FastSegmentation(nn.Module):
         for from_normality, from_abnormality, t, n, a in levels:
             size_t, size_n, product = length(t), length(n), t * n
             distances.append((1 - channel_sum(product) / (size_t * size_n)).clamp(min=0))
-            factor = -t.shape[1] / size_t
+            factor = size_t.new_full((), -t.shape[1]) / size_t  # a number divided would be a Reciprocal
             first = from_normality(product) * (factor / size_n)
             second = from_abnormality(t * a) * (factor / length(a))
             total = total + upsample(first + second, size)
