@@ -397,13 +397,14 @@ def test_two_processes_do_not_share_an_output(model, parts, tmp_path, capsys):
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on(model, parts, tmp_path, monkeypatch, capsys):
-    def full(path: Path, content: bytes) -> int:
+    def full(file: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        assert predict(model, parts, tmp_path / "out", "maps=npy") == 2
-    assert "cannot be written: No space left on device; the same command goes on" in capsys.readouterr().err
+    for place in ("output", "pictures"):  # predict.json comes before any image
+        with monkeypatch.context() as patch:
+            patch.setattr(f"dmdd.inference.folder.{place}.write_atomically", full)
+            assert predict(model, parts, tmp_path / "out", "maps=npy") == 2
+        assert "cannot be written: No space left on device; the same command goes on" in capsys.readouterr().err
     assert lines(tmp_path / "out") == []
     assert predict(model, parts, tmp_path / "out", "maps=npy") == 0
     assert len(lines(tmp_path / "out")) == 4

@@ -1,6 +1,5 @@
 """Looking a data folder over: what it holds, per split and type, and every file that is wrong."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import file_sha256
 from dmdd.data.images import read_image, read_mask
 from dmdd.data.layouts import (
     Category,
@@ -140,7 +140,7 @@ def _tell(problems: list[str]) -> list[str]:
 def _check_sample(sample: Sample) -> tuple[tuple[int, int] | None, str, list[str]]:
     """Return an image's (height, width), the digest of its bytes, and what is wrong with it or its mask."""
     try:
-        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        digest = file_sha256(sample.path)
         size = read_image(sample.path).shape[:2]
     except (UserError, OSError) as error:
         return None, "", [str(error)]

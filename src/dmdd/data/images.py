@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import whole_file
 from dmdd.data.listing import list_images
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
@@ -135,9 +136,8 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
     Source: ours.
     """
-    partial = path.with_name(path.name + ".partial")
-    Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
 
 
 def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dmdd.core.drawing import blend, colour_map, draw_contours
 from dmdd.core.files import write_atomically
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.datasets import FileDataset
@@ -169,13 +170,10 @@ def draw_panels(image: Tensor, mask: Tensor, heat: Tensor, *, threshold: float, 
     """
     rgb = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     true = mask.numpy().astype(np.uint8)
-    found = (heat.numpy() >= threshold).astype(np.uint8)
-    level = np.clip(heat.numpy() / (2 * threshold), 0, 1)
-    colours = cv2.cvtColor(cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    overlay = cv2.addWeighted(rgb, 0.6, colours, 0.4, 0)
-    for region, colour in ((found, CONTOUR_FOUND), (true, CONTOUR_TRUE)):
-        contours, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(overlay, contours, -1, colour, 1)
+    colours = colour_map(heat.numpy(), middle=threshold)
+    overlay = blend(rgb, colours)
+    for region, colour in ((heat.numpy() >= threshold, CONTOUR_FOUND), (true, CONTOUR_TRUE)):
+        draw_contours(overlay, region, colour)
     panels = np.concatenate([rgb, np.repeat(true[..., None] * 255, 3, axis=2), colours, overlay], axis=1)
     strip = np.full((CAPTION_PX, panels.shape[1], 3), 32, np.uint8)
     # The built-in font knows ASCII only.

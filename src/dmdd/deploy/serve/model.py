@@ -1,6 +1,5 @@
 """The model a server answers with, and what it says about it."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 import dmdd
+from dmdd.core.files import file_sha256
 from dmdd.inference.predictor import Predictor
 from dmdd.models.detector import WEIGHTS_FILE
 
@@ -54,8 +54,7 @@ def find_title(folder: Path) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Compute the SHA-256 of the weights file, as hexadecimal digits."""
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(folder / WEIGHTS_FILE)
 
 
 def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> ServedModel:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import whole_file
 from dmdd.inference.folder.inputs import Item
 
 JSONL, CSV = "scores.jsonl", "scores.csv"
@@ -159,11 +160,9 @@ def _read(file: Path) -> list[Record]:
 
 
 def _write_csv(file: Path, records: list[Record]) -> None:
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("wb") as target:
+    with whole_file(file) as partial, partial.open("wb") as target:
         target.write(_csv_line(COLUMNS))
         target.writelines(_csv_line(asdict(record).values()) for record in records)
-    partial.replace(file)
 
 
 def _json_line(record: Record) -> bytes:

@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dmdd.core.drawing import blend, colour_map, draw_contours
 from dmdd.core.errors import UserError
+from dmdd.core.files import write_atomically
 from dmdd.inference.predictor import Prediction
 
 MAP_KINDS = ("none", "png16", "npy")
@@ -73,11 +75,8 @@ class PictureWriter:
 
     def _write_bytes(self, name: str, content: bytes) -> None:
         file = self.folder / name
-        partial = file.with_name(file.name + ".partial")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-            partial.replace(file)
+            write_atomically(file, content)
         except OSError as error:
             raise UserError(f"{file} cannot be written: {error.strerror}; the same command goes on from here") from None
 
@@ -97,14 +96,11 @@ def draw_overlay(
     Returns:
         ``(H, W, 3)`` uint8 RGB; smaller where a side is longer than a JPEG can be.
     """
-    level = (np.clip(heat / (2 * max(middle, 1e-6)), 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    overlay = cv2.addWeighted(np.ascontiguousarray(rgb), 0.6, colours, 0.4, 0)
+    overlay = blend(rgb, colour_map(heat, middle=middle))
     if inside is not None:
         overlay[~inside] = rgb[~inside] // 4
     if mask is not None:
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         # Still visible when a large image is shown on a screen.
-        cv2.drawContours(overlay, contours, -1, CONTOUR_FOUND, max(1, round(max(heat.shape) / 800)))
+        draw_contours(overlay, mask, CONTOUR_FOUND, width_px=max(1, round(max(heat.shape) / 800)))
     scale = LONGEST_JPEG_PX / max(heat.shape)
     return overlay if scale >= 1 else cv2.resize(overlay, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
