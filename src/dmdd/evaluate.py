@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dmdd.config.compose import print_error, run
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
@@ -19,15 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    try:
-        return run(evaluate, "evaluate", arguments)
-    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.core.failures import describe_write_error
+    from dmdd.experiment.leaving import run_whole
 
-        if (told := describe_write_error(error)) is None:
-            raise
-        print_error(told)
-        return 2
+    return run_whole(evaluate, "evaluate", arguments)
 
 
 def evaluate(config: Any) -> None:
@@ -39,33 +31,58 @@ def evaluate(config: Any) -> None:
     Raises:
         UserError: The model, the data or a setting cannot be used.
     """
+    from omegaconf import OmegaConf
+
+    from dmdd.core.errors import UserError, check_positive
+    from dmdd.experiment.category import read_category
+    from dmdd.experiment.leaving import no_empty_folder
+
+    with no_empty_folder(Path(config.run_dir)):
+        OmegaConf.resolve(config)
+        if config.model is None:
+            raise UserError("model is missing: give model=FOLDER, the model folder of a run")
+        check_positive("batch_size", config.batch_size)
+        if (Path(config.run_dir) / "config.yaml").is_file():  # an evaluation writes none
+            raise UserError(
+                f"{config.run_dir} holds a training run, whose result would be lost; give another hydra.run.dir="
+            )
+        measure(config, read_category(config))
+
+
+def measure(config: Any, category: Any) -> None:
+    """Measure the model and write what is found.
+
+    Args:
+        config: Resolved.
+        category: ``dmdd.data.listing.Category``.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
+    """
     from hydra.core.hydra_config import HydraConfig
     from lightning import Trainer
-    from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
 
     from dmdd.config.compose import build
     from dmdd.core import failures, hardware, provenance
-    from dmdd.core.errors import UserError, check_positive
+    from dmdd.core.errors import warn
     from dmdd.data.datamodule import keep_batch
-    from dmdd.data.datasets import FileDataset
+    from dmdd.data.datasets import FileDataset, within
+    from dmdd.data.plausibility import doubts_of_category
     from dmdd.data.regions import choose_regions
+    from dmdd.data.saturation import defect_reader
     from dmdd.experiment import devices, outputs
-    from dmdd.experiment.category import read_category
     from dmdd.experiment.experiment import quiet_lightning, write_evaluation
     from dmdd.models.detector import Detector
-    from dmdd.training.evaluation import EvaluationModule
+    from dmdd.training.evaluation import EvaluationModule, choose_exact
 
     started = time.monotonic()
-    OmegaConf.resolve(config)
-    if config.model is None:
-        raise UserError("model is missing: give model=FOLDER, the model folder of a run")
-    check_positive("batch_size", config.batch_size)
     run_dir = Path(config.run_dir)
-    if (run_dir / "config.yaml").is_file():  # an evaluation writes none
-        raise UserError(f"{run_dir} holds a training run, whose result would be lost; give another hydra.run.dir=")
-    category = read_category(config)
     detector = Detector.load(config.model)
+    regions = choose_regions(detector.region, roi=config.roi, ignore=config.ignore, base=category.root)
+    category = within(category, regions)
+    own = config.native_masks or detector.tiling is not None  # compared at the images' own size
+    warn(doubts_of_category(category, size=None if own else detector.input_size))
     choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
     accelerator = hardware.resolve_accelerator(config.accelerator)
     devices.check_devices(1, accelerator, config.batch_size)
@@ -77,10 +94,11 @@ def evaluate(config: Any) -> None:
         has_masks=category.has_masks,
         study_maps=config.study_maps,
         resamples=config.resamples,
+        exact=choose_exact(config.exact, category.test, size=None if own else detector.input_size),
+        read_defects=None if regions else defect_reader(category.test),
     )
     whole = detector.tiling is None
     shown = detector.input_size if whole else None
-    regions = choose_regions(detector.region, roi=config.roi, ignore=config.ignore, base=category.root)
     dataset = FileDataset(category.test, shown, native_masks=config.native_masks, regions=regions)
     indices, size = list(range(len(dataset))), config.batch_size if whole else 1
     batches = [indices[i : i + size] for i in range(0, len(indices), size)]
@@ -96,6 +114,7 @@ def evaluate(config: Any) -> None:
     )
     with failures.report_errors("the test", sizes={"batch_size": config.batch_size}), hardware.whole_float32():
         trainer.test(module, dataloaders=loader, verbose=False)
+    test = outputs.evaluation_entries(module, "test", listed=len(category.test))
     with failures.report_write_errors(run_dir, then="start the same command again"):
         if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
             shutil.rmtree(run_dir / "images", ignore_errors=True)
@@ -111,7 +130,8 @@ def evaluate(config: Any) -> None:
         "dataset": category.dataset,
         "category": category.name,
         "model": str(Path(config.model).resolve()),
-        "test": outputs.evaluation_entries(module),
+        "test": test,
+        "images": {"listed": len(category.test), "tested": len(module.scores)},
         "calibration": detector.calibration,
         "training": training_of(Path(config.model)),
         "protocol": outputs.protocol(native_masks=config.native_masks, tiling=detector.tiling, regions=regions),
@@ -166,7 +186,7 @@ def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None
     Raises:
         UserError: There is no such map.
     """
-    from dmdd.core.errors import UserError
+    from dmdd.core.errors import UserError, warn
     from dmdd.models.detector import MAP_NAMES
 
     for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
@@ -178,7 +198,7 @@ def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None
         detector.calibration = {}
     if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:
         told = f"the model is older than the map {detector.score_map}: its score leaves the image's level out"
-        print(f"warning: {told}, which a training today would not", file=sys.stderr)
+        warn([f"{told}, which a training today would not"])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dmdd.config.compose import run_command
+from dmdd.core.errors import warn
 
 if TYPE_CHECKING:
     from dmdd.inference.folder.inputs import Item
@@ -60,15 +61,18 @@ def predict(config: Any) -> int:
 
     settings: Any = OmegaConf.to_container(config)
     with StopSignal() as stop:  # from the start: loading takes seconds
-        from dmdd.inference.folder.inputs import find_items
-        from dmdd.inference.folder.output import model_fingerprint, open_output
+        from dmdd.inference.folder.inputs import find_items, find_unread
         from dmdd.inference.folder.settings import check_model, check_settings, describe
-        from dmdd.inference.predictor import load
 
         places = check_settings(settings)
         items = []
         if not settings["watch"]:
             items = find_items(places.entries, base=places.base, recursive=settings["recursive"], skip=places.skip)
+        warn(find_unread(places.entries, recursive=settings["recursive"], skip=places.skip))
+        # Only now what takes seconds to import.
+        from dmdd.inference.folder.output import model_fingerprint, open_output
+        from dmdd.inference.predictor import load
+
         predictor = load(places.model, base=places.base, **{name: settings[name] for name in PREDICTOR})
         check_model(settings, predictor)
         claim = describe(settings, places, predictor, model_fingerprint(places.model))

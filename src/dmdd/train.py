@@ -5,11 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmdd.config.compose import print_error, run
-
-MORE_REGIONS = 1.1
-"""How many times as many regions a mask may have at the input size before it is told."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
@@ -20,15 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code.
     """
-    try:
-        return run(train, "train", arguments)
-    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.core.failures import describe_write_error
+    from dmdd.experiment.leaving import run_whole
 
-        if (told := describe_write_error(error)) is None:
-            raise
-        print_error(told)
-        return 2
+    return run_whole(train, "train", arguments)
 
 
 def train(config: Any) -> Any:
@@ -43,41 +32,84 @@ def train(config: Any) -> Any:
     Raises:
         UserError: Something given cannot be used.
     """
+    from omegaconf import OmegaConf
+
+    from dmdd.core.errors import UserError, check_seed
+    from dmdd.experiment.category import read_category
+    from dmdd.experiment.leaving import no_empty_folder
+
+    with no_empty_folder(Path(config.run_dir)):
+        check_seed(config.seed)
+        if config.objective is not None and str(config.objective).split(".")[0] == "test":
+            refused = f"objective={config.objective}: nothing may be chosen on test data"
+            raise UserError(f"{refused}; use synthetic_validation")
+        if config.resume and is_finished_earlier(config):
+            return outcome(config)
+        OmegaConf.resolve(config)
+        start(config, read_category(config))  # where most mistakes are: before torch, which takes seconds to import
+        return outcome(config)
+
+
+def is_finished_earlier(config: Any) -> bool:
+    """Look for the run that ``resume=true`` goes on with, and say which it is.
+
+    Args:
+        config: Not resolved yet; moved to the folder of the earlier run.
+
+    Returns:
+        Whether there is nothing left to do.
+    """
+    from omegaconf import OmegaConf
+
+    from dmdd.core.errors import warn
+    from dmdd.experiment import resume
+
+    earlier = resume.find_run(config)
+    if earlier is None:
+        print(f"no earlier run with these settings, a new one begins: {config.run_dir}", flush=True)
+        return False
+    move_to(config, earlier)
+    if not resume.is_finished(earlier):
+        print(f"resuming {earlier}", flush=True)
+        return False
+    OmegaConf.resolve(config)
+    if are_others(earlier, config):
+        others = f"the images are no longer those of {earlier}"
+        warn([f"{others}; give name=, or leave resume=true out, to train anew"])
+    print(f"finished already: {earlier}", flush=True)
+    return True
+
+
+def start(config: Any, category: Any) -> None:
+    """Check the rest of the settings and do the whole run.
+
+    Args:
+        config: Resolved.
+        category: ``dmdd.data.listing.Category``.
+
+    Raises:
+        UserError: Something given cannot be used.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from dmdd.config.compose import build
     from dmdd.core import hardware
-    from dmdd.core.errors import UserError, check_positive, check_seed
-    from dmdd.data.datasets import check_files
-    from dmdd.experiment import devices, launch, locking, resume
-    from dmdd.experiment.category import read_category
+    from dmdd.core.errors import check_positive, warn
+    from dmdd.data import plausibility
+    from dmdd.data.sampling import count_held_out
+    from dmdd.experiment import devices, launch, locking
     from dmdd.models.detector import check_input_size
 
-    check_seed(config.seed)
-    if config.objective is not None and str(config.objective).split(".")[0] == "test":
-        raise UserError(f"objective={config.objective}: nothing may be chosen on test data; use synthetic_validation")
-    if config.resume and (earlier := resume.find_run(config)):
-        move_to(config, earlier)
-        if resume.is_finished(earlier):
-            OmegaConf.resolve(config)
-            if are_others(earlier, config):
-                told = (
-                    f"the images are no longer those of {earlier}; give name=, or leave resume=true out, to train anew"
-                )
-                print(f"warning: {told}", file=sys.stderr)
-            print(f"finished already: {earlier}", flush=True)
-            return outcome(config)
-    OmegaConf.resolve(config)
-    # Before any process or training starts, since this is where most mistakes are.
-    size = check_input_size(config.image_size)
-    own = config.evaluation.native_masks or config.data.tile_px is not None
-    masks = check_files(read_category(config).test, size=None if own else size)
-    for warning in doubts_of_masks(masks):
-        print(f"warning: {warning}", file=sys.stderr)
+    # Before any process or training starts.
+    devices.check_trainer(config.trainer)
     check_positive("batch_size", config.batch_size)
     check_positive("save_state_every_n_steps", config.save_state_every_n_steps)
-    devices.check_steps(config.trainer)
+    size = check_input_size(config.image_size)
+    own = config.evaluation.native_masks or config.data.tile_px is not None  # compared at the images' own size
+    held_out = count_held_out(len(category.train), fraction=config.data.held_out_fraction)
+    warn(plausibility.doubts_of_counts(category, held_out=held_out, wanted=config.evaluation.false_alarm_rate))
+    warn(plausibility.doubts_of_category(category, size=None if own else size))
     if config.launcher.claim_gpu and config.trainer.accelerator in ("auto", "gpu", "cuda"):
         locking.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
     accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
@@ -89,31 +121,6 @@ def train(config: Any) -> Any:
     container["overrides"] = list(HydraConfig.get().overrides.task)
     with locking.locked(Path(config.run_dir)):
         launch.launch(train_on_this_device, container, devices=count)
-    return outcome(config)
-
-
-def doubts_of_masks(masks: Any) -> list[str]:
-    """Say where the masks of a test set do not measure what they seem to.
-
-    Args:
-        masks: What ``dmdd.data.datasets.check_files`` gives.
-
-    Returns:
-        Sentences, mostly none.
-    """
-    doubts = []
-    for files, what in ((masks.empty, "marks nothing"), (masks.lost, "marks nothing at the input size")):
-        if files:
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            doubts.append(f"the mask {files[0]}{more} {what}, so the pixels of that defect count as normal ones")
-    if masks.regions_left > MORE_REGIONS * masks.regions:
-        doubts.append(
-            f"the {masks.regions} regions of the masks are {masks.regions_left} pieces at the input size, "
-            "each of which counts in AUPRO"
-        )
-    if doubts and (masks.lost or masks.regions_left > MORE_REGIONS * masks.regions):
-        doubts.append("evaluation.native_masks=true compares maps with masks at their own size")
-    return doubts
 
 
 def are_others(finished: Path, config: Any) -> bool:

@@ -9,6 +9,7 @@ from PIL import Image
 from test_data_module import make  # beside this file
 
 from dmdd.core.errors import UserError
+from dmdd.data.datasets import within
 from dmdd.data.images import write_mask
 from dmdd.data.regions import GREY, Regions
 
@@ -104,9 +105,10 @@ def test_a_defect_outside_counts_as_none(demo_category):
     whole = next(iter(make(demo_category).test_dataloader()))
     left = np.zeros(SIZE, bool)
     left[:, :64] = True
-    batch = next(iter(make(demo_category, roi=left).test_dataloader()))
+    batch = next(iter(make(within(demo_category, Regions(left)), roi=left).test_dataloader()))
     marked = whole.masks[..., :32].flatten(1).any(1)
     assert batch.labels.tolist() == (whole.labels.bool() & marked).long().tolist()
+    assert 0 < batch.labels.sum() < whole.labels.sum()
     assert not batch.masks[..., 32:].any()
     assert torch.equal(batch.masks[..., :32], whole.masks[..., :32])
     with Image.open(demo_category.test[0].path) as image:

@@ -1,9 +1,29 @@
-"""Files: written as a whole or not at all, and known by their hash."""
+"""Files: written as a whole or not at all, under names that a file system takes, and known by their hash."""
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+LONGEST_NAME = 200
+"""Bytes of a picture's name; most file systems take 255, of which number and endings need some."""
+LONGEST_ON_DISK = 255
+
+
+def picture_name(defect: str, stem: str) -> str:
+    """Name the picture of a test image, without its number and ending.
+
+    Args:
+        defect: Type of the image.
+        stem: The image's name without ending.
+
+    Returns:
+        Letters, digits, dots, dashes and underscores; cut where it is long.
+    """
+    name = re.sub(r"[^\w.-]+", "_", f"{defect}_{stem}")
+    return name.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
 
 
 @contextmanager
@@ -14,13 +34,16 @@ def whole_file(file: Path) -> Iterator[Path]:
         file: Where to; its folder is made if needed.
 
     Yields:
-        Where to write, ``file`` with ``.partial`` added. A reader of ``file`` sees the old content until the end.
+        Where to write: ``file`` with ``.partial`` added, or another name where that is too long. A reader of
+        ``file`` sees the old content until the end.
 
     Raises:
         OSError: It cannot be written; the old file is still there.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
+    if len(os.fsencode(partial.name)) > LONGEST_ON_DISK:  # the name alone may still be one that is taken
+        partial = file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()}.partial")
     try:
         yield partial
         partial.replace(file)

@@ -1,8 +1,8 @@
 """Training images in memory, and evaluation images from files: what the loaders hand to the device."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +15,11 @@ from torch.utils.data import Dataset
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation
-from dmdd.data.images import count_pixels, read_image, read_mask
-from dmdd.data.listing import Sample
+from dmdd.data.images import decoding_pool, read_image, read_pair
+from dmdd.data.listing import NORMAL, Category, Sample
 from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.sampling import Place, augmentation_seed
-from dmdd.metrics.regions import anomalous_pixels
 from dmdd.pairs import Column, draw_plan, estimate_foreground
-
-PIXELS_AT_ONCE = 200_000_000
-"""Pixels of images that are decoded at the same time, in all threads together."""
 
 
 class PlannedBatch(NamedTuple):
@@ -104,7 +100,7 @@ def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
     def load(path: Path) -> Tensor:
         return resize_images(_as_batch(read_image(path)), size)[0]
 
-    with _pool(paths) as pool:
+    with decoding_pool(paths) as pool:
         return torch.stack(list(pool.map(load, paths)))
 
 
@@ -129,68 +125,30 @@ def load_regions(paths: Sequence[Path], regions: Regions, size: tuple[int, int])
     return torch.cat(found)
 
 
-class CheckedMasks(NamedTuple):
-    """What the masks of a test set mark.
+def within(category: Category, regions: Regions) -> Category:
+    """Take the anomalous test images whose defects all lie outside their regions for normal ones.
 
     Args:
-        empty: Masks that mark nothing.
-        lost: Masks that mark something, of which nothing is left at the size that maps are compared at.
-        regions: Regions of all masks at their own size.
-        regions_left: Regions at the size that maps are compared at.
-    """
-
-    empty: list[Path]
-    lost: list[Path]
-    regions: int
-    regions_left: int
-
-
-def check_files(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -> CheckedMasks:
-    """Read images and masks once and keep nothing: a damaged test file is told before training, not hours later.
-
-    Args:
-        samples: What will be read.
-        size: Height and width in pixels that maps and masks are compared at; None for the masks' own.
+        category: The files.
+        regions: Which pixels of the images count.
 
     Returns:
-        What the masks mark.
+        The category; the same where all pixels count, or no masks are known.
 
     Raises:
-        UserError: A file cannot be read, or a mask has another size than its image; the message has its path.
+        UserError: An image or a mask cannot be read, or a region does not fit or is empty.
     """
+    if not regions or not category.has_masks:
+        return category
 
-    def check(sample: Sample) -> tuple[int, int]:
-        shape = read_image(sample.path).shape[:2]
+    def judge(sample: Sample) -> Sample:
         if sample.mask_path is None:
-            return 0, 0
-        mask = read_mask(sample.mask_path, size=(shape[0], shape[1]))
-        own = _count_regions(mask)
-        if size is None or not own:
-            return own, own
-        return own, _count_regions(resize_masks(torch.from_numpy(mask)[None, None], size)[0, 0].numpy())
+            return sample
+        mask = read_pair(sample.path, sample.mask_path)[1]
+        inside = regions.of(sample.path, (mask.shape[0], mask.shape[1]))
+        return sample if (mask & inside).any() else replace(sample, label=0, defect=NORMAL, mask_path=None)
 
-    with _pool([sample.path for sample in samples]) as pool:
-        counts = list(pool.map(check, samples))
-    masks = [(s.mask_path, *count) for s, count in zip(samples, counts, strict=True) if s.mask_path is not None]
-    return CheckedMasks(
-        empty=[path for path, own, _ in masks if not own],
-        lost=[path for path, own, left in masks if own and not left],
-        regions=sum(own for _, own, _ in masks),
-        regions_left=sum(left for _, _, left in masks),
-    )
-
-
-def _count_regions(mask: np.ndarray) -> int:
-    return int(anomalous_pixels(mask.astype(np.uint8)).region_size.size)
-
-
-def _pool(paths: Sequence[Path]) -> ThreadPoolExecutor:
-    """Make threads to decode images in, fewer where they are large: decoded and as floats they take 18 bytes a pixel.
-
-    The first image stands for all; most folders come from one camera.
-    """
-    pixels = count_pixels(paths[0]) if paths else 0
-    return ThreadPoolExecutor(max_workers=max(1, min((os.cpu_count() or 1) + 4, 32, PIXELS_AT_ONCE // max(pixels, 1))))
+    return replace(category, test=tuple(judge(sample) for sample in category.test))
 
 
 def find_foregrounds(images: Tensor) -> Tensor:
@@ -319,7 +277,7 @@ class FileDataset(Dataset[EvaluationBatch]):
         samples: What to read.
         size: Height and width in pixels; None for the images' own, which is for one image at a time.
         native_masks: Leave the masks at the images' own sizes.
-        regions: Which pixels of them count. An image whose mask marks none of these counts as normal.
+        regions: Which pixels of them count.
     """
 
     def __init__(
@@ -338,24 +296,19 @@ class FileDataset(Dataset[EvaluationBatch]):
 
     def __getitems__(self, indices: list[int]) -> EvaluationBatch:
         """Read a batch."""
-        images, masks, inside, labels = [], [], [], []
+        images, masks, inside = [], [], []
         for index in indices:
             sample = self.samples[index]
-            image = read_image(sample.path)
-            height, width = image.shape[:2]
-            mask = np.zeros((height, width), bool)
-            if sample.mask_path is not None:
-                mask = read_mask(sample.mask_path, size=(height, width))
+            image, mask = read_pair(sample.path, sample.mask_path)
+            height, width = mask.shape
             images.append(resize_images(_as_batch(image), self.size or (height, width)))
-            label = sample.label
             if self.regions:
                 region = self.regions.of(sample.path, (height, width))
-                mask &= region
+                mask = mask & region
                 inside.append(torch.from_numpy(region)[None])
-                label = label if sample.mask_path is None else int(mask.any())
             masks.append(torch.from_numpy(mask)[None])
-            labels.append(label)
-        known = (torch.tensor(labels), torch.tensor(indices), inside or None)
+        labels = torch.tensor([self.samples[index].label for index in indices])
+        known = (labels, torch.tensor(indices), inside or None)
         if self.native_masks:
             return EvaluationBatch(torch.cat(images), masks, *known)
         resized = torch.cat([resize_masks(mask[None], self.size or (mask.shape[1], mask.shape[2])) for mask in masks])

@@ -20,10 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmdd.config.compose import build
 from dmdd.core import failures, files, hardware, provenance
-from dmdd.core.errors import Interrupted
+from dmdd.core.errors import Interrupted, warn
 from dmdd.data.datamodule import PairDataModule
+from dmdd.data.datasets import within
 from dmdd.data.listing import Category, listing_digest
+from dmdd.data.plausibility import FEW_HELD_OUT, doubt_of_rate
 from dmdd.data.regions import Regions
+from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
@@ -33,7 +36,7 @@ from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.distillation import DistillationModule
-from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.evaluation import EvaluationModule, choose_exact
 from dmdd.training.levels import NormalImages, calibration_tiles
 from dmdd.training.segmentation import SegmentationModule
 
@@ -44,6 +47,7 @@ EXPECTED_WARNINGS = (
     r"You passed in a `val_dataloader` but have no `validation_step`",  # pairs for calibration, after training
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on at the step
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The `srun` command is available on your system",  # processes are started by us, see launch.py
     r"The '\w+_dataloader' does not have many workers",  # images are in memory
 )
 
@@ -106,6 +110,7 @@ class Experiment:
 
     def __init__(self, config: DictConfig, category: Category) -> None:
         self.config, self.category = config, category
+        self.listing = listing_digest((*category.train, *category.test))
         self.run_dir = Path(config.run_dir)
         self.accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
         self.precision = hardware.resolve_precision(config.trainer.precision, self.accelerator)
@@ -139,6 +144,7 @@ class Experiment:
         with failures.report_errors("decoding the training images", sizes={"image_size": self._size}):
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
         self.detector.region = self.data.region
+        self.data.category = self.category = category = within(category, self.data.regions)
         if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
             for network in (student, segmentation):
                 synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
@@ -158,6 +164,12 @@ class Experiment:
             has_masks=category.has_masks,
             study_maps=config.evaluation.study_maps,
             resamples=config.evaluation.resamples,
+            exact=choose_exact(
+                config.evaluation.exact,
+                category.test,
+                size=None if config.evaluation.native_masks or self.data.tiles else self.detector.input_size,
+            ),
+            read_defects=None if self.data.regions else defect_reader(category.test),
             normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
             levels_batch_size=config.data.evaluation_batch_size,
         )
@@ -236,6 +248,9 @@ class Experiment:
         )
         state = saver.read() if self.config.resume else None
         done = 0 if state is None else int(state["global_step"])
+        if self.config.resume and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            begins = "was done" if done == steps else f"goes on after step {done:,} of {steps:,}" if done else "begins"
+            print(f"{name} {begins}", flush=True)
         self._earlier_s += saver.earlier_s
         if state is not None and done == steps:
             saver.restore(module, state)
@@ -328,7 +343,8 @@ class Experiment:
         if not self.data.held_out_images:
             return {}
         self._measure("validate")
-        return outputs.evaluation_entries(self.evaluation)
+        # Each held-out image and its twin.
+        return outputs.evaluation_entries(self.evaluation, "validation", listed=2 * self.data.held_out_images)
 
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.config.callbacks)
@@ -366,7 +382,11 @@ class Experiment:
 
         Args:
             validation: Figures of the synthetic validation.
+
+        Raises:
+            UserError: The test did not score every image that is listed; nothing is written then.
         """
+        test = outputs.evaluation_entries(self.evaluation, "test", listed=len(self.category.test))
         with failures.report_write_errors(self.run_dir):
             pictures = write_evaluation(
                 self.run_dir,
@@ -377,31 +397,35 @@ class Experiment:
                 accelerator=self.accelerator,
             )
             self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
-            result = self._result(validation)
+            result = self._result(test, validation)
             outputs.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         loggers.log_result(
             self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.config.upload_model
         )
         outputs.print_summary(result, self.run_dir)
+        held_out = self.detector.calibration.get("normal_images", 0)
+        doubt = doubt_of_rate(held_out, self.config.evaluation.false_alarm_rate) if held_out >= FEW_HELD_OUT else ""
+        warn([doubt] if doubt else [])  # of fewer it was said before training
 
-    def _result(self, validation: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, test: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
         config, (parts, share) = self.config, self.data.parts_found
         return {
             "dataset": self.category.dataset,
             "category": self.category.name,
             "seed": config.seed,
-            "test": outputs.evaluation_entries(self.evaluation),
+            "test": test,
             "synthetic_validation": validation,
             "calibration": self.detector.calibration,
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
+                "listed": len(self.category.test),
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,
                 "part_found_on": parts,
                 "part_share": round(share, 4),
-                "listing": listing_digest((*self.category.train, *self.category.test)),
+                "listing": self.listing,
             },
             "teacher": {
                 "backbone": self.detector.teacher.spec["backbone"],

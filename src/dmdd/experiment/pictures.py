@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dmdd.core.drawing import blend, colour_map, draw_contours
-from dmdd.core.files import write_atomically
+from dmdd.core.files import picture_name, write_atomically
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Sample
@@ -117,8 +116,7 @@ def write_pictures(
         score = by_index[index]
         caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"
         picture = draw_panels(image[0], mask[0, 0], heat[0, 0], threshold=threshold, caption=caption)
-        name = re.sub(r"[^\w.-]+", "_", f"{place:02d}_{sample.defect}_{sample.path.stem}")
-        file = folder / f"{name}.png"
+        file = folder / f"{place:02d}_{picture_name(sample.defect, sample.path.stem)}.png"
         # cv2.imwrite cannot write to every path on every system; encoding first can.
         write_atomically(file, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
         files.append(file)

@@ -26,13 +26,13 @@ class Record:
 
     Args:
         file: Path below the input folder, with ``/``.
-        score: In [0, 1]; None for a bad image.
-        label: ``normal`` or ``anomalous``; None for a bad image and without an image threshold.
+        score: In [0, 1]; None for an image that could not be read.
+        label: ``normal`` or ``anomalous``; None for an image that could not be read and without an image threshold.
         image_threshold: What the score was held against.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
         time_ms: Decoding, network and pictures; in a batch the image's share.
-        error: Why the image is bad; None if it is not.
+        error: Why the image is bad: it could not be read, or its pictures not be written; None if it is not.
         bytes: Size of the file.
         mtime_ns: When the file was last written, in nanoseconds since 1970.
         scored_at: When this line was written, UTC.

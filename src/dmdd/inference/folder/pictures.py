@@ -1,6 +1,8 @@
 """Maps, masks and overlays as files, named after the image they belong to."""
 
+import errno
 import io
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +11,21 @@ import numpy as np
 
 from dmdd.core.drawing import blend, colour_map, draw_contours
 from dmdd.core.errors import UserError
+from dmdd.core.failures import is_out_of_memory
 from dmdd.core.files import write_atomically
 from dmdd.inference.predictor import Prediction
 
-MAP_KINDS = ("none", "png16", "npy")
 CONTOUR_FOUND = (255, 255, 255)
 LONGEST_JPEG_PX = 65_000
+
+OF_THE_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""What a file system answers that the next file would meet too."""
+
+
+class ImageError(UserError):
+    """The pictures of one image cannot be written; others can."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,8 @@ class PictureWriter:
             inside: ``(H, W)`` bool, the region of interest; None where all pixels count.
 
         Raises:
-            UserError: A file cannot be written.
+            ImageError: A file of this image cannot be written, though others can.
+            UserError: No file can be written: the disk is full, the folder is gone or closed.
         """
         if self.maps == "png16":
             self._write_encoded(f"maps/{name}.png", (detection.map * np.float32(65535)).round().astype(np.uint16))
@@ -71,14 +83,33 @@ class PictureWriter:
     def _write_encoded(self, name: str, pixels: np.ndarray) -> None:
         # cv2.imwrite cannot write to every path on every system; encoding first can.
         quick = [cv2.IMWRITE_PNG_COMPRESSION, 1] if name.endswith(".png") else [cv2.IMWRITE_JPEG_QUALITY, 90]
-        self._write_bytes(name, cv2.imencode(Path(name).suffix, pixels, quick)[1].tobytes())
+        try:
+            content = cv2.imencode(Path(name).suffix, pixels, quick)[1].tobytes()
+        except cv2.error as error:
+            if is_out_of_memory(error):
+                raise
+            raise ImageError(f"{self.folder / name} cannot be written: {' '.join(str(error).split())}") from None
+        self._write_bytes(name, content)
 
     def _write_bytes(self, name: str, content: bytes) -> None:
         file = self.folder / name
         try:
             write_atomically(file, content)
         except OSError as error:
-            raise UserError(f"{file} cannot be written: {error.strerror}; the same command goes on from here") from None
+            told = f"{file} cannot be written: {error.strerror}"
+            if error.errno not in OF_THE_DISK and self._takes_files():
+                raise ImageError(told) from None
+            raise UserError(f"{told}; the same command goes on from here") from None
+
+    def _takes_files(self) -> bool:
+        """Try whether the output folder takes any file at all."""
+        probe = self.folder / f".probe-{threading.get_ident()}.partial"
+        try:
+            probe.write_bytes(b"0")
+            probe.unlink()
+        except OSError:
+            return False
+        return True
 
 
 def draw_overlay(

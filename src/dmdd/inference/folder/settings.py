@@ -3,13 +3,15 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmdd.core.errors import UserError, check_positive, check_tile_switch
 from dmdd.inference.folder.inputs import find_base
-from dmdd.inference.folder.pictures import MAP_KINDS
-from dmdd.inference.predictor import Predictor
 
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is told before
+    from dmdd.inference.predictor import Predictor
+
+MAP_KINDS = ("none", "png16", "npy")
 SWITCHES = ("recursive", "overwrite", "watch", "masks", "overlays")
 TILING = ("tile_px", "overlap")
 
@@ -94,7 +96,7 @@ def _find_places(settings: dict[str, Any]) -> Places:
     return Places(Path(str(settings["model"])).expanduser(), entries, base, output, skip)
 
 
-def check_model(settings: dict[str, Any], predictor: Predictor) -> None:
+def check_model(settings: dict[str, Any], predictor: "Predictor") -> None:
     """Refuse settings that this model cannot follow.
 
     Args:
@@ -111,7 +113,7 @@ def check_model(settings: dict[str, Any], predictor: Predictor) -> None:
             raise UserError(f"{name}={settings[name]} counts only with tile=true")
 
 
-def describe(settings: dict[str, Any], places: Places, predictor: Predictor, fingerprint: str) -> dict[str, Any]:
+def describe(settings: dict[str, Any], places: Places, predictor: "Predictor", fingerprint: str) -> dict[str, Any]:
     """Name everything that must be the same when an output folder is continued.
 
     Args:
