@@ -24,7 +24,7 @@ from dmdd.metrics import (
     percentile_interval,
     pixel_metrics,
 )
-from dmdd.metrics.bootstrap import _weighted_metrics
+from dmdd.metrics.bootstrap import weighted_image_metrics
 
 Scores = NDArray[np.float64]
 SIZES = ((12, 24), (60, 80), (20, 60))
@@ -55,7 +55,7 @@ def true_values(shape: str, auroc: float, n_normal: int, n_anomalous: int) -> di
     normal, anomalous = draw(shape, auroc, TRUTH_IMAGES, TRUTH_IMAGES, np.random.default_rng(99))
     labels = np.arange(2 * TRUTH_IMAGES) >= TRUTH_IMAGES
     weight = np.where(labels, n_anomalous, n_normal)[None] / TRUTH_IMAGES
-    values = _weighted_metrics(np.concatenate([normal, anomalous]).astype(np.float32), labels, weight)
+    values = weighted_image_metrics(np.concatenate([normal, anomalous]).astype(np.float32), labels, weight)
     return {name: float(value[0]) for name, value in values.items()}
 
 

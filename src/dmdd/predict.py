@@ -1,53 +1,32 @@
 """Score images with a trained model: ``python -m dmdd.predict model=runs/.../model input=FOLDER output=FOLDER``."""
 
-import os
 import sys
-from typing import TYPE_CHECKING, Any
 
-from dmdd.config.compose import run_command
-from dmdd.core.errors import warn
-
-if TYPE_CHECKING:
-    from dmdd.inference.folder.inputs import Item
-    from dmdd.inference.folder.pipeline import Scorer
-    from dmdd.inference.folder.progress import StopSignal
-    from dmdd.inference.folder.settings import Places
-    from dmdd.inference.predictor import Predictor
+from dmdd.config.command import run
+from dmdd.config.schema import PredictSettings
 
 SOME_BAD = 3
 """Exit code: finished, but some images could not be read."""
-
-PATHS = ("model", "input", "output", "roi", "ignore")
-PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap", "roi", "ignore")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
 
     Args:
-        arguments: Settings; ``sys.argv[1:]`` if None.
+        arguments: Settings as ``NAME=VALUE``; ``sys.argv[1:]`` if None.
 
     Returns:
         Exit code: 0; 3 if finished but some images were bad; 2 after bad input; 128 plus the signal's number if stopped
         by one, but 0 with ``watch=true``.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    return run_command(predict, "predict", [_quote(argument) for argument in arguments])
+    return run(predict, PredictSettings, arguments)
 
 
-def _quote(argument: str) -> str:
-    """Quote a path, which may hold letters and signs that an override may not; lists and quoted values stay."""
-    name, equals, value = argument.partition("=")
-    if name not in PATHS or not value or value[0] in "[\"'":
-        return argument
-    return f"{name}{equals}'{value.replace(chr(39), chr(92) + chr(39))}'"
-
-
-def predict(config: Any) -> int:
+def predict(settings: PredictSettings) -> int:
     """Predict as configured.
 
     Args:
-        config: ``conf/predict.yaml`` composed.
+        settings: Of the prediction.
 
     Returns:
         Exit code.
@@ -55,83 +34,19 @@ def predict(config: Any) -> int:
     Raises:
         UserError: The model, the input, the output or a setting cannot be used.
     """
-    from omegaconf import OmegaConf
-
     from dmdd.inference.folder.progress import StopSignal
 
-    settings: Any = OmegaConf.to_container(config)
     with StopSignal() as stop:  # from the start: loading takes seconds
-        from dmdd.inference.folder.inputs import find_items, find_unread
-        from dmdd.inference.folder.settings import check_model, check_settings, describe
+        from dmdd.inference.folder.run import predict_folder
 
-        places = check_settings(settings)
-        items = []
-        if not settings["watch"]:
-            items = find_items(places.entries, base=places.base, recursive=settings["recursive"], skip=places.skip)
-        warn(find_unread(places.entries, recursive=settings["recursive"], skip=places.skip))
-        # Only now what takes seconds to import.
-        from dmdd.inference.folder.output import model_fingerprint, open_output
-        from dmdd.inference.predictor import load
-
-        predictor = load(places.model, base=places.base, **{name: settings[name] for name in PREDICTOR})
-        check_model(settings, predictor)
-        claim = describe(settings, places, predictor, model_fingerprint(places.model))
-        with open_output(places.output, claim, overwrite=settings["overwrite"]):
-            counts = _score(settings, places, items, predictor, stop)
-    print(f"scores    {places.output / 'scores.csv'}")
+        scores, counts, drift = predict_folder(settings, stop=stop)
+    print(f"scores    {scores}")
+    if drift is not None:
+        print(f"drift     {drift}")
     print(_summary(counts))
     if stop.number is not None:
-        return 0 if settings["watch"] else 128 + stop.number
+        return 0 if settings.watch else 128 + stop.number
     return SOME_BAD if counts["bad"] else 0
-
-
-def _score(
-    settings: dict[str, Any], places: "Places", items: "list[Item]", predictor: "Predictor", stop: "StopSignal"
-) -> dict[str, int]:
-    """Score what is not recorded yet, or follow the folder, and count what is recorded then."""
-    from dmdd.inference.folder.ledger import Ledger
-    from dmdd.inference.folder.pictures import PictureWriter
-    from dmdd.inference.folder.pipeline import Scorer
-    from dmdd.inference.folder.progress import Progress
-
-    kinds = {"maps": settings["maps"] or "none", "masks": settings["masks"], "overlays": settings["overlays"]}
-    pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
-    workers = settings["workers"] or min(8, os.cpu_count() or 1)
-    with Ledger(places.output) as ledger:
-        left = [item for item in items if not ledger.holds(item)]
-        with Progress(None if settings["watch"] else len(left)) as progress:
-            scorer = Scorer(
-                predictor=predictor,
-                ledger=ledger,
-                pictures=pictures,
-                progress=progress,
-                batch_size=1 if predictor.tile else settings["batch_size"],  # an image is many tiles already
-                workers=workers,
-            )
-            if settings["watch"]:
-                _follow(settings, places, scorer, stop)
-            else:
-                progress.say(f"{len(items)} found, {len(items) - len(left)} of them scored before")
-                scorer.run(left, stopped=stop.requested)
-                if stop.requested():
-                    progress.say("stopped before the end; the same command goes on from here")
-        return ledger.counts(None if settings["watch"] else [item.name for item in items])
-
-
-def _follow(settings: dict[str, Any], places: "Places", scorer: "Scorer", stop: "StopSignal") -> None:
-    from dmdd.inference.folder.watching import Watcher
-
-    watcher = Watcher(
-        places.base,
-        recursive=settings["recursive"],
-        skip=places.skip,
-        is_done=scorer.ledger.holds,
-        poll_s=settings["poll_s"],
-        settle_s=settings["settle_s"],
-        say=scorer.progress.say,
-    )
-    scorer.progress.say(f"following {places.base}; Ctrl-C or SIGTERM ends it")
-    scorer.run(watcher.items(stop.requested), stopped=stop.requested, is_final=watcher.is_final)
 
 
 def _summary(counts: dict[str, int]) -> str:

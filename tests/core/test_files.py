@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmdd.core.drawing import blend, colour_map, draw_contours
-from dmdd.core.files import file_sha256, whole_file, write_atomically
+from dmdd.core.files import file_sha256, picture_name, whole_file, write_atomically
 
 
 def test_a_reader_sees_the_old_content_until_the_new_one_is_whole(tmp_path):
@@ -71,3 +71,19 @@ def test_blend_keeps_three_fifths_of_the_image():
     rgb, colours = np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), 200, np.uint8)
     assert (blend(rgb, colours) == 140).all()
     assert (rgb == 100).all()
+
+
+@pytest.mark.parametrize("length", [200, 250, 255])
+def test_the_longest_names_that_a_disk_takes_can_be_written(tmp_path, length):
+    write_atomically(tmp_path / ("n" * length), b"content")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("n" * length, b"content")]
+    with pytest.raises(OSError, match="File name too long"):
+        write_atomically(tmp_path / ("n" * 256), b"content")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_picture_has_a_name_that_a_disk_takes():
+    assert picture_name("dent", "part 1 (new)") == "dent_part_1_new_"
+    long = picture_name("dent", "ü" * 120)
+    assert long == "dent_" + "ü" * 97  # 199 bytes: no half of a letter
+    assert len(f"99_{long}.png.partial".encode()) < 255

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 import trees
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
+from dmdd.config.schema import TrainSettings
 from dmdd.data.check import LAYOUTS
 from dmdd.data.demo.generate import generate_demo
+from dmdd.experiment.category import read_category
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
 
 
-def test_there_are_seven_configs_one_per_layout():
-    assert [path.stem for path in CONFIGS] == ["btad", "demo", "folder", "mpdd", "mvtec_ad", "mvtec_loco", "visa"]
+def test_there_is_one_config_per_layout():
     assert {path.stem for path in CONFIGS} == set(LAYOUTS)
 
 
@@ -29,11 +28,15 @@ def test_config_reads_its_layout(tmp_path, path):
     if path.stem == "demo":
         generate_demo(tmp_path, size=64, train=1, test_good=1, per_defect=1)
     categories = {"mvtec_ad": "screw", "mpdd": "metal_plate", "visa": "candle", "btad": "01", "mvtec_loco": "pushpins"}
-    category = {**categories, "folder": "bracket", "demo": "plate"}[path.stem]
-    config = OmegaConf.create({"data_dir": str(tmp_path), "category": category, "dataset": OmegaConf.load(path)})
-    assert config.dataset.name == path.stem
-    found = instantiate(config.dataset.layout)
-    assert (found.dataset, found.name) == (path.stem, category)
+    category = {**categories, "folder": "bracket", "demo": "plate", "mvtec_layout": "screw"}[path.stem]
+    own = path.stem == "mvtec_layout"  # the folder holds the categories and names the data set
+    data_dir = tmp_path / "castings" if own else tmp_path
+    if own:
+        trees.mvtec_category(data_dir, category)
+    settings = TrainSettings.compose(dataset=path.stem, category=category, data_dir=data_dir)
+    assert settings.dataset.name == ("castings" if own else path.stem)
+    found = read_category(settings.dataset, settings.category)
+    assert (found.dataset, found.name) == (settings.dataset.name, category)
     assert found.train
     assert found.test
     assert found.has_masks

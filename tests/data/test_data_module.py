@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmdd.config.compose import build, compose_config
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build
 from dmdd.core.errors import UserError
 from dmdd.data import datamodule
 from dmdd.data.augmentation import build_augmentation
@@ -124,9 +125,12 @@ def test_transfer_makes_pairs_in_training_and_labelled_images_otherwise(demo_cat
 def test_a_twin_without_change_counts_as_normal():
     image, mask = torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
     mask[1, 0, 0, 0] = 1
-    batch = as_evaluation(PairBatch((image * 255).byte(), image, mask, (4, 0)))
+    batch = as_evaluation(PairBatch((image * 255).byte(), image, mask, (4, 0)), 5)
     assert batch.labels.tolist() == [0, 0, 0, 1]
     assert batch.indices.tolist() == [4, 0, -5, -1]
+    again = as_evaluation(PairBatch((image * 255).byte(), image, mask, (4, 0)), 4)  # number 4 is image 0 a second time
+    assert again.indices.tolist() == [0, -5, -1]
+    assert torch.equal(again.images[0], (image[1] * 255).byte())
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -168,7 +172,7 @@ def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(dem
 def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_devices(demo_category):
     def jitter(steps=31):  # of 4 images each 11 images are seen 11.3 times
         settings = ["category=x", "batch_size=4", f"distillation.steps={steps}", "augmentation.seen_more_than=11"]
-        return build(compose_config("train", settings).augmentation)
+        return build(TrainSettings.compose(*settings).augmentation)
 
     alone = pairs(make(demo_category, augmentation=jitter()))
     workers = pairs(make(demo_category, augmentation=jitter(), num_workers=2))
@@ -213,7 +217,7 @@ def test_a_worker_does_not_outlast_a_signal_for_long(demo_category, monkeypatch)
 
 
 def test_images_held_out_are_never_augmented(demo_category):
-    jitter = build(compose_config("train", ["category=x"]).augmentation)
+    jitter = build(TrainSettings.compose("category=x").augmentation)
     plain, module = make(demo_category), make(demo_category, augmentation=jitter)
     assert module.augmentation is jitter
     first, second = (next(iter(each.val_dataloader())).images for each in (plain, module))
@@ -223,7 +227,7 @@ def test_images_held_out_are_never_augmented(demo_category):
 
 def test_augmentation_of_images_never_seen_is_refused():
     with pytest.raises(UserError, match=r"augmentation\.seen_more_than"):
-        build(compose_config("train", ["category=x", "augmentation.seen_more_than=0"]).augmentation)
+        build(TrainSettings.compose("category=x", "augmentation.seen_more_than=0").augmentation)
 
 
 @pytest.mark.parametrize("transform", ["CenterCrop", "Normalize", "ToFloat"])
@@ -272,7 +276,8 @@ def test_load_images_names_the_file_it_cannot_read(tmp_path):
 def test_no_device_is_left_without_images(demo_category):
     for rank in range(2):
         module = make(demo_category, rank=rank, world_size=2, held_out_fraction=0.01)
-        assert [batch.indices.tolist() for batch in module.val_dataloader()] == [[0]]
+        numbers = [number for batch in module.val_dataloader() for number in batch.indices.tolist()]
+        assert numbers == list(range(16))  # the one image again and again, each time with another twin
 
 
 def test_batch_size_must_be_positive(demo_category):

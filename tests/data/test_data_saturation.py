@@ -99,4 +99,4 @@ def test_a_folder_without_channels_is_refused(category):
     for file in (category.root / "ground_truth" / "structural_anomalies" / "000").iterdir():
         file.unlink()
     with pytest.raises(UserError, match=r"no mask files in .*expected one image file per defect"):
-        defect_reader(category.test)(2)
+        defect_reader(category.test)

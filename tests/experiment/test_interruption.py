@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from dmdd.config.check import plain_of
+from dmdd.config.compose import moved
+from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.experiment import launch, locking, resume
 from dmdd.experiment.leaving import no_empty_folder
@@ -176,18 +180,41 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         pass
 
 
+def save_settings(settings: TrainSettings, folder: Path) -> None:
+    OmegaConf.save(OmegaConf.create(plain_of(settings)), folder / "config.yaml")
+
+
+def test_a_run_of_version_0_1_is_found_by_its_settings(tmp_path):
+    """Its file was written from Hydra's own configuration, before there was a schema."""
+    (tmp_path / "old").mkdir()
+    shutil.copy(Path(__file__).parents[1] / "fixtures/config_0_1.yaml", tmp_path / "old/config.yaml")
+    smoke = ["dataset=demo", "category=plate", "data_dir=data", "teacher=resnet18", "teacher.random_weights=true"]
+    smoke += ["recipe=smoke", "trainer.precision=32-true", "evaluation.pictures=4", f"run_dir={tmp_path}/new"]
+    assert resume.find_run(TrainSettings.compose(*smoke)) == tmp_path / "old"
+    assert resume.find_run(TrainSettings.compose(*smoke, "seed=1")) is None
+
+
+def test_a_run_that_goes_on_elsewhere_logs_there(tmp_path):
+    settings = TrainSettings.compose("recipe=smoke", category="x", run_dir=tmp_path / "new")
+    there = moved(replace(settings, seed=3), tmp_path / "old", "a=b")
+    assert (there.run_dir, there.name, there.seed) == (str(tmp_path / "old"), "a=b", 3)
+    assert there.logger["csv"]["save_dir"] == str(tmp_path / "old")
+    assert replace(there, run_dir=settings.run_dir, name=settings.name, logger=settings.logger, seed=0) == settings
+
+
 def test_runs_are_told_apart_by_what_they_compute(tmp_path):
+    composed = TrainSettings.compose("category=x", run_dir=tmp_path / "new")
+
     def config(**changes):
-        plain = {"seed": 0, "name": "x", "run_dir": str(tmp_path / "new"), "trainer": {"devices": 1, "precision": "p"}}
-        return OmegaConf.create(plain | changes)
+        return replace(composed, trainer=composed.trainer | changes.pop("trainer", {}), **changes)
 
     for name, seed, finished in (("a", 0, False), ("b", 1, True), ("c", 0, True), ("d", 0, False)):
         (tmp_path / name).mkdir()
-        OmegaConf.save(config(seed=seed, name=name), tmp_path / name / "config.yaml")
+        save_settings(config(seed=seed, name=name), tmp_path / name)
         (tmp_path / name / "result.json").write_text("{}" if finished else "{")
     assert resume.find_run(config()) == tmp_path / "c"
-    assert resume.find_run(config(trainer={"devices": 4, "precision": "p"})) == tmp_path / "c"
-    assert resume.find_run(config(trainer={"devices": 1, "precision": "q"})) is None
+    assert resume.find_run(config(trainer={"devices": 4})) == tmp_path / "c"
+    assert resume.find_run(config(trainer={"precision": "q"})) is None
     assert resume.find_run(config(seed=2)) is None
     (tmp_path / "c/result.json").unlink()
     os.utime(tmp_path / "a/config.yaml", (2e9, 2e9))
@@ -208,10 +235,13 @@ def test_runs_are_told_apart_by_what_they_compute(tmp_path):
     ],
 )
 def test_what_may_change_the_weights_makes_another_run(tmp_path, added, same):
-    plain = {"seed": 0, "trainer": {"devices": 1, "sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}}
+    composed = TrainSettings.compose("category=x", run_dir=tmp_path / "new", callbacks={"progress": None})
+    trainer = composed.trainer | {"sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}
+    before = replace(composed, trainer=trainer)
     (tmp_path / "run").mkdir()
-    OmegaConf.save(OmegaConf.create(plain), tmp_path / "run/config.yaml")
-    found = resume.find_run(OmegaConf.create(plain | added | {"run_dir": str(tmp_path / "new")}))
+    save_settings(before, tmp_path / "run")
+    changes = {"trainer": trainer | added.get("trainer", {})}
+    found = resume.find_run(replace(before, **(added | changes)))
     assert found == (tmp_path / "run" if same else None)
 
 

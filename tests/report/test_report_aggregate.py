@@ -57,6 +57,11 @@ def test_bounds_and_intervals_are_averaged_over_seeds():
     assert cell.interval is None
 
 
+def test_exact_metrics_make_no_other_configuration():
+    settings = [None, trees.config(evaluation={"exact": None}), trees.config(evaluation={"exact": True})]
+    assert configuration_names([run(settings=one, seed=seed) for seed, one in enumerate(settings)]) == ["", "", ""]
+
+
 def test_a_mean_over_categories_has_the_joined_interval():
     def one(category, value, *interval):
         test = {"metrics": {"pixel_auroc": value}}

@@ -36,6 +36,15 @@ def warn(sentences: Iterable[str]) -> None:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
+def print_error(error: BaseException) -> None:
+    """Print an error on one line of stderr.
+
+    Args:
+        error: Its message may have several lines.
+    """
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
 def check_positive(name: str, value: object) -> None:
     """Refuse a setting that must be a positive whole number and is not.
 
@@ -90,16 +99,3 @@ def check_tiles(tile_px: object, overlap: object) -> tuple[tuple[int, int], floa
     if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= MAX_OVERLAP:
         raise UserError(f"overlap={overlap}: give a number from 0 to {MAX_OVERLAP}")
     return (height, width), float(overlap)
-
-
-def check_tile_switch(value: object) -> None:
-    """Refuse what neither turns tiles on nor off.
-
-    Args:
-        value: True, False, or None for what the model was trained on.
-
-    Raises:
-        UserError: It is something else.
-    """
-    if value is not None and not isinstance(value, bool):
-        raise UserError(f"tile={value}: give true or false, or null to see images as in training")

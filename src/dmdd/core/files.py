@@ -71,3 +71,16 @@ def file_sha256(file: Path) -> str:
     """Compute the SHA-256 of a file's bytes, as hexadecimal digits."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder, and its parents below the working folder, as far as they are empty.
+
+    Args:
+        folder: Such as the folder of a run that did not begin.
+    """
+    here = Path.cwd()
+    folder = folder.absolute()
+    while folder != here and here in folder.parents and folder.is_dir() and not os.listdir(folder):
+        folder.rmdir()
+        folder = folder.parent

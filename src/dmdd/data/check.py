@@ -59,6 +59,7 @@ LAYOUTS = {
     "btad": Layout(read_btad, list_categories, "btad"),
     "mvtec_loco": Layout(read_mvtec_loco, list_categories, "mvtec_loco"),
     "demo": Layout(partial(read_mvtec_ad, dataset="demo"), list_categories, "demo"),
+    "mvtec_layout": Layout(partial(read_mvtec_ad, dataset="mvtec_layout"), list_categories, "."),
     "folder": Layout(read_folder, list_folder_categories, "."),
 }
 

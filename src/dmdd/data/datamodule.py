@@ -1,5 +1,6 @@
 """The data module: normal images in memory, twins made on the device, test images read once after training."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dmdd.core.errors import UserError, check_positive, check_tiles
 from dmdd.data.augmentation import Augmentation
@@ -32,6 +33,7 @@ from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
+TWINS = 16  # of the synthetic validation at least, however few images are held out
 WORKER_OUTLASTS_S = 10  # a SIGTERM, which also comes from Python where a process ends before its loader does
 PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
@@ -148,7 +150,11 @@ class PairDataModule(LightningDataModule):
             large=large, size=self.image_size, textures=textures, seed=self.seed, augmentation=self.augmentation
         )
         self._held_out = WholeDataset(
-            large=self.held_out_large, synthesis=self.synthesis, textures=textures, seed=self.seed
+            large=self.held_out_large,
+            synthesis=self.synthesis,
+            textures=textures,
+            seed=self.seed,
+            first_step=VALIDATION_STEP,
         )
 
     def _dataset(
@@ -215,6 +221,22 @@ class PairDataModule(LightningDataModule):
         height, width = read_image(self.category.train[0].path).shape[:2]
         common = self.regions.common((height, width))
         return None if common is None else torch.from_numpy(common)
+
+    @property
+    def training_pixels(self) -> Tensor:
+        """The normal images trained on, ``(N, 3, h, w)`` uint8, without augmentation; none where they are tiles."""
+        return self._ready(self._train).images
+
+    @property
+    def training_inside(self) -> Tensor | None:
+        """Their regions of interest, ``(N, 1, h, w)`` bool; None where all pixels count."""
+        return self._ready(self._train).inside
+
+    @property
+    def normal_files(self) -> list[Path]:
+        """The files of the images trained on, then of those held out."""
+        rest = sorted(set(range(len(self.category.train))) - set(self._rows))
+        return [self.category.train[row].path for row in (*self._rows, *rest)]
 
     @property
     def parts_found(self) -> tuple[int, float]:
@@ -306,12 +328,30 @@ class PairDataModule(LightningDataModule):
         return PairBlocks(blocks, self.make_pairs, share=share, steps=len(sampler))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Serve the held-out normal images with the plans of their twins; each device its own part."""
+        """Serve the held-out normal images with the plans of their twins; each device its own part.
+
+        Few images are served several times, each time with another twin.
+        """
         dataset = self._ready(self._held_out)
-        own = self._own_part(len(dataset))
-        places = [(VALIDATION_STEP, index, index) for index in own]
-        size = 1 if self.tiles is not None else max(1, self.evaluation_batch_size // 2)
-        return self._loader(dataset, batch_sampler=[places[i : i + size] for i in range(0, len(places), size)])
+        count, large = len(dataset), isinstance(dataset, WholeDataset)
+        own = self._own_part(count)
+        rounds = range(self._twins_of_each(count))
+        places = [(VALIDATION_STEP + again, index, index) for again in rounds for index in own]
+        size = 1 if large else max(1, self.evaluation_batch_size // 2)
+        return self._loader(
+            dataset if isinstance(dataset, WholeDataset) else ValidationPairs(dataset),
+            batch_sampler=[places[i : i + size] for i in range(0, len(places), size)],
+        )
+
+    @property
+    def validation_images(self) -> int:
+        """How many images the synthetic validation scores: the held-out ones and all of their twins."""
+        count = self.held_out_images
+        return count + count * self._twins_of_each(count)
+
+    @staticmethod
+    def _twins_of_each(count: int) -> int:
+        return math.ceil(TWINS / count)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""
@@ -374,7 +414,7 @@ class PairDataModule(LightningDataModule):
             pairs = self.make_pairs(batch)
         if self.trainer is not None and self.trainer.training:
             return pairs
-        return as_evaluation(pairs)
+        return as_evaluation(pairs, self.held_out_images)
 
     def make_pairs(self, batch: PlannedBatch) -> PairBatch:
         """Turn normal images and plans into pairs.
@@ -397,6 +437,25 @@ class PairDataModule(LightningDataModule):
             anomalous = torch.where(batch.inside, anomalous, (batch.images / 255).to(anomalous.dtype))
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)
         return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()), batch.inside)
+
+
+class ValidationPairs(Dataset[PlannedBatch]):
+    """Number the pairs of the synthetic validation, where an image may have several twins.
+
+    Args:
+        dataset: Of the held-out images.
+
+    Source: ours.
+    """
+
+    def __init__(self, dataset: PlannedDataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, places: list[Place]) -> PlannedBatch:
+        """Gather a batch; the first round has the numbers of the images."""
+        count = len(self.dataset.images)
+        numbers = [(step - VALIDATION_STEP) * count + index for step, _, index in places]
+        return self.dataset.__getitems__(places)._replace(indices=torch.tensor(numbers))
 
 
 class PairBlocks:
@@ -430,21 +489,24 @@ class PairBlocks:
                 yield PairBatch(normal, anomalous, mask, pairs.indices[own])
 
 
-def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
+def as_evaluation(pairs: PairBatch, normal_images: int) -> EvaluationBatch:
     """Lay pairs out as images to be scored: first the normal ones, then their twins.
 
     Args:
         pairs: ``B`` pairs.
+        normal_images: How many normal images there are; of pairs numbered from there on, which have the same normal
+            images again, only the twin is taken.
 
     Returns:
-        ``2 B`` images; a twin without any changed pixel is labelled normal.
+        At most ``2 B`` images; a twin without any changed pixel is labelled normal.
     """
-    images = torch.cat([pairs.normal, (pairs.anomalous * 255).round().to(torch.uint8)])
-    masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
-    labels = masks.flatten(1).any(1).long()
     own = torch.tensor(pairs.indices)
-    both = torch.cat([own, -1 - own])
-    inside = None if pairs.inside is None else [*pairs.inside, *pairs.inside]
+    first = own < normal_images
+    images = torch.cat([pairs.normal[first], (pairs.anomalous * 255).round().to(torch.uint8)])
+    masks = torch.cat([torch.zeros_like(pairs.mask[first]), pairs.mask]).bool()
+    labels = masks.flatten(1).any(1).long()
+    both = torch.cat([own[first], -1 - own])
+    inside = None if pairs.inside is None else [*pairs.inside[first], *pairs.inside]
     return EvaluationBatch(images, masks, labels, both, inside)
 
 

@@ -62,11 +62,16 @@ def defect_reader(samples: Sequence[Sample]) -> Callable[[int], ImageDefects] | 
         A function that reads the defects of a test image by its index; None where the masks are no folders of channels,
         or no ``defects_config.json`` lies in the folder of the category.
 
+    Raises:
+        UserError: A file cannot be used. All are read once now, before a training, not after it.
+
     Source: ours.
     """
     anomalous = [sample for sample in samples if sample.label]
     if not anomalous or not all(_config_file(sample) for sample in anomalous):
         return None
+    for sample in anomalous:
+        _read_defects(sample)
     return lambda index: _read_defects(samples[index])
 
 

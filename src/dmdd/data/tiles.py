@@ -188,12 +188,16 @@ class WholeDataset(Dataset[EvaluationBatch]):
         synthesis: What makes a twin of a crop, at the size of a tile, as in training.
         textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
         seed: Seed of the run.
+        first_step: Step of the first round; of later ones, which have other twins, only the twins are given.
 
     Source: ours.
     """
 
-    def __init__(self, *, large: LargeImages, synthesis: PairSynthesis, textures: Tensor, seed: int) -> None:
+    def __init__(
+        self, *, large: LargeImages, synthesis: PairSynthesis, textures: Tensor, seed: int, first_step: int
+    ) -> None:
         self.large, self.synthesis, self.textures, self.seed = large, synthesis, textures, seed
+        self.first_step = first_step
 
     def __len__(self) -> int:
         """Return the number of normal images."""
@@ -220,10 +224,12 @@ class WholeDataset(Dataset[EvaluationBatch]):
         inside = self.large.inside(index)
         if inside is not None:
             twin, mask = torch.where(inside[0], twin, image), mask & inside[0]
-        masks = torch.stack([torch.zeros_like(mask), mask])
-        indices, labels = torch.tensor([index, -1 - index]), masks.flatten(1).any(1).long()
-        regions = None if inside is None else [inside[0], inside[0]]
-        return EvaluationBatch(torch.stack([image, twin]), masks, labels, indices, regions)
+        images, masks = torch.stack([image, twin]), torch.stack([torch.zeros_like(mask), mask])
+        number = (step - self.first_step) * len(self) + index
+        kept = slice(0 if step == self.first_step else 1, 2)
+        indices, labels = torch.tensor([number, -1 - number]), masks.flatten(1).any(1).long()
+        regions = None if inside is None else [inside[0], inside[0]][kept]
+        return EvaluationBatch(images[kept], masks[kept], labels[kept], indices[kept], regions)
 
     def _other(self, index: int, shift: float, draws: np.ndarray, size: tuple[int, int]) -> Tensor:
         other = (index + 1 + int(shift * max(len(self) - 1, 1))) % self.large.kept

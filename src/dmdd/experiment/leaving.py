@@ -3,36 +3,29 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dmdd.config.compose import print_error, remove_if_empty, run
+from dmdd.config.command import Job, S, run
 from dmdd.core.errors import Interrupted
+from dmdd.core.files import remove_if_empty
 
 
-def run_whole(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None) -> int:
-    """Run a Hydra job that writes to a run folder.
+def run_whole(job: Job[S], schema: type[S], arguments: list[str] | None) -> int:
+    """Run a command that writes to a run folder.
 
     Args:
-        job: As for :func:`dmdd.config.compose.run`.
-        config_name: Likewise.
+        job: As for :func:`dmdd.config.command.run`.
+        schema: Likewise.
         arguments: Likewise.
 
     Returns:
         Exit code; 143 after SIGTERM at any time.
     """
-    try:
-        with _leave_at_sigterm() as folders:
-            code = run(job, config_name, arguments)
-    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.core.failures import describe_write_error
-
-        if (told := describe_write_error(error)) is None:
-            raise
-        print_error(told)
-        return 2
+    with _leave_at_sigterm() as folders:
+        code = run(job, schema, arguments)
     for folder in folders:  # the signal may have come before the job had the folder in its care
         remove_if_empty(folder)
     return code
@@ -40,7 +33,7 @@ def run_whole(job: Callable[[Any], Any], config_name: str, arguments: list[str] 
 
 @contextmanager
 def no_empty_folder(folder: Path) -> Iterator[None]:
-    """Remove the run folder that Hydra has made where nothing was written to it, also at SIGTERM and Ctrl-C.
+    """Remove the run folder where nothing was written to it, also at SIGTERM and Ctrl-C.
 
     Args:
         folder: The run folder.

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from dmdd.config.check import plain_of
+from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import UserError
 
 IGNORED = (
@@ -50,11 +52,11 @@ metrics equal the others within their certified bounds."""
 STATE_DIR = "state"
 
 
-def find_run(config: DictConfig) -> Path | None:
+def find_run(settings: TrainSettings) -> Path | None:
     """Find the run that this command began earlier: first in its own folder, then beside it.
 
     Args:
-        config: ``conf/train.yaml`` composed; not changed.
+        settings: Of the command.
 
     Returns:
         The folder of the finished run with the same settings, else of the newest unfinished one, or None.
@@ -62,8 +64,8 @@ def find_run(config: DictConfig) -> Path | None:
     Raises:
         UserError: The command's own folder holds a run with other settings.
     """
-    own = Path(config.run_dir)
-    wanted = settings(config)
+    own = Path(settings.run_dir)
+    wanted = _decisive(plain_of(settings))
     if (own / "config.yaml").is_file():
         differing = differences(wanted, read_settings(own))
         if differing:
@@ -83,14 +85,6 @@ def is_finished(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def settings(config: DictConfig) -> dict[str, Any]:
-    """Give the settings that decide what a run computes, as plain values by dotted name."""
-    resolved = OmegaConf.create(config)
-    OmegaConf.resolve(resolved)
-    plain: Any = OmegaConf.to_container(resolved)
-    return _decisive(plain)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

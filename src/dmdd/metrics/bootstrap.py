@@ -64,7 +64,7 @@ def bootstrap_image_metrics(
     Source: ours, see `resample`.
     """
     values, anomalous = _host(scores, labels)
-    return _weighted_metrics(values, anomalous, resample(anomalous, n_resamples, seed))
+    return weighted_image_metrics(values, anomalous, resample(anomalous, n_resamples, seed))
 
 
 def image_intervals(scores: Tensor, labels: Tensor, *, n_resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
@@ -88,10 +88,10 @@ def image_intervals(scores: Tensor, labels: Tensor, *, n_resamples: int = 1000, 
         return {}
     more = np.append(values, [np.inf, -np.inf]).astype(np.float32), np.append(anomalous, [False, True])
     weight = np.append(np.ones(values.size), [_UNSEEN, _UNSEEN])
-    samples = _weighted_metrics(*more, _resample(more[1], weight, n_resamples, seed))
+    samples = weighted_image_metrics(*more, _resample(more[1], weight, n_resamples, seed))
     whole, centre = (
-        _weighted_metrics(values, anomalous, np.ones((1, values.size))),
-        _weighted_metrics(*more, weight[None]),
+        weighted_image_metrics(values, anomalous, np.ones((1, values.size))),
+        weighted_image_metrics(*more, weight[None]),
     )
     count = 2 * n_normal * n_anomalous / (n_normal + n_anomalous)
     return {
@@ -104,10 +104,21 @@ def _host(scores: Tensor, labels: Tensor) -> tuple[NDArray[np.float32], NDArray[
     return scores.detach().cpu().float().numpy(), labels.cpu().numpy().astype(bool)
 
 
-def _weighted_metrics(
+def weighted_image_metrics(
     scores: NDArray[np.float32], anomalous: NDArray[np.bool_], weights: NDArray[np.generic]
 ) -> dict[str, Floats]:
-    """Compute the metrics of many test sets, (R, I) how often each holds an image; equal scores are one threshold."""
+    """Compute the image metrics of many test sets that hold the same images in other numbers.
+
+    Args:
+        scores: (I,) float32, may be infinite.
+        anomalous: (I,) whether an image is anomalous.
+        weights: (R, I) how often each test set holds each image, from 0; fractions count as such.
+
+    Returns:
+        (R,) values by name; equal scores are one threshold, NaN where a class is missing.
+
+    Source: the definitions of `dmdd.metrics.functional`.
+    """
     order = np.argsort(-scores, kind="stable")
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     weights = weights[:, order].astype(np.float64)

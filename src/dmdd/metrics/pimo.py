@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from dmdd.core.errors import UserError
-from dmdd.metrics.base import StepMetric
+from dmdd.metrics.base import EstimateMetric
 from dmdd.metrics.binning import N_BINS, score_bins
-from dmdd.metrics.functional import UNDEFINED, Estimate, Floats, Steps
+from dmdd.metrics.functional import UNDEFINED, Estimate, Floats
 from dmdd.metrics.histogram import check_maps, count_bins
 
 FPR_BOUNDS = (1e-5, 1e-4)
@@ -34,7 +34,7 @@ def credit(rate: Floats, bounds: tuple[float, float] = FPR_BOUNDS) -> Floats:
         return (high - np.clip(np.log(rate), low, high)) / (high - low)
 
 
-class AUPIMO(StepMetric):
+class AUPIMO(EstimateMetric):
     """Mean over the anomalous images of the area under the recall of the image's pixels.
 
     Args:
@@ -89,16 +89,7 @@ class AUPIMO(StepMetric):
         self.n_anomalous += anomalous.sum()
         self.n_images += maps.shape[0]
 
-    def compute(self) -> Tensor:
-        """Compute the mean over everything seen.
-
-        Returns:
-            float64 scalar in [0, 1], or NaN where undefined; `estimate` holds the interval.
-        """
-        self.estimate = self._certified()
-        return torch.tensor(self.estimate.value, dtype=torch.float64, device=self.device)
-
-    def _certified(self) -> Estimate:
+    def _compute_estimate(self) -> Estimate:
         normal, n_anomalous = self.normal_counts.cpu().numpy(), int(self.n_anomalous)
         total = int(normal.sum())
         if not n_anomalous or not total:
@@ -111,12 +102,3 @@ class AUPIMO(StepMetric):
             for rate in (above, above - normal[bins])
         )
         return Estimate(min(lower, 1.0), max(0.0, min(lower, 1.0) - 1e-12), min(1.0, upper + 1e-12))
-
-    def _estimate(self, steps: Steps) -> Estimate:
-        raise NotImplementedError("AUPIMO has images of its own, no pooled counts")
-
-    def _steps(self) -> Steps:
-        raise NotImplementedError("AUPIMO has images of its own, no pooled counts")
-
-    def _latest_state(self) -> Tensor | None:
-        return self.normal_counts

@@ -138,6 +138,8 @@ class Detector(nn.Module):
         self.region: Tensor | None = None
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
+        # What the calibration was before ``dmdd.calibrate`` changed it, oldest first.
+        self.former_calibrations: list[dict[str, Any]] = []
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
@@ -284,6 +286,7 @@ class Detector(nn.Module):
             "calibration": self.calibration,
             **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
             **({} if self.region is None else {"region": list(self.region.shape)}),
+            **({"former_calibrations": self.former_calibrations} if self.former_calibrations else {}),
         }
 
     @classmethod
@@ -320,6 +323,7 @@ class Detector(nn.Module):
             if version > 3:
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
+            detector.former_calibrations = list(spec.get("former_calibrations", []))
             if tiling := spec.get("tiling"):
                 detector.tiling = Tiling(tuple(tiling["tile_px"]), float(tiling["overlap"]))
         except UserError:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dmdd.config.compose import compose_config
+from dmdd.config.schema import ServeSettings
 from dmdd.core.errors import UserError
 from dmdd.deploy.serve.limits import Limits
 from dmdd.serve import main, open_port
@@ -126,7 +126,5 @@ def test_loopback_is_told_from_other_addresses():
         open_port("127.0.0.1", True)
 
 
-def test_help_is_the_configuration_and_its_limits_are_the_defaults(capsys):
-    assert main(["--help"]) == 0
-    assert capsys.readouterr().out.startswith("# Open a page to drop images on")
-    assert Limits(**compose_config("serve", []).limits) == Limits()
+def test_the_limits_of_the_configuration_are_the_defaults():
+    assert Limits(**vars(ServeSettings.compose("model=x").limits)) == Limits()

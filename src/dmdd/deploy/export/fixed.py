@@ -10,6 +10,7 @@ from dmdd.data.regions import GREY
 from dmdd.deploy.export.graph import Network, smoothing_matrices
 from dmdd.deploy.export.resizing import FixedResize
 from dmdd.models.detector import Detector, Tiling
+from dmdd.models.score_scale import ScoreScale
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import Axis, blend, place_tiles, share_inside
 
@@ -35,8 +36,6 @@ class FixedGraph(nn.Module):
     Source: ours.
     """
 
-    outputs = ("map", "score")
-
     def __init__(
         self,
         detector: Detector,
@@ -51,7 +50,8 @@ class FixedGraph(nn.Module):
             height, width = region.shape
             raise UserError(f"fixed_size=[{size[0]},{size[1]}]: the region of interest is of [{height},{width}] px")
         self.size, self.layout, self.tiling, self.region = size, layout, tiling, region
-        self.network = Network(detector)
+        self.network, self.scale = Network(detector), ScoreScale.of(detector.calibration)
+        self.outputs = ("map", "score") if self.scale is None else ("map", "score", "raw_score")
         tile, overlap = tiling or Tiling(size, 0.0)
         axes = [place_tiles(length, side, overlap) for length, side in zip(size, tile, strict=True)]
         self.starts = [axis.starts.tolist() for axis in axes]
@@ -84,25 +84,26 @@ class FixedGraph(nn.Module):
             return torch.zeros(1, height, width, 3, dtype=torch.uint8)
         return torch.zeros(1, 3, height, width)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs.
 
         Args:
             images: ``(1, H, W, 3)`` uint8 in [0, 255], or ``(1, 3, H, W)`` float32 in [0, 1], RGB.
 
         Returns:
-            ``map`` ``(1, H, W)`` float32 in [0, 1] and ``score`` ``(1,)``.
+            ``map`` ``(1, H, W)`` float32 in [0, 1], ``score`` ``(1,)``, and ``raw_score`` where the score has a scale.
         """
         pixels = images.float().permute(0, 3, 1, 2) if self.layout == "nhwc" else images * 255
         tiles = self.resize(self._cut(pixels))
         if self.window is not None:
             tiles = tiles * self.window + GREY * (1 - self.window)
         raw = self.network.raw_maps(tiles)
-        score = self._score(raw[self.network.score_map])
+        raw_score = self._score(raw[self.network.score_map])
+        scores = (raw_score,) if self.scale is None else (self.scale.readable_traced(raw_score), raw_score)
         heat = raw[self.network.anomaly_map][:, 0].unflatten(0, (len(self.starts[0]), len(self.starts[1])))
         heat = heat.permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)
         whole = (self.rows @ heat @ self.columns).clamp(0, 1)
-        return (whole if self.mask is None else whole * self.mask)[None], score
+        return (whole if self.mask is None else whole * self.mask)[None], *scores
 
     def _cut(self, images: Tensor) -> Tensor:
         height, width = self.tile

@@ -22,10 +22,23 @@ from dmdd.models.detector import (
     mean_distance,
 )
 from dmdd.models.folding import fold_batch_norms
+from dmdd.models.score_scale import ScoreScale
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled, share_inside
 
-OUTPUTS = ("map", "score", "raw")
+
+def output_names(detector: Detector, tiling: Tiling | None) -> tuple[str, ...]:
+    """Name what a detector's graph gives.
+
+    Args:
+        detector: What is exported; without a scale for people its score is the raw one, which is then not given twice.
+        tiling: With tiles there is no map at the input size.
+
+    Returns:
+        ``map``, ``score``, and ``raw`` and ``raw_score`` where there are such.
+    """
+    scaled = ScoreScale.of(detector.calibration) is not None
+    return ("map", "score", *(("raw",) if tiling is None else ()), *(("raw_score",) if scaled else ()))
 
 
 class Network(nn.Module):
@@ -131,7 +144,7 @@ class PixelDetector(nn.Module):
 
 
 class DetectorGraph(nn.Module):
-    """What is exported: uint8 pixels in, the outputs named in ``OUTPUTS`` out.
+    """What is exported: uint8 pixels in, the outputs that :func:`output_names` names out.
 
     Args:
         detector: In evaluation mode; it is copied, not changed.
@@ -154,6 +167,7 @@ class DetectorGraph(nn.Module):
         self.detector, self.tiling = PixelDetector(Network(detector, region=region)), tiling
         self.region: Tensor | None
         self.register_buffer("region", None if region is None else region.float())
+        self.scale, self.outputs = ScoreScale.of(detector.calibration), output_names(detector, tiling)
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -163,23 +177,22 @@ class DetectorGraph(nn.Module):
             images: ``(B, H, W, 3)`` uint8 in [0, 255], RGB, any size.
 
         Returns:
-            ``map`` ``(B, H, W)`` float32 in [0, 1], ``score`` ``(B,)``, and, without tiles, ``raw`` ``(B, h, w)``: the
-            map at the input size.
+            ``map`` ``(B, H, W)`` float32 in [0, 1], ``score`` ``(B,)``, without tiles ``raw`` ``(B, h, w)``, the map at
+            the input size, and with a scale for people ``raw_score`` ``(B,)``.
         """
         pixels = images.permute(0, 3, 1, 2)
         if self.tiling is not None:
             tile_px, overlap = self.tiling
             whole = detect_tiled(self.detector, pixels, tile_px=tile_px, overlap=overlap)
-            return whole.map[:, 0], whole.score
-        small, score = self.detector(pixels)
+            return whole.map[:, 0], *self._scores(whole.score)
+        small, raw_score = self.detector(pixels)
+        score, *more = self._scores(raw_score)
         size = (pixels.shape[2], pixels.shape[3])
         enlarged = enlarge_traced(small[:, 0], size)
-        return enlarged if self.region is None else enlarged * stretch(self.region, size), score, small[:, 0]
+        return enlarged if self.region is None else enlarged * stretch(self.region, size), score, small[:, 0], *more
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what :meth:`forward` returns."""
-        return OUTPUTS[:2] if self.tiling is not None else OUTPUTS
+    def _scores(self, raw_score: Tensor) -> tuple[Tensor, ...]:
+        return (raw_score,) if self.scale is None else (self.scale.readable_traced(raw_score), raw_score)
 
 
 def stretch(mask: Tensor, size: tuple[int, int]) -> Tensor:

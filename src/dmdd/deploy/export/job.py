@@ -3,18 +3,20 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmdd.config.schema import ExportSettings
 from dmdd.core import hardware
-from dmdd.core.errors import UserError, check_positive, check_tile_switch
+from dmdd.core.errors import UserError
+from dmdd.core.failures import report_write_errors
 from dmdd.core.files import write_atomically
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.images import read_image
@@ -28,12 +30,44 @@ from dmdd.deploy.export.openvino import load_openvino, write_openvino
 from dmdd.deploy.export.operators import TENSORRT, check_tensorrt
 from dmdd.deploy.export.program import load_program, trace, write_program
 from dmdd.deploy.export.runtime import Run, reference
-from dmdd.deploy.export.sources import Example, Source, normal_images
+from dmdd.deploy.export.sources import Example, Source, choose_source, normal_images
+from dmdd.experiment.category import read_category
 from dmdd.models.detector import Detector, Tiling
 from dmdd.models.tiling import choose_tiling
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-PRECISIONS = ("float32", "float16", "int8")
+
+
+class Exported(NamedTuple):
+    """What an export came to.
+
+    Args:
+        files: The exported file, its weights where they are a file of their own, metadata and report.
+        report: The comparison with the detector; ``failed`` says why there is no file, None if there is one.
+    """
+
+    files: list[Path]
+    report: dict[str, Any]
+
+
+def export_model(settings: ExportSettings) -> Exported:
+    """Write a trained detector as one graph and compare it with the detector.
+
+    Args:
+        settings: From ``ExportSettings.compose(...)``.
+
+    Returns:
+        Files and comparison.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
+    """
+    job = Job.from_settings(settings)
+    category = None if settings.category is None else read_category(settings.dataset, settings.category)
+    source = choose_source(category, settings.images)
+    detector = Detector.load(settings.model)
+    with report_write_errors(job.file.parent, then="", own=False):
+        return Exported(job.files, job.run(detector, source))
 
 
 @dataclass(frozen=True)
@@ -44,7 +78,7 @@ class Job:
         model: The model folder.
         file: The exported file.
         file_format: A key of ``SUFFIXES``.
-        precision: One of ``PRECISIONS``.
+        precision: ``float32``, ``float16`` or ``int8``.
         tile: Cut images into tiles; None does as in training.
         tile_px: Height and width of a tile in pixels, None for those of training.
         overlap: Share of a tile that at least lies in the next one, None for that of training.
@@ -61,21 +95,21 @@ class Job:
     file_format: str
     precision: str
     tile: bool | None
-    tile_px: Any
+    tile_px: int | tuple[int, ...] | None
     overlap: float | None
     fixed_size: tuple[int, int] | None
     layout: str
-    roi: Any
-    ignore: Any
+    roi: str | None
+    ignore: str | None
     calibration_images: int
     tolerance: float
 
     @classmethod
-    def from_config(cls, config: Any) -> "Job":
+    def from_settings(cls, settings: ExportSettings) -> "Job":
         """Read the settings.
 
         Args:
-            config: ``conf/export.yaml`` composed.
+            settings: Of the export.
 
         Returns:
             The job.
@@ -83,37 +117,30 @@ class Job:
         Raises:
             UserError: A setting cannot be used.
         """
-        if config.format not in SUFFIXES:
-            raise UserError(f"format={config.format}: choose one of {', '.join(SUFFIXES)}")
-        if config.precision not in PRECISIONS:
-            raise UserError(f"precision={config.precision}: choose one of {', '.join(PRECISIONS)}")
-        if config.format == "torch" and config.precision != "float32":
-            raise UserError(f"precision={config.precision} needs format=onnx or format=openvino")
-        if config.precision == "int8" and config.category is None:
+        if settings.format == "torch" and settings.precision != "float32":
+            raise UserError(f"precision={settings.precision} needs format=onnx or format=openvino")
+        if settings.precision == "int8" and settings.category is None:
             raise UserError("precision=int8 is calibrated on normal images: give category= (and dataset=, data_dir=)")
-        check_tile_switch(config.tile)
-        check_positive("calibration_images", config.calibration_images)
-        if not isinstance(config.tolerance, int | float) or not config.tolerance >= 0:
-            raise UserError(f"tolerance={config.tolerance}: give a number from 0")
-        suffix, model = SUFFIXES[config.format], Path(config.model)
-        file = model.parent / "export" / f"detector{suffix}" if config.output is None else Path(config.output)
+        if settings.fixed_size is None and settings.layout != LAYOUTS[0]:
+            raise UserError(f"layout={settings.layout} counts only with fixed_size=[height,width]")
+        suffix, model = SUFFIXES[settings.format], Path(settings.model)
+        file = model.parent / "export" / f"detector{suffix}" if settings.output is None else Path(settings.output)
         if file.suffix != suffix:
-            raise UserError(f"output={file}: a file of format={config.format} ends in {suffix}")
-        tile_px = tuple(config.tile_px) if isinstance(config.tile_px, Sequence) else config.tile_px
+            raise UserError(f"output={file}: a file of format={settings.format} ends in {suffix}")
         return cls(
             model=model,
             file=file,
-            file_format=config.format,
-            precision=config.precision,
-            tile=config.tile,
-            tile_px=tile_px,
-            overlap=config.overlap,
-            fixed_size=check_fixed_size(config.fixed_size, config.layout),
-            layout=config.layout,
-            roi=config.roi,
-            ignore=config.ignore,
-            calibration_images=config.calibration_images,
-            tolerance=float(config.tolerance),
+            file_format=settings.format,
+            precision=settings.precision,
+            tile=settings.tile,
+            tile_px=settings.tile_px,
+            overlap=settings.overlap,
+            fixed_size=settings.fixed_size,
+            layout=settings.layout,
+            roi=settings.roi,
+            ignore=settings.ignore,
+            calibration_images=settings.calibration_images,
+            tolerance=settings.tolerance,
         )
 
     @property
@@ -162,7 +189,7 @@ class Job:
         with _aside(self.file) as folder:
             written = folder / self.file.name
             exported, doubts = self._write(graph, written, metadata, source)
-            threshold = detector.calibration.get("image_threshold")
+            threshold = metadata["image_threshold"]
             report = {
                 "file": self.file.name,
                 "format": self.file_format,
@@ -225,7 +252,7 @@ class Job:
         write_onnx(program, onnx_file, graph.outputs)
         if self.precision == "int8":
             if source.category is None:
-                raise ValueError("int8 without images to calibrate on")  # from_config has asked for a category
+                raise ValueError("int8 without images to calibrate on")  # from_settings has asked for a category
             normal = normal_images(source.category, self.calibration_images)
             quantize(onnx_file, (as_input(image[None], graph) for image in normal), file.parent)
         doubts = check_tensorrt(onnx_file)
@@ -237,31 +264,6 @@ class Job:
         write_openvino(onnx_file, file, metadata, half=self.precision == "float16")
         onnx_file.unlink()
         return adapt(load_openvino(file), graph), None
-
-
-def check_fixed_size(size: Any, layout: Any) -> tuple[int, int] | None:
-    """Refuse a size or a layout that no graph can be made for.
-
-    Args:
-        size: Height and width in pixels, or None.
-        layout: One of ``LAYOUTS``.
-
-    Returns:
-        Height and width, or None.
-
-    Raises:
-        UserError: One of them is not of its kind, or the layout is given without the size.
-    """
-    if layout not in LAYOUTS:
-        raise UserError(f"layout={layout}: choose one of {', '.join(LAYOUTS)}")
-    if size is None:
-        if layout != LAYOUTS[0]:
-            raise UserError(f"layout={layout} counts only with fixed_size=[height,width]")
-        return None
-    sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and 16 <= side <= 16384 for side in sides):
-        raise UserError(f"fixed_size={size}: give height and width in pixels, as in fixed_size=[1024,1280]")
-    return sides[0], sides[1]
 
 
 def as_input(images: np.ndarray, graph: DetectorGraph | FixedGraph) -> np.ndarray:

@@ -9,14 +9,16 @@ from torch import Tensor
 from dmdd.core import provenance
 from dmdd.core.files import file_sha256
 from dmdd.deploy.export.fixed import FixedGraph
-from dmdd.deploy.export.graph import OUTPUTS
+from dmdd.deploy.export.graph import output_names
 from dmdd.models.detector import WEIGHTS_FILE, Detector, Tiling, describe_tiling
+from dmdd.models.score_scale import ScoreScale
 
 FORMAT_VERSION = 1
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 MEANINGS = {
     "map": "(batch, height, width) float32 in [0, 1], large where a pixel looks anomalous",
     "score": "(batch,) float32 in [0, 1], large for an anomalous image",
+    "raw_score": "(batch,) float32 in [0, 1], the score before it is put on the scale with the threshold at 0.5",
     "raw": "(batch, input height, input width) float32 in [0, 1], the map before it is enlarged",
 }
 
@@ -45,7 +47,7 @@ def describe(
     Returns:
         Entries for the file and for the JSON beside it; the thresholds of the JSON are the ones to use.
     """
-    outputs = OUTPUTS[:2] if tiling is not None or fixed is not None else OUTPUTS
+    calibration, scale = detector.calibration, ScoreScale.of(detector.calibration)
     inputs = "(batch, height, width, 3) uint8, RGB, any size"
     if fixed is not None:
         kind = "uint8 in [0, 255]" if fixed.layout == "nhwc" else "float32 in [0, 1]"
@@ -62,9 +64,13 @@ def describe(
         "range": [0, 255] if fixed is None or fixed.layout == "nhwc" else [0, 1],
         "fixed_size": None if fixed is None else list(fixed.size),
         "region": None if region is None else {"size": list(region.shape), "share": float(region.float().mean())},
-        "output": {name: MEANINGS[name] for name in outputs},
-        "image_threshold": detector.calibration.get("image_threshold"),
-        "pixel_threshold": detector.calibration.get("pixel_threshold"),
+        "output": {
+            name: MEANINGS[name] for name in (output_names(detector, tiling) if fixed is None else fixed.outputs)
+        },
+        "image_threshold": calibration.get("image_threshold") if scale is None else 0.5,
+        "pixel_threshold": calibration.get("pixel_threshold"),
+        "smallest_area_px": calibration.get("smallest_area_px", 0),
+        "calibration": calibration,
         "input_size": list(detector.input_size),
         "tiling": describe_tiling(tiling),
         "anomaly_map": detector.anomaly_map,

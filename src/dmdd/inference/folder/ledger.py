@@ -26,7 +26,7 @@ class Record:
 
     Args:
         file: Path below the input folder, with ``/``.
-        score: In [0, 1]; None for an image that could not be read.
+        score: In [0, 1], as in :class:`dmdd.inference.predictor.Prediction`; None for an image that could not be read.
         label: ``normal`` or ``anomalous``; None for an image that could not be read and without an image threshold.
         image_threshold: What the score was held against.
         width: Of the image, in pixels.
@@ -36,6 +36,8 @@ class Record:
         bytes: Size of the file.
         mtime_ns: When the file was last written, in nanoseconds since 1970.
         scored_at: When this line was written, UTC.
+        raw_score: Does not depend on the calibration; None for a bad image.
+        false_alarm_probability: Of a good image to score at least so high; None if the model cannot say.
     """
 
     file: str
@@ -49,6 +51,8 @@ class Record:
     bytes: int | None
     mtime_ns: int | None
     scored_at: str
+    raw_score: float | None = None  # these two are missing in older files
+    false_alarm_probability: float | None = None
 
     @property
     def outcome(self) -> str:
@@ -77,7 +81,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[tuple[int | None, int | None], str]] = {}
+        self._known: dict[str, tuple[tuple[int | None, int | None], str, float | None]] = {}
         records = _read(folder / JSONL)
         for record in records:
             self._note(record)
@@ -130,8 +134,21 @@ class Ledger:
         found = Counter(self._known[name][1] for name in chosen)
         return {outcome: found[outcome] for outcome in OUTCOMES}
 
+    def normal_scores(self, names: Iterable[str] | None = None) -> list[float]:
+        """Give the raw scores of images that were called normal.
+
+        Args:
+            names: Files to take; all that are recorded if None.
+
+        Returns:
+            In no order.
+        """
+        chosen = self._known if names is None else set(names) & set(self._known)
+        found = (self._known[name] for name in chosen)
+        return [score for _, outcome, score in found if outcome == "normal" and score is not None]
+
     def _note(self, record: Record) -> None:
-        self._known[record.file] = ((record.bytes, record.mtime_ns), record.outcome)
+        self._known[record.file] = ((record.bytes, record.mtime_ns), record.outcome, record.raw_score)
 
 
 @contextlib.contextmanager
