@@ -80,8 +80,11 @@ def test_bad_tiles_are_refused(demo_category, settings, message):
 def test_validation_twins_are_whole_images_changed_in_one_crop(demo_category):
     module = make(demo_category, held_out_fraction=0.25, **TILES)
     first, again = list(module.val_dataloader()), list(module.val_dataloader())
-    assert len(first) == 3
-    for batch, same in zip(first, again, strict=True):
+    assert len(first) == 3 * 6  # three images, 16 twins or more
+    assert sum(len(batch.images) for batch in first) == module.validation_images == 3 + 18
+    assert sorted(int(i) for batch in first for i in batch.indices) == [*range(-18, 0), 0, 1, 2]
+    assert all(batch.labels.tolist() == [1] for batch in first[3:])
+    for batch, same in zip(first[:3], again[:3], strict=True):
         assert torch.equal(batch.images, same.images)
         assert batch.images.shape == (2, 3, 128, 128)
         assert batch.labels.tolist() == [0, 1]
