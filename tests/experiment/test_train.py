@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dmdd.data.listing import listing_digest
 from dmdd.experiment.pictures import CAPTION_PX
-from dmdd.models.detector import Detector
+from dmdd.models.detector import MAP_NAMES, Detector
 from reference.wandb_log import read_records
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
@@ -67,7 +67,7 @@ def test_result_records_what_the_protocol_asks_for(run, demo_category):
     assert 0 < images.pop("part_share") < 1
     counts = {"trained_on": 11, "held_out": 1, "listed": 12, "tested": 12, "part_found_on": 11}
     assert images == {**counts, "augmented": False}  # seen twice each
-    assert set(result["test"]["maps"]) == {"fused", "segmentation", "geometric", "normality", "abnormality", "both"}
+    assert set(result["test"]["maps"]) == set(MAP_NAMES)
     for name in ("pixel_auroc", "aupro_30", "image_auroc"):
         assert 0 <= result["test"]["metrics"][name] <= 1
     assert set(result["test"]["intervals_95"]) == set(result["test"]["metrics"])

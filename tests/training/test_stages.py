@@ -19,12 +19,13 @@ from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.models.whitening import ResidualWhitening
 from dmdd.pairs import PairSynthesis
 from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, by_levels_of_others, choose_exact
 from dmdd.training.optimization import adamw_one_cycle
-from dmdd.training.segmentation import SegmentationModule
+from dmdd.training.segmentation import SegmentationModule, some_evenly
 from tiny import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings(
@@ -101,6 +102,42 @@ def test_stage_2_leaves_stage_1_bit_identical(data, networks):
     assert all(not torch.equal(after[name], before[name]) for name in after)
 
 
+def test_stage_2_fits_the_whitening_to_the_trained_student_on_normal_images(data, networks):
+    teacher, student, _ = networks
+    quiet_trainer(2).fit(DistillationModule(teacher=teacher, student=student, steps=2), datamodule=data)
+    network = SegmentationNetwork(channels=teacher.channels, width=8, inputs="whitened")
+    whitening, expected = ResidualWhitening(teacher.channels), ResidualWhitening(teacher.channels)
+    module = SegmentationModule(
+        teacher=teacher,
+        student=student,
+        segmentation=network,
+        steps=2,
+        whitening=whitening,
+        normal_images=data.training_pixels,
+    )
+    quiet_trainer(2).fit(module, datamodule=data)
+
+    def features(images):
+        pixels = images / 255
+        found = teacher(pixels)
+        return found, student(pixels, found)[0]
+
+    with torch.no_grad():
+        expected.fit(data.training_pixels, features, batch_size=3)
+    for level in range(3):
+        for found, wanted in zip(whitening.gaussian(level), expected.gaussian(level), strict=True):
+            assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+        assert not torch.allclose(whitening.gaussian(level)[1], torch.eye(teacher.channels[level]), atol=0.1)
+    # A stage that goes on, or is loaded whole, has it from the state.
+    assert any(name.startswith("whitening.matrix") for name in module.state_dict())
+
+
+def test_images_are_taken_evenly():
+    images = torch.arange(10)
+    assert some_evenly(images, 4).tolist() == [0, 2, 5, 7]
+    assert some_evenly(images, 10) is images
+
+
 def test_a_weight_of_zero_trains_the_other_branch_alone(data, networks):
     teacher, student, _ = networks
     before = state(student)
@@ -174,6 +211,7 @@ class KnownDetector(torch.nn.Module):
     """Scores an image by its mean brightness, everywhere the same."""
 
     anomaly_map = score_map = "segmentation"
+    map_names = ("segmentation", "normality", "both")
 
     def __init__(self) -> None:
         super().__init__()

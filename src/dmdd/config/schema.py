@@ -11,7 +11,9 @@ from typing import Any, Literal, Self
 Target = Mapping[str, Any]
 """A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.construct`."""
 
-MapName = Literal["fused", "segmentation", "geometric", "normality", "abnormality", "both"]
+MapName = Literal[
+    "combined", "distance", "whitened", "fused", "segmentation", "geometric", "normality", "abnormality", "both"
+]
 
 
 @dataclass(frozen=True, kw_only=True)

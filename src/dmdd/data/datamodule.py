@@ -228,6 +228,14 @@ class PairDataModule(LightningDataModule):
         return self._ready(self._train).images
 
     @property
+    def normal_pixels(self) -> Tensor:
+        """Normal images as the networks are to see them, ``(N, 3, h, w)`` uint8: of tiles one crop of each image."""
+        dataset = self._ready(self._train)
+        if self.tiles is None and dataset.inside is None:
+            return dataset.images
+        return dataset.plain([(VALIDATION_STEP, index, index) for index in range(len(dataset))])
+
+    @property
     def training_inside(self) -> Tensor | None:
         """Their regions of interest, ``(N, 1, h, w)`` bool; None where all pixels count."""
         return self._ready(self._train).inside

@@ -222,6 +222,11 @@ class PlannedDataset(Dataset[PlannedBatch]):
         others = self._take_others(other, places)
         return PlannedBatch(images, others, foreground, _rows(self.textures, texture), plan, own, inside)
 
+    def plain(self, places: list[Place]) -> Tensor:
+        """Give normal images without augmentation and twins, grey where pixels do not count, ``(B, 3, h, w)`` uint8."""
+        images, _, inside = self._take(torch.tensor([index for _, _, index in places]), places)
+        return images if inside is None else paint_outside(images, inside)
+
     def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Give the normal images, their foregrounds and their regions."""
         inside = None if self.inside is None else self.inside.index_select(0, own)

@@ -160,7 +160,12 @@ class Experiment:
             **vars(settings.distillation),
         )
         self.segmentation = SegmentationModule(
-            teacher=teacher, student=student, segmentation=segmentation, **vars(settings.segmentation_training)
+            teacher=teacher,
+            student=student,
+            segmentation=segmentation,
+            whitening=self.detector.whitening,
+            normal_images=self.data.normal_pixels,
+            **vars(settings.segmentation_training),
         )
         self.evaluation = EvaluationModule(
             self.detector,

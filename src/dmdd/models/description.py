@@ -16,7 +16,7 @@ MAX_DILATIONS = 32
 ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
-        *("anomaly_map", "score_map", "score_smoothed", "level_power", "normal_levels", "calibration"),
+        *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "normal_levels", "calibration"),
         *("former_calibrations", "tiling", "region"),
     ),
     "tiling": ("tile_px", "overlap"),
@@ -62,8 +62,9 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("anomaly_map", "score_map"):
         if not isinstance(spec.get(name, ""), str):
             raise _wrong(name, spec[name], "the name of a map is wanted")
-    if not isinstance(spec.get("score_smoothed", False), bool):
-        raise _wrong("score_smoothed", spec["score_smoothed"], "true or false is wanted")
+    for name in ("score_smoothed", "whitened"):
+        if not isinstance(spec.get(name, False), bool):
+            raise _wrong(name, spec[name], "true or false is wanted")
     if "tiling" in spec:
         _check_sizes("tiling.tile_px", spec["tiling"].get("tile_px"), count=2)
         if not is_number(overlap := spec["tiling"].get("overlap")) or not 0 <= overlap <= MAX_OVERLAP:

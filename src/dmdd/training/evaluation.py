@@ -39,7 +39,7 @@ from dmdd.metrics import (
     roc_curve,
 )
 from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
-from dmdd.models.detector import MAP_NAMES, Detector
+from dmdd.models.detector import Detector
 from dmdd.models.tiling import look
 from dmdd.training.figures import (
     ImageScore,
@@ -116,7 +116,7 @@ class EvaluationModule(LightningModule):
             raise UserError(f"evaluation.resamples={resamples}: give a whole number from 0")
         self.detector, self.false_alarm_rate, self.has_masks = detector, false_alarm_rate, has_masks
         own = (detector.anomaly_map, detector.score_map)
-        self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(own))
+        self.map_names = detector.map_names if study_maps else tuple(dict.fromkeys(own))
         self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics(exact=exact)
         # Plain collections and not submodules of one another: each keeps a state of its own.
         self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != own[0]})

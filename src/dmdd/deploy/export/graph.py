@@ -12,14 +12,18 @@ from dmdd.data.regions import GREY
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
 from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
 from dmdd.models.detector import (
+    WHITENED_MAPS,
     Detector,
     DetectorOutput,
     Tiling,
+    combine,
     fuse,
     gaussian_kernel,
     geometric_distance,
+    joint_distance,
     level_distances,
     mean_distance,
+    whitened_distance,
 )
 from dmdd.models.folding import fold_batch_norms
 from dmdd.models.score_scale import ScoreScale
@@ -65,7 +69,8 @@ class Network(nn.Module):
         detector.smooth = self._smooth  # type: ignore[method-assign]
         self.features, self.student = detector.teacher.network, detector.student
         self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
-        self.segmentation = FastSegmentation(detector.segmentation)
+        used = detector.segmentation.inputs == "whitened" or {self.anomaly_map, self.score_map} & set(WHITENED_MAPS)
+        self.segmentation = FastSegmentation(detector.segmentation, detector.whitening if used else None)
         self.mean: Tensor
         self.factor: Tensor
         self.rows: Tensor
@@ -104,11 +109,16 @@ class Network(nn.Module):
         """Compute the maps that map and score are read from, as :meth:`forward`, by name, ``(B, 1, h/4, w/4)``."""
         features = list(self.features((pixels - self.mean) * self.factor))
         normality, abnormality = self.student(pixels / 255, features)
-        logits, distances = self.segmentation(features, normality, abnormality)
+        logits, distances, lengths = self.segmentation(features, normality, abnormality)
         segmented, geometric = torch.sigmoid(logits), geometric_distance(distances)
         raw = {}
         for name in dict.fromkeys((self.anomaly_map, self.score_map)):
-            if name == "fused":
+            if name in WHITENED_MAPS:
+                whitened = whitened_distance(lengths)
+                joint = joint_distance(geometric, whitened)
+                found = {"whitened": whitened, "distance": joint, "combined": combine(segmented, joint)}
+                raw[name] = found[name]
+            elif name == "fused":
                 raw[name] = fuse(segmented, geometric)
             elif name == "geometric":
                 raw[name] = geometric
