@@ -103,13 +103,15 @@ class DataSettings:
     tile_px: int | tuple[int, ...] | None = setting(
         "train and test on tiles of this side, or [height,width], in pixels of the image (docs/tiles.md)"
     )
-    overlap: float | None = setting("with tile_px: share of a tile that the next one covers too; null: 0.25")
+    overlap: float | None = setting(
+        "with tile_px: share of a tile that the next one covers too; null: 0.25", least=0, most=0.9
+    )
     roi: str | None = setting(
         "region of interest: a mask image, a folder of them or a JSON file (docs/regions.md)", is_path=True
     )
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     num_workers: int = setting(
-        "worker processes; images stay in memory, so 0 is enough unless they are jittered on a GPU (2 to 4)", least=0
+        "worker processes; 0 is enough unless augmentation.transforms are your own and a GPU waits (2 to 4)", least=0
     )
 
 
@@ -185,7 +187,10 @@ class TrainSettings(Settings):
     run_dir: str = setting("folder of all outputs", is_path=True)
     seed: int = setting("seed of pairs, order, split and initial weights", least=0, most=2**32 - 1)
     resume: bool = setting("continue the run with the same settings; skip it if it is finished")
-    save_state_every_n_steps: int = setting("steps between two saved states, from which resume=true continues", least=1)
+    save_state_every_s: float = setting(
+        "time between two saved states, from which resume=true continues", unit="seconds", above=0
+    )
+    save_state_every_n_steps: int | None = setting("steps between two saved states, instead of the time", least=1)
     objective: str | None = setting("figure of result.json that a search maximises (docs/training.md)")
     upload_model: bool = setting("store the model folder as an artifact of the W&B run")
     image_size: tuple[int, int] = setting("height and width the networks see; multiples of 32", unit="pixels", least=1)
@@ -268,7 +273,9 @@ class PredictSettings(Settings):
     pixel_threshold: float | None = setting("a pixel from here on is in the mask; null: the model's", least=0, most=1)
     tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")
     tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: as in training")
-    overlap: float | None = setting("share of a tile that the next one covers too; null: as in training")
+    overlap: float | None = setting(
+        "share of a tile that the next one covers too; null: as in training", least=0, most=0.9
+    )
     roi: str | None = setting(
         "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
     )
@@ -319,7 +326,9 @@ class ExportSettings(Settings):
     output: str | None = setting("the file; null: <run>/export/detector.onnx, .xml or .pt2", is_path=True)
     tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")
     tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: as in training")
-    overlap: float | None = setting("share of a tile that the next one covers too; null: as in training")
+    overlap: float | None = setting(
+        "share of a tile that the next one covers too; null: as in training", least=0, most=0.9
+    )
     fixed_size: tuple[int, int] | None = setting(
         "[height,width]: for one image of this size, with static shapes; null: any size", unit="pixels", least=16
     )
@@ -359,7 +368,9 @@ class ServeSettings(Settings):
     port: int = setting("0 picks a free one", least=0, most=65535)
     tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")
     tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: as in training")
-    overlap: float | None = setting("share of a tile that the next one covers too; null: as in training")
+    overlap: float | None = setting(
+        "share of a tile that the next one covers too; null: as in training", least=0, most=0.9
+    )
     roi: str | None = setting(
         "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
-from dmdd.data.augmentation import Augmentation
+from dmdd.data.augmentation import Augmentation, Jitter, draw_views
 from dmdd.data.images import decoding_pool, read_image, read_pair
 from dmdd.data.listing import NORMAL, Category, Sample
 from dmdd.data.regions import Regions, paint_outside
@@ -31,7 +32,8 @@ class PlannedBatch(NamedTuple):
         foreground: ``(B, 1, h, w)`` bool.
         textures: ``(B, 3, h, w)`` uint8 RGB, or an empty tensor where no source needs them.
         plan: ``(B, PLAN_LENGTH)`` float64 in [0, 1).
-        indices: ``(B,)`` int64, position of each normal image in its set.
+        jitter: ``(B, len(Draw))`` float64 in [0, 1), or an empty tensor where images stay as they are.
+        indices: ``(B,)`` int64, position of each normal image in its set, plus its view times the size of the set.
         inside: ``(B, 1, h, w)`` bool, pixels of the region of interest; None where all count.
     """
 
@@ -40,6 +42,7 @@ class PlannedBatch(NamedTuple):
     foreground: Tensor
     textures: Tensor
     plan: Tensor
+    jitter: Tensor
     indices: Tensor
     inside: Tensor | None = None
 
@@ -48,11 +51,11 @@ class PairBatch(NamedTuple):
     """Pairs as the networks see them.
 
     Args:
-        normal: ``(B, 3, h, w)`` uint8 RGB, as read: mostly the teacher's features of it are known already.
+        normal: ``(B, 3, h, w)`` uint8 RGB as read, or float32 in [0, 1] where jittered.
         anomalous: ``(B, 3, h, w)`` float32 in [0, 1], channels last in memory.
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
-        indices: Position of each normal image in its set. Plain numbers: with several GPUs a tensor would be moved to
-            the GPU, and read back to look something up.
+        indices: Position of each normal image in its set, plus its view times the size of the set. Plain numbers: with
+            several GPUs a tensor would be moved to the GPU, and read back to look something up.
         inside: As in the planned batch.
     """
 
@@ -187,40 +190,60 @@ class PlannedDataset(Dataset[PlannedBatch]):
         foregrounds: Tensor,
         textures: Tensor,
         seed: int,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | Jitter | None = None,
         inside: Tensor | None = None,
     ) -> None:
         # Channels last, so that turning bytes into the twins' floats is one straight pass.
         self.images, self.textures = (t.contiguous(memory_format=torch.channels_last) for t in (images, textures))
         self.foregrounds, self.inside = foregrounds, inside
         self.seed, self.augmentation = seed, augmentation
+        self._draw_views(len(images))
 
     def __len__(self) -> int:
         """Return the number of normal images."""
         return len(self.images)
+
+    def _draw_views(self, count: int) -> None:
+        drawn = isinstance(self.augmentation, Jitter)
+        self.views = self.augmentation.views(count) if isinstance(self.augmentation, Jitter) else 1
+        self.drawn = draw_views(self.seed, images=count if drawn else 0, views=self.views)
 
     def share_memory(self) -> None:
         """Keep one copy of the images for all worker processes."""
         for tensor in (self.images, self.foregrounds):
             tensor.share_memory_()
 
+    @property
+    def nbytes(self) -> int:
+        """What images, foregrounds and textures take."""
+        return sum(tensor.nbytes for tensor in (self.images, self.foregrounds, self.textures))
+
+    def on(self, device: torch.device) -> "PlannedDataset":
+        """Give the same data set with its images on a device, where batches are gathered then."""
+        other = copy(self)
+        other.images, other.foregrounds, other.textures = (
+            tensor.to(device) for tensor in (self.images, self.foregrounds, self.textures)
+        )
+        other.inside = None if self.inside is None else self.inside.to(device)
+        return other
+
     def __getitems__(self, places: list[Place]) -> PlannedBatch:
         """Gather one device's part of a batch, or of several steps' batches, at once."""
         by_step = groupby(places, key=lambda place: place[0])
         plan = torch.cat([draw_plan(self.seed, step, [place for _, place, _ in part]) for step, part in by_step])
-        own = torch.tensor([index for _, _, index in places])
+        view = torch.tensor([index for _, _, index in places])
+        own = view % len(self)
         # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
         shift = 1 + (plan[:, Column.OTHER] * max(len(self) - 1, 1)).long()
         other = (own + shift) % len(self)
         texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
+        own, other, texture = (index.to(self.images.device, non_blocking=True) for index in (own, other, texture))
         images, foreground, inside = self._take(own, places)
-        if self.augmentation is not None:
-            images, foreground = self._augment(images, foreground, places)
-        if inside is not None:  # painted last: the camera's view stays where it is when the part is moved
-            images = paint_outside(images, inside).contiguous(memory_format=torch.channels_last)
-            foreground = part_inside(foreground, inside)
-        others = self._take_others(other, places)
-        return PlannedBatch(images, others, foreground, _rows(self.textures, texture), plan, own, inside)
+        if isinstance(self.augmentation, Augmentation):
+            images, foreground = self._augment(self.augmentation, images, foreground, places)
+        jitter = self.drawn[view] if len(self.drawn) else self.drawn
+        others, textures = self._take_others(other, places), _rows(self.textures, texture)
+        return PlannedBatch(images, others, foreground, textures, plan, jitter, view, inside)
 
     def plain(self, places: list[Place]) -> Tensor:
         """Give normal images without augmentation and twins, grey where pixels do not count, ``(B, 3, h, w)`` uint8."""
@@ -235,11 +258,13 @@ class PlannedDataset(Dataset[PlannedBatch]):
     def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:
         return _rows(self.images, other)
 
-    def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
+    def _augment(
+        self, augmentation: Augmentation, images: Tensor, foreground: Tensor, places: list[Place]
+    ) -> tuple[Tensor, Tensor]:
         results = []
         for image, mask, (step, place, _) in zip(images, foreground, places, strict=True):
             given = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-            result = self.augmentation(  # type: ignore[misc]
+            result = augmentation(
                 seed=augmentation_seed(self.seed, step=step, place=place),
                 image=given,
                 mask=mask[0].numpy().astype(np.uint8),

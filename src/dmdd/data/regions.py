@@ -168,10 +168,11 @@ def paint_outside(images: Tensor, inside: Tensor) -> Tensor:
     """Paint grey what does not count, so that nothing there is seen.
 
     Args:
-        images: ``(B, 3, h, w)`` uint8 in [0, 255].
+        images: ``(B, 3, h, w)`` uint8 in [0, 255] or float in [0, 1].
         inside: ``(B, 1, h, w)`` bool, or of one image for all.
 
     Returns:
         The same where ``inside`` is True.
     """
-    return torch.where(inside.to(images.device), images, torch.full((), GREY, dtype=images.dtype, device=images.device))
+    grey = GREY if images.dtype == torch.uint8 else GREY / 255
+    return torch.where(inside.to(images.device), images, torch.full((), grey, dtype=images.dtype, device=images.device))

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
-from dmdd.data.augmentation import Augmentation
+from dmdd.data.augmentation import Augmentation, Jitter
 from dmdd.data.datasets import EvaluationBatch, PlannedDataset, find_foregrounds, part_inside
 from dmdd.data.images import read_image
 from dmdd.data.regions import Regions
@@ -148,13 +148,12 @@ class TileDataset(PlannedDataset):
         size: tuple[int, int],
         textures: Tensor,
         seed: int,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | Jitter | None = None,
     ) -> None:
         none = torch.empty(0, 3, *size, dtype=torch.uint8)
-        super().__init__(
-            images=none, foregrounds=large.foregrounds, textures=textures, seed=seed, augmentation=augmentation
-        )
-        self.large, self.size = large, size
+        super().__init__(images=none, foregrounds=large.foregrounds, textures=textures, seed=seed)
+        self.large, self.size, self.augmentation = large, size, augmentation
+        self._draw_views(len(large))
 
     def __len__(self) -> int:
         """Return the number of images that crops are taken from."""

@@ -46,7 +46,7 @@ def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
     category = within(category, regions)
     warn(doubts_of_category(category, size=_compared_at(settings, detector)))
     choose_maps(detector, anomaly_map=settings.anomaly_map, score_map=settings.score_map)
-    accelerator = hardware.resolve_accelerator(settings.accelerator)
+    accelerator = hardware.resolve_accelerator(settings.accelerator, setting="accelerator")
     devices.check_devices(1, accelerator, settings.batch_size)
     precision = hardware.resolve_precision(settings.precision, accelerator, setting="precision")
     module = _score(settings, detector, category, regions, accelerator=accelerator, precision=precision)
