@@ -107,7 +107,8 @@ def test_torch_program(model, tmp_path, capsys):
 
 def test_a_calibrated_models_scores_are_on_the_scale_and_its_json_can_be_calibrated(model, tmp_path, capsys):
     detector = Detector.load(model)
-    raw = [float(detector(torch.from_numpy(noise(1, 64, 96 + n)).permute(0, 3, 1, 2)).score) for n in range(30)]
+    with torch.no_grad():
+        raw = [float(detector(torch.from_numpy(noise(1, 64, 96 + n)).permute(0, 3, 1, 2)).score) for n in range(30)]
     detector.calibration = calibrate_scores(raw, rate=0.1) | {"pixel_threshold": 0.02, "typical_peak": 0.01}
     detector.save(tmp_path / "run/model")
     scale, file = ScoreScale.of(detector.calibration), tmp_path / "part.onnx"
