@@ -1,4 +1,4 @@
-"""The data module: normal images in memory, twins made on the device, test images read once after training."""
+"""The data module: normal images decoded once, twins made on the device, test images read once after training."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dmdd.core.errors import UserError, check_positive
@@ -19,11 +18,10 @@ from dmdd.data.datasets import (
     PairBatch,
     PlannedBatch,
     PlannedDataset,
-    find_foregrounds,
-    load_images,
 )
 from dmdd.data.listing import Category, list_images
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
+from dmdd.data.store import ImageStore, StoredPart, open_images
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
@@ -48,6 +46,8 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: Images a device scores at once.
         native_masks: Leave the test masks at the images' own sizes.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
+        memory_gb: What the images may take of memory, in 10^9 bytes; more are kept in a file on disk.
+        cache_dir: Folder of such files.
 
     Raises:
         UserError: A batch size is not positive.
@@ -69,6 +69,8 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: int = 16,
         native_masks: bool = False,
         num_workers: int = 0,
+        memory_gb: float = 1.5,
+        cache_dir: str | Path = "~/.cache/dmdd",
     ) -> None:
         super().__init__()
         check_positive("batch_size", batch_size)
@@ -76,7 +78,7 @@ class PairDataModule(LightningDataModule):
         self.category, self.synthesis = category, synthesis
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
-        self.native_masks = native_masks
+        self.native_masks, self.memory_gb, self.cache_dir = native_masks, memory_gb, cache_dir
         self.seed, self.held_out_fraction = seed, held_out_fraction
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
@@ -97,8 +99,7 @@ class PairDataModule(LightningDataModule):
         if stage == "test" or self._train is not None:
             return
         samples = self.category.train
-        images = load_images([sample.path for sample in samples], self.image_size)
-        foregrounds = find_foregrounds(images)
+        images = self._open([sample.path for sample in samples])
         textures = self._load_textures()
         try:
             train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
@@ -107,23 +108,20 @@ class PairDataModule(LightningDataModule):
         self._rows = train
         if self.augmentation is not None:
             self.augmentation = self.augmentation.for_images(len(train))
-        self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
-        self._held_out = self._dataset(images, foregrounds, textures, rest, None)
-
-    def _dataset(
-        self, images: Tensor, foregrounds: Tensor, textures: Tensor, rows: list[int], augmentation: Augmentation | None
-    ) -> PlannedDataset:
-        images, foregrounds = images[rows], foregrounds[rows]
-        dataset = PlannedDataset(
-            images=images, foregrounds=foregrounds, textures=textures, seed=self.seed, augmentation=augmentation
-        )
         if self.num_workers:
-            dataset.share_memory()
-        return dataset
+            images.share_memory()
+        parts = [StoredPart(images, rows) for rows in (train, rest)]
+        self._train = PlannedDataset(images=parts[0], textures=textures, seed=self.seed, augmentation=self.augmentation)
+        self._held_out = PlannedDataset(images=parts[1], textures=textures, seed=self.seed)
 
-    def _load_textures(self) -> Tensor:
+    def _open(self, paths: list[Path], *, find_parts: bool = True) -> ImageStore:
+        return open_images(
+            paths, self.image_size, find_parts=find_parts, memory_gb=self.memory_gb, cache_dir=self.cache_dir
+        )
+
+    def _load_textures(self) -> ImageStore | None:
         if not self.synthesis.needs_textures:
-            return torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
+            return None
         folder = Path(self.textures_dir or "")
         paths = list_images(folder, nested=True) if self.textures_dir else []
         if not paths:
@@ -131,7 +129,7 @@ class PairDataModule(LightningDataModule):
                 f"pairs need texture images, none found in {folder.resolve()}: "
                 "set data.textures_dir, or use pairs=mix, which needs none"
             )
-        return load_images(paths, self.image_size)
+        return self._open(paths, find_parts=False)
 
     @property
     def training_images(self) -> int:
@@ -144,8 +142,8 @@ class PairDataModule(LightningDataModule):
         return len(self._ready(self._held_out).images)
 
     @property
-    def held_out_pixels(self) -> Tensor:
-        """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation."""
+    def held_out_pixels(self) -> ImageStore:
+        """The normal images held out, without augmentation; a slice of it is ``(B, 3, h, w)`` uint8."""
         return self._ready(self._held_out).images
 
     @property
@@ -154,12 +152,9 @@ class PairDataModule(LightningDataModule):
 
         On the others the whole image counts, on all of them where the pairs heed no foreground.
         """
-        foregrounds = self._ready(self._train).foregrounds
         if not self.synthesis.foreground:
             return 0, 1.0
-        shares = torch.stack(
-            [foreground.float().mean() for foreground in foregrounds]
-        )  # one at a time: 4 bytes a pixel
+        shares = self._ready(self._train).images.shares
         return int((shares < 1).sum()), float(shares.median())
 
     @staticmethod

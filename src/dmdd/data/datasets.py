@@ -1,8 +1,6 @@
-"""Training images in memory, and evaluation images from files: what the loaders hand to the device."""
+"""Training images from a store, and evaluation images from files: what the loaders hand to the device."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +13,12 @@ from torch.utils.data import Dataset
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation
-from dmdd.data.images import count_pixels, read_image, read_mask
+from dmdd.data.images import read_image, read_mask
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
+from dmdd.data.store import ImageStore, decoding_pool
 from dmdd.metrics.regions import anomalous_pixels
-from dmdd.pairs import Column, draw_plan, estimate_foreground
-
-PIXELS_AT_ONCE = 200_000_000
-"""Pixels of images that are decoded at the same time, in all threads together."""
+from dmdd.pairs import Column, draw_plan
 
 
 class PlannedBatch(NamedTuple):
@@ -79,27 +75,6 @@ class EvaluationBatch(NamedTuple):
     indices: Tensor
 
 
-def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
-    """Decode and resize image files, several at a time.
-
-    Args:
-        paths: Image files.
-        size: Height and width in pixels.
-
-    Returns:
-        ``(N, 3, *size)`` uint8 RGB.
-
-    Raises:
-        UserError: A file cannot be read; the message has its path.
-    """
-
-    def load(path: Path) -> Tensor:
-        return resize_images(_as_batch(read_image(path)), size)[0]
-
-    with _pool(paths) as pool:
-        return torch.stack(list(pool.map(load, paths)))
-
-
 class CheckedMasks(NamedTuple):
     """What the masks of a test set mark.
 
@@ -140,7 +115,7 @@ def check_files(samples: Sequence[Sample], *, size: tuple[int, int] | None = Non
             return own, own
         return own, _count_regions(resize_masks(torch.from_numpy(mask)[None, None], size)[0, 0].numpy())
 
-    with _pool([sample.path for sample in samples]) as pool:
+    with decoding_pool([sample.path for sample in samples]) as pool:
         counts = list(pool.map(check, samples))
     masks = [(s.mask_path, *count) for s, count in zip(samples, counts, strict=True) if s.mask_path is not None]
     return CheckedMasks(
@@ -155,39 +130,12 @@ def _count_regions(mask: np.ndarray) -> int:
     return int(anomalous_pixels(mask.astype(np.uint8)).region_size.size)
 
 
-def _pool(paths: Sequence[Path]) -> ThreadPoolExecutor:
-    """Make threads to decode images in, fewer where they are large: decoded and as floats they take 18 bytes a pixel.
-
-    The first image stands for all; most folders come from one camera.
-    """
-    pixels = count_pixels(paths[0]) if paths else 0
-    return ThreadPoolExecutor(max_workers=max(1, min((os.cpu_count() or 1) + 4, 32, PIXELS_AT_ONCE // max(pixels, 1))))
-
-
-def find_foregrounds(images: Tensor) -> Tensor:
-    """Estimate the foreground of each image.
-
-    Args:
-        images: ``(N, 3, h, w)`` uint8 RGB.
-
-    Returns:
-        ``(N, 1, h, w)`` bool.
-    """
-
-    def estimate(image: Tensor) -> Tensor:
-        return torch.from_numpy(estimate_foreground(image.permute(1, 2, 0).contiguous().numpy()))
-
-    with ThreadPoolExecutor() as pool:
-        return torch.stack(list(pool.map(estimate, images))).unsqueeze(1)
-
-
 class PlannedDataset(Dataset[PlannedBatch]):
     """Normal images with the plans of their twins; the twins are made later, on the device.
 
     Args:
-        images: ``(N, 3, h, w)`` uint8 RGB.
-        foregrounds: ``(N, 1, h, w)`` bool.
-        textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
+        images: The normal images, with the part found on each.
+        textures: Texture images, or None.
         seed: Seed of the run.
         augmentation: What is done to the normal images, or None.
     """
@@ -195,21 +143,12 @@ class PlannedDataset(Dataset[PlannedBatch]):
     def __init__(
         self,
         *,
-        images: Tensor,
-        foregrounds: Tensor,
-        textures: Tensor,
+        images: ImageStore,
+        textures: ImageStore | None,
         seed: int,
         augmentation: Augmentation | None = None,
     ) -> None:
-        # Channels last, so that turning bytes into the twins' floats is one straight pass.
-        self.images, self.textures = (t.contiguous(memory_format=torch.channels_last) for t in (images, textures))
-        self.foregrounds = foregrounds
-        self.seed, self.augmentation = seed, augmentation
-
-    def share_memory(self) -> None:
-        """Keep one copy of the images for all worker processes."""
-        for tensor in (self.images, self.foregrounds):
-            tensor.share_memory_()
+        self.images, self.textures, self.seed, self.augmentation = images, textures, seed, augmentation
 
     def __getitems__(self, places: list[Place]) -> PlannedBatch:
         """Gather one device's part of a batch, or of several steps' batches, at once."""
@@ -219,11 +158,14 @@ class PlannedDataset(Dataset[PlannedBatch]):
         # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
         shift = 1 + (plan[:, Column.OTHER] * max(len(self.images) - 1, 1)).long()
         other = (own + shift) % len(self.images)
-        texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
-        images, foreground = _rows(self.images, own), self.foregrounds.index_select(0, own)
+        images, foreground = self.images.read(own)
+        others = self.images.pixels(other)
+        textures = others[:0]
+        if self.textures is not None:
+            textures = self.textures.pixels((plan[:, Column.TEXTURE] * len(self.textures)).long())
         if self.augmentation is not None:
             images, foreground = self._augment(images, foreground, places)
-        return PlannedBatch(images, _rows(self.images, other), foreground, _rows(self.textures, texture), plan, own)
+        return PlannedBatch(images, others, foreground, textures, plan, own)
 
     def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
         results = []
@@ -244,11 +186,6 @@ class PlannedDataset(Dataset[PlannedBatch]):
         changed = torch.stack([torch.from_numpy(np.ascontiguousarray(r["image"])).permute(2, 0, 1) for r in results])
         masks = torch.stack([torch.from_numpy(np.ascontiguousarray(r["mask"])).bool()[None] for r in results])
         return changed, masks
-
-
-def _rows(images: Tensor, index: Tensor) -> Tensor:
-    """Select images that are channels last, whole rows at once: indexing by a tensor would go pixel by pixel."""
-    return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
 class FileDataset(Dataset[EvaluationBatch]):

@@ -38,7 +38,10 @@ WATCHING = (
 )
 """Callbacks that only look on; any other may change the weights."""
 
-IGNORED_OF = {"trainer": ("devices", "strategy", "log_every_n_steps"), "data": ("num_workers", "evaluation_batch_size")}
+IGNORED_OF = {
+    "trainer": ("devices", "strategy", "log_every_n_steps"),
+    "data": ("num_workers", "evaluation_batch_size", "memory_gb", "cache_dir"),
+}
 """Likewise of single groups: the same seed gives the same pairs and, batch norm being synchronised, the same training
 on any number of devices; and who runs out of memory or workers in the last phase must be able to set less."""
 

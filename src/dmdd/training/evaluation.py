@@ -30,7 +30,7 @@ from dmdd.metrics import (
     recall_by_type,
     roc_curve,
 )
-from dmdd.models.detector import MAP_NAMES, Detector
+from dmdd.models.detector import MAP_NAMES, Detector, Slices
 
 ImageScore = tuple[int, int, float]  # index, label, score
 
@@ -72,7 +72,7 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
-        normal_images: Tensor | None = None,
+        normal_images: Slices | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
     ) -> None:
@@ -144,8 +144,7 @@ class EvaluationModule(LightningModule):
         """Forget earlier images, and learn the levels of normal ones before any score is computed."""
         self._reset(pixels_known=True)
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
-            images = self.normal_images.to(self.device)
-            self._levels = self.detector.learn_levels(images, batch_size=self.levels_batch_size)
+            self._levels = self.detector.learn_levels(self.normal_images, batch_size=self.levels_batch_size)
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""

@@ -1,0 +1,343 @@
+"""Images at the input size, decoded once: in memory where they fit, else in a file that processes and runs share."""
+
+import hashlib
+import io
+import os
+import shutil
+import sys
+import time
+import weakref
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from dmdd.core.errors import UserError
+from dmdd.core.files import write_atomically
+from dmdd.core.resize import resize_images
+from dmdd.data.images import count_pixels, read_image
+from dmdd.pairs import estimate_foreground
+
+PIXELS_AT_ONCE = 200_000_000
+"""Pixels of images that are decoded at the same time, in all threads together."""
+
+FORMAT = 1  # of the file, and of what decoding, resizing and the estimate of the part give; a new one makes files anew
+FILES_AT_ONCE = 512  # handed to the threads at a time: a million waiting tasks would take memory
+TOLD_EVERY_S = 20.0
+
+Sink = Callable[[int, np.ndarray, np.ndarray], None]
+
+
+class ImageStore(ABC):
+    """Images of one size with the part found on each.
+
+    Args:
+        size: Height and width in pixels.
+        shares: ``(N,)`` float32, the part's share of each image.
+    """
+
+    def __init__(self, size: tuple[int, int], shares: Tensor) -> None:
+        self.size, self.shares = size, shares
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.shares)
+
+    @abstractmethod
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Give some images and where the part is on each.
+
+        Args:
+            index: ``(B,)`` int64, positions.
+
+        Returns:
+            ``(B, 3, h, w)`` uint8 RGB, channels last in memory; ``(B, 1, h, w)`` bool.
+        """
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Give some images: the first of what :meth:`read` gives."""
+        return self.read(index)[0]
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Give consecutive images: ``(B, 3, h, w)`` uint8 RGB."""
+        return self.pixels(torch.arange(len(self))[part])
+
+    def share_memory(self) -> None:
+        """Keep one copy of the images for all worker processes."""
+        return
+
+
+class ImagesInMemory(ImageStore):
+    """Images in this process.
+
+    Args:
+        images: ``(N, h, w, 3)`` uint8 RGB.
+        foregrounds: ``(N, h, w)`` bool.
+        shares: ``(N,)`` float32.
+    """
+
+    def __init__(self, images: Tensor, foregrounds: Tensor, shares: Tensor) -> None:
+        super().__init__((images.shape[1], images.shape[2]), shares)
+        self._images, self._foregrounds = images, foregrounds
+
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Give some images and where the part is on each."""
+        return self.pixels(index), self._foregrounds.index_select(0, index).unsqueeze(1)
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Give some images."""
+        # Whole rows at once: indexing images that are channels first by a tensor would go pixel by pixel.
+        return self._images.index_select(0, index).permute(0, 3, 1, 2)
+
+    def share_memory(self) -> None:
+        """Keep one copy of the images for all worker processes."""
+        self._images.share_memory_()
+        self._foregrounds.share_memory_()
+
+
+class ImagesOnDisk(ImageStore):
+    """Images in a file: one record an image, its pixels and then its part, eight pixels to the byte.
+
+    Records are read by position and not through a memory map. Both use the same pages of the system's cache, which all
+    processes share; but mapped pages count as this process's memory, and a file that lost its end would kill it.
+
+    Args:
+        file: Of ``count`` records.
+        size: Height and width in pixels.
+        checksums: ``(N,)`` uint32, CRC-32 of each record.
+        shares: ``(N,)`` float32.
+    """
+
+    def __init__(self, file: Path, size: tuple[int, int], checksums: np.ndarray, shares: Tensor) -> None:
+        super().__init__(size, shares)
+        self.file, self._checksums = file, checksums
+        self._verified = np.zeros(len(checksums), bool)
+        self._open()
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self.file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_descriptor"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._open()
+
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Give some images and where the part is on each."""
+        height, width = self.size
+        length = record_bytes(self.size)
+        pixels = np.empty((len(index), 3 * height * width), np.uint8)
+        packed = np.empty((len(index), length - pixels.shape[1]), np.uint8)
+        rows = index.tolist()
+        if hasattr(os, "posix_fadvise"):  # all at once, so that a disk reads the next ones while the first is copied
+            for row in rows:
+                os.posix_fadvise(self._descriptor, row * length, length, os.POSIX_FADV_WILLNEED)
+        for row, image, part in zip(rows, pixels, packed, strict=True):
+            got = os.preadv(self._descriptor, [image.data, part.data], row * length)
+            if got != length or not self._is_sound(row, image, part):
+                raise UserError(f"image {row} in {self.file} is damaged: delete that file, the next run makes it anew")
+        images = torch.from_numpy(pixels).view(-1, height, width, 3).permute(0, 3, 1, 2)
+        parts = np.unpackbits(packed, axis=1, count=height * width).view(bool)
+        return images, torch.from_numpy(parts).view(-1, 1, height, width)
+
+    def _is_sound(self, row: int, image: np.ndarray, part: np.ndarray) -> bool:
+        """Compare a record with its checksum, once in each process."""
+        if not self._verified[row]:
+            self._verified[row] = zlib.crc32(part.data, zlib.crc32(image.data)) == self._checksums[row]
+        return bool(self._verified[row])
+
+
+class StoredPart(ImageStore):
+    """Some images of a store.
+
+    Args:
+        store: All images.
+        rows: Which of them.
+    """
+
+    def __init__(self, store: ImageStore, rows: Sequence[int]) -> None:
+        self.store, self.rows = store, torch.tensor(rows, dtype=torch.int64)
+        super().__init__(store.size, store.shares[self.rows])
+
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Give some images and where the part is on each."""
+        return self.store.read(self.rows[index])
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Give some images."""
+        return self.store.pixels(self.rows[index])
+
+    def share_memory(self) -> None:
+        """Keep one copy of the images for all worker processes."""
+        self.store.share_memory()
+
+
+def record_bytes(size: tuple[int, int]) -> int:
+    """Tell how much of a file an image of this height and width takes, in bytes."""
+    return 3 * size[0] * size[1] + -(-size[0] * size[1] // 8)
+
+
+def open_images(
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    *,
+    find_parts: bool = True,
+    memory_gb: float = float("inf"),
+    cache_dir: Path | str = "",
+) -> ImageStore:
+    """Decode and resize image files, several at a time, and find the part on each.
+
+    Args:
+        paths: Image files.
+        size: Height and width in pixels.
+        find_parts: Estimate where the part is; else all of an image counts.
+        memory_gb: What takes more than this, in 10^9 bytes, is kept in a file.
+        cache_dir: Folder of such files. A file is used again until an image comes, goes or changes.
+
+    Returns:
+        The images.
+
+    Raises:
+        UserError: An image cannot be read; the message has its path. Or the file cannot be written.
+
+    Source: ours.
+    """
+    needed = 4 * len(paths) * size[0] * size[1]  # in memory the part is kept as a byte a pixel
+    if needed > memory_gb * 1e9:
+        return _open_on_disk(paths, size, find_parts=find_parts, folder=Path(cache_dir).expanduser())
+    images = torch.empty(len(paths), *size, 3, dtype=torch.uint8)
+    foregrounds = torch.empty(len(paths), *size, dtype=torch.bool)
+
+    def keep(row: int, image: np.ndarray, part: np.ndarray) -> None:
+        images[row], foregrounds[row] = torch.from_numpy(image), torch.from_numpy(part)
+
+    shares = _decode(paths, size, keep, find_parts=find_parts)
+    return ImagesInMemory(images, foregrounds, shares)
+
+
+def _open_on_disk(paths: Sequence[Path], size: tuple[int, int], *, find_parts: bool, folder: Path) -> ImagesOnDisk:
+    place = os.path.commonpath([path.absolute().parent for path in paths])
+    series = hashlib.sha256(f"{place}\n{size}\n{find_parts}".encode(errors="surrogateescape")).hexdigest()[:12]
+    file = folder / f"{series}-{_fingerprint(paths)}.images"
+    told = f"{len(paths):,} images of {size[0]} x {size[1]} px take more memory than data.memory_gb"
+    gigabytes = f"{len(paths) * record_bytes(size) / 1e9:.1f} GB"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{series}.lock"):  # another process may be making it: a sweep's member, another device
+            if store := _open_file(file, size):
+                _say(f"{told}: reading them from {file}")
+                return store
+            _say(f"{told}: decoding them once into {file}, {gigabytes}")
+            _write(file, paths, size, find_parts=find_parts)
+            for old in folder.glob(f"{series}-*"):  # of images that have changed; who reads one keeps it until the end
+                if old.stem != file.stem:
+                    old.unlink()
+            store = _open_file(file, size)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot keep images in {folder} ({reason}): set data.cache_dir= to a folder with {gigabytes}"
+        ) from error
+    assert store is not None, "just written"
+    return store
+
+
+def _fingerprint(paths: Sequence[Path]) -> str:
+    """Tell by place, size and time of change whether files are the same ones, without reading them."""
+    digest = hashlib.sha256(f"{FORMAT}".encode())
+    for path in paths:
+        try:
+            about = os.stat(path)
+        except OSError:  # told by whoever reads it
+            continue
+        digest.update(f"{path.absolute()}\n{about.st_size}\n{about.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _open_file(file: Path, size: tuple[int, int]) -> ImagesOnDisk | None:
+    """Open records whose index is there and whole, as it is written last."""
+    try:
+        with np.load(io.BytesIO(file.with_suffix(".npz").read_bytes())) as index:
+            return ImagesOnDisk(file, size, index["checksums"], torch.from_numpy(index["shares"]))
+    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _write(file: Path, paths: Sequence[Path], size: tuple[int, int], *, find_parts: bool) -> None:
+    """Write the records and then, as a sign that all are there, their index."""
+    length, partial = record_bytes(size), file.with_suffix(".partial")
+    checksums = np.zeros(len(paths), np.uint32)
+    if (room := shutil.disk_usage(file.parent).free) < len(paths) * length:
+        raise OSError(f"{room / 1e9:.1f} GB free")
+    try:
+        with partial.open("wb") as out:
+
+            def keep(row: int, image: np.ndarray, part: np.ndarray) -> None:
+                record = image.tobytes() + np.packbits(part).tobytes()
+                checksums[row] = zlib.crc32(record)
+                if os.pwrite(out.fileno(), record, row * length) != length:
+                    raise OSError("the disk is full")
+
+            shares = _decode(paths, size, keep, find_parts=find_parts, tell=_say)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    index = io.BytesIO()
+    np.savez(index, checksums=checksums, shares=shares.numpy())
+    write_atomically(file.with_suffix(".npz"), index.getvalue())
+
+
+def _decode(
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    keep: Sink,
+    *,
+    find_parts: bool,
+    tell: Callable[[str], None] | None = None,
+) -> Tensor:
+    """Hand each image and its part to ``keep``, from several threads; returns the part's share of each image."""
+    shares = torch.ones(len(paths))
+
+    def work(row: int) -> None:
+        batch = torch.from_numpy(np.array(read_image(paths[row]))).permute(2, 0, 1).unsqueeze(0)
+        image = resize_images(batch, size)[0].permute(1, 2, 0).contiguous().numpy()
+        part = estimate_foreground(image) if find_parts else np.ones(size, bool)
+        shares[row] = float(part.mean())
+        keep(row, image, part)
+
+    started = told = time.monotonic()
+    with decoding_pool(paths) as pool:
+        for first in range(0, len(paths), FILES_AT_ONCE):
+            done = min(first + FILES_AT_ONCE, len(paths))
+            list(pool.map(work, range(first, done)))
+            if tell is not None and (now := time.monotonic()) - told > TOLD_EVERY_S:
+                minutes, seconds = divmod(int((now - started) * (len(paths) / done - 1)), 60)
+                tell(f"{done:,} of {len(paths):,} images decoded, {minutes}:{seconds:02d} left")
+                told = now
+    return shares
+
+
+def decoding_pool(paths: Sequence[Path]) -> ThreadPoolExecutor:
+    """Make threads to decode images in, fewer where they are large: decoded and as floats they take 18 bytes a pixel.
+
+    Args:
+        paths: The files; the first stands for all, as most folders come from one camera.
+    """
+    pixels = count_pixels(paths[0]) if paths else 0
+    return ThreadPoolExecutor(max_workers=max(1, min((os.cpu_count() or 1) + 4, 32, PIXELS_AT_ONCE // max(pixels, 1))))
+
+
+def _say(line: str) -> None:
+    if int(os.environ.get("LOCAL_RANK") or 0) == 0:
+        print(line, file=sys.stderr, flush=True)
