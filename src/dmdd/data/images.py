@@ -1,11 +1,12 @@
 """Images and masks from files: whatever the format, out comes RGB uint8 or bool; whatever is wrong, one clear line."""
 
 import io
+import json
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from dmdd.core.errors import UserError
 from dmdd.data.listing import list_images
@@ -95,7 +96,7 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
     JPEG masks are cut at `LOSSY_MASK_THRESHOLD`. A folder of masks (MVTec LOCO: one file per region) is their union.
 
     Args:
-        path: The mask file, or a folder of mask files.
+        path: The mask file, a folder of mask files, or a file of outlines that labelme has written (`.json`).
         size: `(height, width)` of the image it belongs to, in pixels; None skips the comparison.
 
     Returns:
@@ -114,7 +115,7 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
         if len({part.shape for part in parts}) > 1:
             raise UserError(f"masks of different sizes in {path}: all masks of one image must have its size")
         return np.logical_or.reduce(parts)
-    pixels, file_format = _decode(path, opaque_only=True)
+    pixels, file_format = _fill_outlines(path) if path.suffix == ".json" else _decode(path, opaque_only=True)
     if pixels.ndim == 3:
         pixels = pixels.max(axis=2)
     mask = pixels >= LOSSY_MASK_THRESHOLD if file_format == "JPEG" else pixels > 0
@@ -124,6 +125,20 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
             "both must have the same size"
         )
     return mask
+
+
+def _fill_outlines(path: Path) -> tuple[np.ndarray, str]:
+    """Fill the polygons of a labelme file: uint8 `(H, W)`, and the format's name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        image = Image.new("L", (content["imageWidth"], content["imageHeight"]))
+        for shape in content["shapes"]:
+            if shape.get("shape_type", "polygon") != "polygon":
+                raise ValueError(f"a shape is a {shape['shape_type']}, not a polygon")
+            ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in shape["points"]], fill=255)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot read outlines {path}: no file of labelme ({_one_line(error)})") from error
+    return np.asarray(image), "JSON"
 
 
 def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:

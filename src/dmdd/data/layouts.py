@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dmdd.core.errors import UserError
 from dmdd.data.layout_folder import list_folder_categories, read_folder
+from dmdd.data.layout_inspection import READERS
 from dmdd.data.layout_visa import list_visa_categories, read_visa
 from dmdd.data.listing import (
     NORMAL,
@@ -74,6 +75,7 @@ def category_names(layout: dict[str, str]) -> list[str]:
         "read_mvtec_loco": list_categories,
         "read_visa": list_visa_categories,
         "read_folder": partial(list_folder_categories, good=layout.get("good", "good")),
+        **{f"read_{name}": lister for name, (_, lister) in READERS.items()},
     }
     if reader not in listers:
         raise UserError(f"the categories of {layout['_target_']} are not known; list them: category=a,b,c")
