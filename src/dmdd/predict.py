@@ -2,12 +2,14 @@
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dmdd.config.compose import run_command
 
 if TYPE_CHECKING:
-    from dmdd.inference.folder.inputs import Item
+    from dmdd.inference.folder.inputs import Listing
     from dmdd.inference.folder.pipeline import Scorer
     from dmdd.inference.folder.progress import StopSignal
     from dmdd.inference.folder.settings import Places
@@ -60,20 +62,20 @@ def predict(config: Any) -> int:
 
     settings: Any = OmegaConf.to_container(config)
     with StopSignal() as stop:  # from the start: loading takes seconds
-        from dmdd.inference.folder.inputs import find_items
+        from dmdd.inference.folder.inputs import Listing
         from dmdd.inference.folder.output import model_fingerprint, open_output
         from dmdd.inference.folder.settings import check_model, check_settings, describe
         from dmdd.inference.predictor import load
 
         places = check_settings(settings)
-        items = []
+        listing = None
         if not settings["watch"]:
-            items = find_items(places.entries, base=places.base, recursive=settings["recursive"], skip=places.skip)
+            listing = Listing(places.entries, base=places.base, recursive=settings["recursive"], skip=places.skip)
         predictor = load(places.model, **{name: settings[name] for name in PREDICTOR})
         check_model(settings, predictor)
         claim = describe(settings, places, predictor, model_fingerprint(places.model))
         with open_output(places.output, claim, overwrite=settings["overwrite"]):
-            counts = _score(settings, places, items, predictor, stop)
+            counts = _score(settings, places, listing, predictor, stop)
     print(f"scores    {places.output / 'scores.csv'}")
     print(_summary(counts))
     if stop.number is not None:
@@ -82,8 +84,12 @@ def predict(config: Any) -> int:
 
 
 def _score(
-    settings: dict[str, Any], places: "Places", items: "list[Item]", predictor: "Predictor", stop: "StopSignal"
-) -> dict[str, int]:
+    settings: dict[str, Any],
+    places: "Places",
+    listing: "Listing | None",
+    predictor: "Predictor",
+    stop: "StopSignal",
+) -> Mapping[str, int]:
     """Score what is not recorded yet, or follow the folder, and count what is recorded then."""
     from dmdd.inference.folder.ledger import Ledger
     from dmdd.inference.folder.pictures import PictureWriter
@@ -94,8 +100,9 @@ def _score(
     pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
     workers = settings["workers"] or min(8, os.cpu_count() or 1)
     with Ledger(places.output) as ledger:
-        left = [item for item in items if not ledger.holds(item)]
-        with Progress(None if settings["watch"] else len(left)) as progress:
+        found = Counter(ledger.outcome(item) for item in listing or ())
+        left = found.pop(None, 0)
+        with Progress(None if listing is None else left) as progress:
             scorer = Scorer(
                 predictor=predictor,
                 ledger=ledger,
@@ -104,14 +111,16 @@ def _score(
                 batch_size=1 if settings["tile"] else settings["batch_size"],  # an image is many tiles already
                 workers=workers,
             )
-            if settings["watch"]:
+            if listing is None:
                 _follow(settings, places, scorer, stop)
             else:
-                progress.say(f"{len(items)} found, {len(items) - len(left)} of them scored before")
-                scorer.run(left, stopped=stop.requested)
+                progress.say(f"{found.total() + left} found, {found.total()} of them scored before")
+                scorer.run((item for item in listing if not ledger.holds(item)), stopped=stop.requested)
                 if stop.requested():
                     progress.say("stopped before the end; the same command goes on from here")
-        return ledger.counts(None if settings["watch"] else [item.name for item in items])
+        if listing is None:
+            return ledger.counts()
+        return {outcome: found[outcome] + count for outcome, count in ledger.added.items()}
 
 
 def _follow(settings: dict[str, Any], places: "Places", scorer: "Scorer", stop: "StopSignal") -> None:
@@ -130,7 +139,7 @@ def _follow(settings: dict[str, Any], places: "Places", scorer: "Scorer", stop: 
     scorer.run(watcher.items(stop.requested), stopped=stop.requested, is_final=watcher.is_final)
 
 
-def _summary(counts: dict[str, int]) -> str:
+def _summary(counts: Mapping[str, int]) -> str:
     unjudged = f"{counts['unjudged']} without a threshold, " if counts["unjudged"] else ""
     shown = f"{counts['normal']} normal, {counts['anomalous']} anomalous, {unjudged}{counts['bad']} bad"
     total = sum(counts.values())

@@ -43,6 +43,7 @@ EXPECTED_WARNINGS = (
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on at the step
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '\w+_dataloader' does not have many workers",  # images are in memory
+    r"The `srun` command is available on your system but is not used",  # a run on a cluster's front node
 )
 
 
