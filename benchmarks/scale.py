@@ -11,7 +11,8 @@ with a larger network the share is smaller.
 
 `predict` lists files, records a made-up score for each and takes the folder up again, in place of a network.
 
-Memory is the largest resident set of the process (`VmHWM`); the pages of the system's cache do not count.
+Seconds of the processor stand beside the seconds of the clock, which a machine that others use stretches. Memory is the
+largest resident set of the process (`VmHWM`); pages of the system's cache do not count.
 """
 
 import argparse
@@ -77,6 +78,7 @@ def train(data: Path, run: Path, started: float) -> dict[str, Any]:
     def noted(self: Any, *arguments: Any) -> None:
         if not seen["steps"]:
             seen["first_step_s"], seen["reading_s"] = round(time.time() - started, 1), 0.0
+            seen["first_step_cpu_s"] = round(time.process_time(), 1)
         seen["steps"].append(time.perf_counter())
         step(self, *arguments)
 
@@ -95,6 +97,7 @@ def train(data: Path, run: Path, started: float) -> dict[str, Any]:
     return {
         "exit_code": code,
         "first_step_s": seen["first_step_s"],
+        "first_step_cpu_s": seen["first_step_cpu_s"],
         "whole_run_s": round(time.time() - started, 1),
         "step_ms": round(1000 * looped / (len(seen["steps"]) - 1), 1),
         "waiting_percent": round(100 * seen["reading_s"] / looped, 2),

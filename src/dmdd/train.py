@@ -81,6 +81,7 @@ def train(config: Any) -> Any:
         locking.claim_gpu(runs_per_gpu=config.launcher.runs_per_gpu, wait_s=config.launcher.get("wait_s", 600))
     accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
     count = devices.check_devices(config.trainer.devices, accelerator, config.batch_size)
+    launch.join_srun()
     launch.check_processes(count)
     if count > 1:
         build(config.teacher)  # fetched once here, if it comes from a hub, and not by every process at once

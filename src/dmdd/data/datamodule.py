@@ -99,7 +99,7 @@ class PairDataModule(LightningDataModule):
         if stage == "test" or self._train is not None:
             return
         samples = self.category.train
-        images = self._open([sample.path for sample in samples])
+        images = self._open([sample.path for sample in samples], find_parts=self.synthesis.foreground)
         textures = self._load_textures()
         try:
             train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
@@ -114,7 +114,7 @@ class PairDataModule(LightningDataModule):
         self._train = PlannedDataset(images=parts[0], textures=textures, seed=self.seed, augmentation=self.augmentation)
         self._held_out = PlannedDataset(images=parts[1], textures=textures, seed=self.seed)
 
-    def _open(self, paths: list[Path], *, find_parts: bool = True) -> ImageStore:
+    def _open(self, paths: list[Path], *, find_parts: bool) -> ImageStore:
         return open_images(
             paths, self.image_size, find_parts=find_parts, memory_gb=self.memory_gb, cache_dir=self.cache_dir
         )

@@ -184,7 +184,8 @@ class Experiment:
         several = settings["devices"] > 1
         if settings["strategy"] == "auto" and several:
             settings["strategy"] = "ddp"
-        if os.environ.get("DMDD_SPAWNED"):  # else Lightning sees a scheduler's variables and waits for its processes
+        if os.environ.get("DMDD_SPAWNED") or os.environ.get("SLURM_JOB_ID"):
+            # Else Lightning sees a scheduler's variables, waits for its processes and puts the job into the queue.
             settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
         trainer = build(
             settings

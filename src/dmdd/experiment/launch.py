@@ -18,10 +18,29 @@ import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
 from dmdd.core.errors import Interrupted, UserError
+from dmdd.training.callbacks.interruption import USER_SIGNALS
 
 Work = Callable[..., None]
 STOPPED = 143  # exit code of a child that was told to stop
 LOOK_EVERY_S = 2.0
+MASTER_PORTS = range(20000, 30000)  # by the number of a SLURM job, so that two jobs on one machine do not meet
+
+
+def join_srun() -> None:
+    """Take the place among the processes that ``srun`` has started several of, as torchrun would have given it.
+
+    Without it each of them would start a process for every device.
+    """
+    if "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) < 2:
+        return
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",  # trainer.devices= is of one machine
+        "MASTER_PORT": str(MASTER_PORTS[0] + int(os.environ["SLURM_JOB_ID"]) % len(MASTER_PORTS)),
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "NODE_RANK": "0",
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+    }
 
 
 def check_processes(devices: int) -> None:
@@ -91,22 +110,29 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
 
 @contextmanager
 def _signals_passed_to(processes: list[Any]) -> Iterator[None]:
-    """Pass the first SIGTERM or SIGINT on to the children and go on waiting for them."""
+    """Pass SIGTERM, SIGINT and a scheduler's signal on to the children as SIGTERM and go on waiting for them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    told: list[int] = []
+
     def tell(number: int, frame: Any) -> None:
+        told.append(number)
         for process in processes:
             if process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
 
-    old = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    listened = [number for number in USER_SIGNALS if callable(signal.getsignal(number))]
+    old: dict[int, Any] = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT, *listened)}
     try:
         yield
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+        for number in told:
+            if number in listened:
+                old[number](number, None)  # the children have saved their state; a scheduler's job is queued again
 
 
 def _end_with(parent: int) -> None:
@@ -154,6 +180,8 @@ def _child(
         "LOCAL_RANK": str(rank),
         "DMDD_SPAWNED": "1",
     }
+    for number in USER_SIGNALS:  # a scheduler sends them to every process of a job; the parent passes them on
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent passes it on
     _end_with(parent)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
