@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STEPS = 300
+STEPS = 200
 PATIENCE_S = 1500
 
 TRAIN = (
@@ -31,7 +31,7 @@ TRAIN = (
 
 def slurm(*command: str) -> str:
     """Run a command of SLURM."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout.strip()
 
 
 def start(work: Path, *settings: str) -> "subprocess.Popen[str]":
@@ -150,7 +150,7 @@ def main() -> int:
     generate_demo(work / "data", size=96, train=12, test_good=4, per_defect=2)
     os.environ["OMP_NUM_THREADS"] = "1"
     print(slurm("sinfo", "--version"), flush=True)
-    passed = [check(work) for check in (check_tasks, check_sweep)]
+    passed = [check(work) for check in (check_sweep, check_tasks)]
     if not all(passed):
         print((work / "sweep.log").read_text()[-3000:], file=sys.stderr)
     return 0 if all(passed) else 1
