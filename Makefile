@@ -8,10 +8,10 @@ TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test bench check format soak scale cluster fuzz compat clean
+.PHONY: help env demo test test-unit coverage bench check format docs wheel-test soak scale cluster fuzz compat clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 env: $(STAMP) ## make the environment in .venv with pinned versions
 
@@ -28,6 +28,18 @@ demo: $(STAMP) ## draw a small data set, train on it, show the result (about 6 m
 test: $(STAMP) ## run the tests, in TEST_PROCESSES=2 processes
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
 
+test-unit: $(STAMP) ## run the quick tests: no training, no process of its own
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m unit
+
+coverage: $(STAMP) ## run the tests and say which lines they do not reach
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --cov=dmdd --cov-report=term-missing:skip-covered
+
+docs: $(STAMP) ## build the documentation site in site/; a broken link is an error
+	NO_COLOR=1 $(BIN)/zensical build --clean --strict
+
+wheel-test: ## build wheel and sdist, install the wheel into an environment of its own, run the demo's steps from there
+	PYTHON=$(PYTHON) .ci/wheel-test
+
 bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on DATA=folder with mvtec_ad; MODEL=model folder adds inference
 	mkdir -p $(BENCH)
 	$(BIN)/python benchmarks/training_step.py --data-dir $(DATA) --output $(BENCH)/training_step.json
@@ -36,11 +48,12 @@ bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on
 	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
 	$(if $(MODEL),$(BIN)/python -m dmdd.bench model=$(MODEL) output=$(BENCH)/inference.json)
 
-check: $(STAMP) ## format, lint, types and the order of imports
+check: $(STAMP) ## format, lint, types, order of imports, spelling
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell src tests benchmarks conf docs experiments *.md
 
 format: $(STAMP) ## put the format right
 	$(BIN)/ruff format src tests benchmarks
@@ -63,13 +76,14 @@ fuzz: $(STAMP) ## try bad input in bulk and count what came of it (5 to 20 minut
 	DMDD_FUZZ=$${DMDD_FUZZ:-1} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz
 
 COMPAT ?= build/compat
+COMPAT_VERSIONS ?= oldest newest
 COMPAT_PYTHONS ?= python3.11 python3.12 python3.13
 COMPAT_TESTS ?= tests/models tests/metrics tests/pairs tests/training tests/test_inference.py tests/test_train.py
 COMPAT_TOOLS := pytest hypothesis httpx scipy scikit-learn absl-py
 compat: ## test a part with the oldest and the newest versions, in environments of their own (several GB; needs a registry)
 	@for python in $(COMPAT_PYTHONS); do \
 	  command -v $$python > /dev/null && $$python -c '' 2> /dev/null || { echo "$$python: not here, not tested"; continue; }; \
-	  for versions in oldest newest; do \
+	  for versions in $(COMPAT_VERSIONS); do \
 	    if [ $$versions = oldest ] && [ $$python != python3.11 ]; then continue; fi; \
 	    place=$(COMPAT)/$$python-$$versions; echo "== $$python, $$versions versions"; \
 	    pinned=$$([ $$versions = oldest ] && echo '-c constraints-oldest.txt'); \
@@ -80,5 +94,5 @@ compat: ## test a part with the oldest and the newest versions, in environments 
 	done
 
 clean: ## remove caches, the demo, figures of bench and soak, environments of compat; not the environment and not the runs
-	rm -rf $(DEMO) $(BENCH) soak.json scale.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(DEMO) $(BENCH) site soak.json scale.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -exec rm -rf {} +

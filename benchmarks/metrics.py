@@ -54,8 +54,9 @@ def images(count: int, side: int) -> Arrays:
 
 
 def only_shared(metrics: MetricCollection) -> MetricCollection:
-    """Leave out `aupro_per_image_200`, which neither rival computes."""
-    shared = {name: metric for name, metric in metrics.items(copy_state=False) if name != "aupro_per_image_200"}
+    """Leave out those with counts of their own and `aupro_pooled_200`, which neither rival computes."""
+    others = ("aupro_per_image_200", "aupro_pooled_200", "aupimo")
+    shared = {name: metric for name, metric in metrics.items(copy_state=False) if name not in others}
     return MetricCollection(shared, compute_groups=[list(shared)])
 
 
@@ -71,8 +72,8 @@ def ours_exact(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str,
     return ours(maps, masks, exact=True)
 
 
-def ours_with_per_image(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, float]:
-    """Compute all that a test reports, `aupro_per_image_200` included."""
+def ours_all(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, float]:
+    """Compute all the pixel metrics that a test reports."""
     metrics = pixel_metrics()
     for scores, mask in zip(torch.from_numpy(maps).split(8), torch.from_numpy(masks).split(8), strict=True):
         metrics.update(scores, mask)
@@ -135,7 +136,7 @@ def with_torchmetrics(maps: NDArray[np.float32], masks: NDArray[np.uint8]) -> di
 
 METHODS: dict[str, Callable[..., dict[str, float]]] = {
     "ours": ours,
-    "ours, all seven": ours_with_per_image,
+    "ours, all nine": ours_all,
     "ours, exact": ours_exact,
     "sort": with_sort,
     "torchmetrics": with_torchmetrics,

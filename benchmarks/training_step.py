@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dmdd.config.compose import build, compose_config
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build
 from dmdd.core import hardware
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.datasets import PairBatch
@@ -107,21 +107,21 @@ class Loop:
 class Pairs:
     """Batches of pairs, one after the other."""
 
-    def __init__(self, config: DictConfig, device: torch.device, steps: int) -> None:
+    def __init__(self, settings: TrainSettings, device: torch.device, steps: int) -> None:
         self.device = device
         self.data = PairDataModule(
-            category=read_category(config),
-            synthesis=build(config.pairs),
-            image_size=config.image_size,
-            batch_size=config.batch_size,
+            category=read_category(settings.dataset, settings.category),
+            synthesis=build(settings.pairs),
+            image_size=settings.image_size,
+            batch_size=settings.batch_size,
             seed=0,
-            **config.data,
+            **vars(settings.data),
         )
         self.data.setup("fit")
-        self.epoch = -(-self.data.training_images // config.batch_size)
+        self.epoch = -(-self.data.training_images // settings.batch_size)
         sampler = PairSampler(
             images=self.data.training_images,
-            batch_size=config.batch_size,
+            batch_size=settings.batch_size,
             first_step=0,
             steps=self.epoch + 1 + steps,
             seed=0,
@@ -173,11 +173,11 @@ def count_gflops(loop: Loop, batch: PairBatch) -> dict[str, float]:
     return counts
 
 
-def make_loops(config: DictConfig, pairs: Pairs, device: torch.device, mixed: bool) -> dict[str, Loop]:
-    teacher, _ = build(config.teacher)
+def make_loops(settings: TrainSettings, pairs: Pairs, device: torch.device, mixed: bool) -> dict[str, Loop]:
+    teacher, _ = build(settings.teacher)
     spec = {**teacher.spec, "folded": False}
     as_given = Teacher(**spec)  # its weights do not matter for the time
-    cache = FeatureCache(images=pairs.data.training_images, limit_gb=config.distillation.get("cache_limit_gb", 4.0))
+    cache = FeatureCache(images=pairs.data.training_images, limit_gb=settings.distillation.cache_limit_gb)
 
     def remembered(batch: PairBatch) -> tuple[list[Tensor], list[Tensor]]:
         return cache(teacher, batch.normal, batch.indices, batch.anomalous)
@@ -186,25 +186,25 @@ def make_loops(config: DictConfig, pairs: Pairs, device: torch.device, mixed: bo
         return as_given(batch.normal), as_given(batch.anomalous)
 
     def student(widths: Any = None) -> Student:
-        return build(config.student, **({"widths": list(widths)} if widths else {}))(channels=teacher.channels)
+        return build(settings.student, **({"widths": list(widths)} if widths else {}))(channels=teacher.channels)
 
-    common: dict[str, Any] = {"device": device, "mixed": mixed, "hard_fraction": config.distillation.hard_fraction}
+    common: dict[str, Any] = {"device": device, "mixed": mixed, "hard_fraction": settings.distillation.hard_fraction}
     loops = {"real": Loop(teacher, student(), remembered, fused=True, **common)}
     loops["cached"] = Loop(teacher, loops["real"].student, remembered, fused=True, **common)
     loops["plain"] = Loop(as_given, student(), plainly, fused=False, **common)
-    if tuple(config.student.widths) != PROTOTYPE_WIDTHS:
+    if tuple(settings.student["widths"]) != PROTOTYPE_WIDTHS:
         loops["prototype"] = Loop(as_given, student(PROTOTYPE_WIDTHS), plainly, fused=False, **common)
     return loops
 
 
-def measure(config: DictConfig, steps: int) -> dict[str, Any]:
+def measure(settings: TrainSettings, steps: int) -> dict[str, Any]:
     accelerator = hardware.resolve_accelerator("auto")
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    mixed = hardware.resolve_precision(config.trainer.precision, accelerator) == "bf16-mixed"
+    mixed = hardware.resolve_precision(settings.trainer["precision"], accelerator) == "bf16-mixed"
     if accelerator == "cpu":
         hardware.keep_freed_memory()
-    pairs = Pairs(config, device, steps)
-    loops = make_loops(config, pairs, device, mixed)
+    pairs = Pairs(settings, device, steps)
+    loops = make_loops(settings, pairs, device, mixed)
     kept = pairs()
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         for _ in range(pairs.epoch):  # fills the memory of the teacher's features
@@ -227,10 +227,10 @@ def measure(config: DictConfig, steps: int) -> dict[str, Any]:
         "device": hardware.describe_device(accelerator),
         "threads": torch.get_num_threads(),
         "precision": "bfloat16" if mixed else "float32",
-        "teacher": config.teacher.backbone,
-        "image_size": list(config.image_size),
-        "batch_size": config.batch_size,
-        "widths": list(config.student.widths),
+        "teacher": settings.teacher["backbone"],
+        "image_size": list(settings.image_size),
+        "batch_size": settings.batch_size,
+        "widths": list(settings.student["widths"]),
         "step_ms": step_ms,
         "parts_ms": {name: loops["real"].clock.median_ms(name) for name in PARTS} | {"pairs": made},
         "gflops": count_gflops(loops["real"], kept),
@@ -276,8 +276,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="further settings, as in batch_size=64 image_size=[512,512]")
     options = parser.parse_args()
     chosen = ("data_dir", "dataset", "category", "teacher", "recipe", "pairs")
-    config = compose_config("train", [f"{name}={getattr(options, name)}" for name in chosen] + options.overrides)
-    found = measure(config, options.steps)
+    settings = TrainSettings.compose(*(f"{name}={getattr(options, name)}" for name in chosen), *options.overrides)
+    found = measure(settings, options.steps)
     print_table(found)
     if options.output:
         options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

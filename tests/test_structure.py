@@ -3,14 +3,17 @@
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from importlinter.cli import lint_imports
-from omegaconf import OmegaConf
 
-from dmdd.config.compose import build, compose_config, config_dir
+from dmdd.config import schema
+from dmdd.config.check import plain_of
+from dmdd.config.compose import config_dir
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
@@ -43,11 +46,8 @@ GROUP_SIZES = {
 }
 
 
-def composed(*overrides: str) -> OmegaConf:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", ["category=x", "run_dir=x", "name=x", "data_dir=x", *overrides])
-    OmegaConf.resolve(config)
-    return config
+def composed(*overrides: str) -> TrainSettings:
+    return TrainSettings.compose(*overrides, category="x", run_dir="x", name="x", data_dir="x")
 
 
 def test_every_group_is_counted_here():
@@ -56,9 +56,10 @@ def test_every_group_is_counted_here():
     assert [file.name for file in (CONF / "hydra").rglob("*.yaml")] == ["category.yaml"]
     commands = {"bench", "evaluate", "export", "predict", "serve", "train"}
     assert {file.stem for file in CONF.glob("*.yaml")} == commands
-    for name in commands - {"train", "evaluate"}:
-        assert compose_config(name, ["model=y"]).model == "y"
-    assert compose_config("evaluate", ["category=x", "model=y"]).model == "y"
+    classes = {name: getattr(schema, f"{name.title()}Settings") for name in commands}
+    assert {command.COMMAND for command in classes.values()} == commands
+    for name in commands - {"train"}:
+        assert classes[name].compose("model=y", *(["input=a", "output=b"] if name == "predict" else [])).model == "y"
     assert config_dir() == CONF
 
 
@@ -69,9 +70,9 @@ OPTIONS = sorted((group, file.stem) for group in GROUP_SIZES for file in (CONF /
 def test_every_option_composes_and_opens_with_a_comment(group, option):
     if option == "ray" and importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None:
         pytest.skip("dmdd[ray] is not installed")
-    config = composed(f"{group}={option}")
+    settings = composed(f"{group}={option}", *(["dataset.name=x"] if group == "dataset" else []))
     assert (CONF / group / f"{option}.yaml").read_text().startswith("#")
-    assert set(config) == set(composed())
+    assert set(plain_of(settings)) == set(plain_of(composed()))
 
 
 @pytest.mark.parametrize("option", sorted(file.stem for file in (CONF / "pairs").glob("*.yaml")))
@@ -110,10 +111,12 @@ def test_every_experiment_composes_and_states_its_command():
     assert len(EXPERIMENTS) == 17
     for file in EXPERIMENTS:
         override = f"+experiments/{file.parent.name}={file.stem}"
-        config = compose_config("train", ["category=x", "recipe=cpu", override])
-        plain = compose_config("train", ["category=x", "recipe=cpu"])
+        settings = composed("recipe=cpu", override)
+        plain = composed("recipe=cpu")
         text = file.read_text()
-        assert config != plain or file.stem == "paper", file  # MVTec AD and its recipe are the defaults
+        assert without_command(settings) != without_command(plain) or file.stem == "paper", (
+            file
+        )  # MVTec AD and its recipe are the defaults
         assert "# Question:" in text
         command = text.partition("# Command: ")[2].partition("\n")[0]
         assert command.startswith("python -m dmdd.train ")
@@ -122,6 +125,10 @@ def test_every_experiment_composes_and_states_its_command():
 
 def test_the_papers_experiments_use_its_teacher_and_recipe():
     for dataset in ("mvtec_ad", "mpdd"):
-        config = compose_config("train", ["category=x", f"+experiments/{dataset}=paper"])
-        paper = compose_config("train", ["category=x", f"dataset={dataset}", "teacher=wide_resnet50_2", "recipe=paper"])
-        assert config == paper
+        settings = composed(f"+experiments/{dataset}=paper")
+        paper = composed(f"dataset={dataset}", "teacher=wide_resnet50_2", "recipe=paper")
+        assert without_command(settings) == without_command(paper)
+
+
+def without_command(settings: TrainSettings) -> TrainSettings:
+    return replace(settings, overrides=())

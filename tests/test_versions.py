@@ -4,8 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+import dmdd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TESTED_EXTRAS = ("serve", "tensorboard")
@@ -36,3 +39,9 @@ def test_constraints_name_no_address():
     for name in ("constraints.txt", "constraints-oldest.txt"):
         for line in (REPOSITORY / name).read_text().splitlines():
             assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+]+", line), line
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == dmdd.__version__
+    assert citation["preferred-citation"]["doi"] == "10.1145/3664647.3681669"

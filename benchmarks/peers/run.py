@@ -174,11 +174,12 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def read_samples(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     """List training and test images; a trial takes them evenly from the whole lists."""
-    from dmdd.config.compose import compose_config
+    from dmdd.config.schema import TrainSettings
     from dmdd.experiment.category import read_category
 
-    overrides = [f"dataset={options.dataset}", f"category={options.category}", f"data_dir='{options.data_dir}'"]
-    category = read_category(compose_config("train", overrides))
+    chosen = {name: getattr(options, name) for name in ("dataset", "category", "data_dir")}
+    settings = TrainSettings.compose(**chosen)
+    category = read_category(settings.dataset, settings.category)
 
     def some(samples: tuple[Any, ...]) -> list[Any]:
         count = min(options.limit or len(samples), len(samples))

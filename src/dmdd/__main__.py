@@ -1,5 +1,6 @@
 """The ``dmdd`` command: ``dmdd train ...`` is ``python -m dmdd.train ...``, and so on."""
 
+import difflib
 import importlib
 import sys
 
@@ -35,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"dmdd {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"error: no command {arguments[0]}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        print(f"error: no command {arguments[0]}; {hint}", file=sys.stderr)
         return 2
     sys.argv = [f"dmdd {arguments[0]}", *arguments[1:]]
     module = importlib.import_module(COMMANDS[arguments[0]][0])

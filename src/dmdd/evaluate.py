@@ -1,175 +1,36 @@
 """Measure a saved model on a test set: ``python -m dmdd.evaluate model=runs/.../model category=screw``."""
 
-import json
-import shutil
 import sys
-import time
-from pathlib import Path
-from typing import Any
 
-from dmdd.config.compose import print_error, run
+from dmdd.config.schema import EvaluateSettings
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the entry point.
 
     Args:
-        arguments: Hydra overrides; ``sys.argv[1:]`` if None.
+        arguments: Settings as ``NAME=VALUE``, and flags; ``sys.argv[1:]`` if None.
 
     Returns:
         Exit code.
     """
-    try:
-        return run(evaluate, "evaluate", arguments)
-    except OSError as error:  # Hydra makes the run folder, and says nothing where it cannot
-        from dmdd.core.failures import describe_write_error
+    from dmdd.experiment.leaving import run_whole
 
-        if (told := describe_write_error(error)) is None:
-            raise
-        print_error(told)
-        return 2
+    return run_whole(evaluate, EvaluateSettings, arguments)
 
 
-def evaluate(config: Any) -> None:
+def evaluate(settings: EvaluateSettings) -> None:
     """Evaluate as configured, on one device.
 
     Args:
-        config: ``conf/evaluate.yaml`` composed.
+        settings: Of the evaluation.
 
     Raises:
         UserError: The model, the data or a setting cannot be used.
     """
-    from hydra.core.hydra_config import HydraConfig
-    from lightning import Trainer
-    from omegaconf import OmegaConf
-    from torch.utils.data import DataLoader
+    from dmdd.experiment.run import test
 
-    from dmdd.config.compose import build
-    from dmdd.core import failures, hardware, provenance
-    from dmdd.core.errors import UserError, check_positive
-    from dmdd.data.datamodule import keep_batch
-    from dmdd.data.datasets import FileDataset
-    from dmdd.experiment import devices, outputs
-    from dmdd.experiment.category import read_category
-    from dmdd.experiment.experiment import quiet_lightning, write_evaluation
-    from dmdd.models.detector import Detector
-    from dmdd.training.evaluation import EvaluationModule
-
-    started = time.monotonic()
-    OmegaConf.resolve(config)
-    if config.model is None:
-        raise UserError("model is missing: give model=FOLDER, the model folder of a run")
-    check_positive("batch_size", config.batch_size)
-    run_dir = Path(config.run_dir)
-    if (run_dir / "config.yaml").is_file():  # an evaluation writes none
-        raise UserError(f"{run_dir} holds a training run, whose result would be lost; give another hydra.run.dir=")
-    category = read_category(config)
-    detector = Detector.load(config.model)
-    choose_maps(detector, anomaly_map=config.anomaly_map, score_map=config.score_map)
-    accelerator = hardware.resolve_accelerator(config.accelerator)
-    devices.check_devices(1, accelerator, config.batch_size)
-    precision: Any = hardware.resolve_precision(config.precision, accelerator, setting="precision")
-    quiet_lightning()
-    module = EvaluationModule(
-        detector,
-        defects=[sample.defect for sample in category.test],
-        has_masks=category.has_masks,
-        study_maps=config.study_maps,
-        resamples=config.resamples,
-    )
-    dataset = FileDataset(category.test, detector.input_size, native_masks=config.native_masks)
-    indices = list(range(len(dataset)))
-    batches = [indices[i : i + config.batch_size] for i in range(0, len(indices), config.batch_size)]
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.num_workers, collate_fn=keep_batch)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[build(entry) for entry in config.callbacks.values() if entry is not None],
-    )
-    with failures.report_errors("the test", sizes={"batch_size": config.batch_size}), hardware.whole_float32():
-        trainer.test(module, dataloaders=loader, verbose=False)
-    with failures.report_write_errors(run_dir, then="start the same command again"):
-        if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
-            shutil.rmtree(run_dir / "images", ignore_errors=True)
-        write_evaluation(
-            run_dir, evaluation=module, category=category, pictures=config.pictures, accelerator=accelerator
-        )
-    result = {
-        "dataset": category.dataset,
-        "category": category.name,
-        "model": str(Path(config.model).resolve()),
-        "test": outputs.evaluation_entries(module),
-        "calibration": detector.calibration,
-        "training": training_of(Path(config.model)),
-        "protocol": outputs.protocol(native_masks=config.native_masks),
-        "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
-        "device": hardware.describe_device(accelerator),
-        "precision": {"evaluation": precision},
-        "commit": provenance.git_commit(),
-        "versions": provenance.describe_versions(),
-        "command": ["python", "-m", "dmdd.evaluate", *HydraConfig.get().overrides.task],
-    }
-    with failures.report_write_errors(run_dir, then="start the same command again"):
-        outputs.write_result(run_dir / "result.json", result)
-    outputs.print_summary(result, run_dir)
-
-
-FOUND = ("pixel_f1_on_synthetic", "normal_images")
-"""Of the calibration what nobody changes by hand, as thresholds are."""
-
-
-def training_of(model: Path) -> dict[str, Any] | None:
-    """Give what a reader of figures must know of the training, from the result that lies beside a run's model.
-
-    Args:
-        model: The model folder.
-
-    Returns:
-        ``dataset``, ``category``, ``seed``, ``teacher`` (backbone, weights, checksum) and ``commit``; None where the
-        model was taken out of its run, or is another one by its calibration.
-
-    Source: ours.
-    """
-    try:
-        result = json.loads((model / ".." / "result.json").read_text(encoding="utf-8"))
-        calibration = json.loads((model / "detector.json").read_text(encoding="utf-8"))["calibration"]
-        if any(result["calibration"].get(name) != calibration.get(name) for name in FOUND):
-            return None
-        return {name: result[name] for name in ("dataset", "category", "seed", "teacher", "commit")}
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def choose_maps(detector: Any, *, anomaly_map: str | None, score_map: str | None) -> None:
-    """Let a detector use other maps than its own; its thresholds hold for its own only, so they are dropped then.
-
-    A warning says so where a model does not know the levels of normal images in the score's map.
-
-    Args:
-        detector: Changed in place.
-        anomaly_map: Name of a map; None keeps the detector's.
-        score_map: The same for the image score.
-
-    Raises:
-        UserError: There is no such map.
-    """
-    from dmdd.core.errors import UserError
-    from dmdd.models.detector import MAP_NAMES
-
-    for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
-        if name is None or name == getattr(detector, setting):
-            continue
-        if name not in MAP_NAMES:
-            raise UserError(f"{setting}={name}: choose one of {', '.join(MAP_NAMES)}")
-        setattr(detector, setting, name)
-        detector.calibration = {}
-    if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:
-        told = f"the model is older than the map {detector.score_map}: its score leaves the image's level out"
-        print(f"warning: {told}, which a training today would not", file=sys.stderr)
+    test(settings)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 import socket
 import sys
-from typing import Any
 
-from dmdd.config.compose import run_command
+from dmdd.config.command import run
+from dmdd.config.schema import ServeSettings
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "::1"]
 LOOKING = ("tile", "tile_px", "overlap", "device", "precision")
@@ -19,21 +19,19 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 after SIGINT or SIGTERM, 2 after bad input.
     """
-    return run_command(serve, "serve", arguments)
+    return run(serve, ServeSettings, arguments)
 
 
-def serve(config: Any) -> None:
+def serve(settings: ServeSettings) -> None:
     """Serve as configured until a signal ends it.
 
     Args:
-        config: ``conf/serve.yaml`` composed.
+        settings: Of the server.
 
     Raises:
         UserError: The model or a setting cannot be used, or the port is taken.
     """
     from pathlib import Path
-
-    from omegaconf import OmegaConf
 
     from dmdd.core.errors import UserError
 
@@ -46,16 +44,11 @@ def serve(config: Any) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"dmdd serve needs {error.name}; install it: pip install 'dmdd[serve]'") from None
 
-    limits = Limits(**config.limits)
-    if not isinstance(config.tile, bool):
-        raise UserError(f"tile={config.tile}: give true or false")
-    if config.model is None:
-        raise UserError("model is missing: give model=FOLDER, the model folder of a run")
-    listener, loopback = open_port(str(config.host), config.port)
+    limits = Limits(**vars(settings.limits))
+    listener, loopback = open_port(settings.host, settings.port)
     with listener:
-        plain: Any = OmegaConf.to_object(config)
-        looking = {name: plain[name] for name in LOOKING}
-        model = load_model(Path(str(config.model)), title=config.title, **looking)
+        looking = {name: getattr(settings, name) for name in LOOKING}
+        model = load_model(Path(settings.model), title=settings.title, **looking)
         app, inspection = build_api(model, limits, hosts=LOOPBACK_NAMES if loopback else None)
         add_page(app, inspection)
         host, port = listener.getsockname()[:2]

@@ -6,7 +6,6 @@ Lies in ``hydra_plugins`` because Hydra takes sweepers from there only.
 import fnmatch
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +82,7 @@ class CategorySweeper(BasicSweeper):
     def _expand(
         self, member: Sequence[str], parsed: dict[str, Override], known: dict[tuple[str, ...], list[str]]
     ) -> list[list[str]]:
+        from dmdd.config.overrides import quoted
         from dmdd.core.errors import UserError
 
         place = next((i for i, text in enumerate(member) if parsed[text].key_or_group == "category"), None)
@@ -110,20 +110,6 @@ class CategorySweeper(BasicSweeper):
         assert self.config is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, [*overrides, "category=x"])
         return category_names({name: str(value) for name, value in config.dataset.layout.items()})
-
-
-def quoted(name: str) -> str:
-    """Quote a name for an override: Hydra takes a backslash for itself but where it stands before a quotation mark.
-
-    Args:
-        name: Any text, such as a folder's name.
-
-    Returns:
-        The same in quotation marks.
-
-    Source: ours.
-    """
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), name) + "'"
 
 
 def _reason(job: JobReturn) -> str:

@@ -11,8 +11,7 @@ import pytest
 import torch
 import yaml
 
-from dmdd.config.compose import build
-from dmdd.config.targets import HYDRA_PREFIXES, check_config, construct, find_target
+from dmdd.config.targets import HYDRA_PREFIXES, build, check_config, find_target
 from dmdd.core.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -105,7 +104,7 @@ UNFIT = (
     "lightning.pytorch.LightningModule.load_from_checkpoint",
     "lightning.LightningDataModule",
     "albumentations.load",
-    "dmdd.config.compose.run",
+    "dmdd.config.command.run",
     "dmdd.data.download.archives.extract_archive",
     "dmdd.config.targets.importlib.import_module",
     "dmdd.models.weights.urllib.request.urlopen",
@@ -154,7 +153,7 @@ def test_hydras_own_part_names_hydras_own_parts_only(part):
 
 def test_inner_nodes_are_built_first_and_arguments_count_before_the_nodes():
     inner = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
-    found = construct({"_target_": "torch.nn.Sequential", "_args_": [inner]}, {})
+    found = build({"_target_": "torch.nn.Sequential", "_args_": [inner]})
     assert isinstance(found[0], torch.nn.Linear)
     waiting = build({"_target_": "torch.nn.Linear", "_partial_": True, "in_features": 2, "bias": False})
     assert waiting(out_features=5).weight.shape == (5, 2)

@@ -8,7 +8,7 @@ import pytest
 
 from dmdd.core import hardware
 from dmdd.core.errors import UserError
-from dmdd.experiment.devices import check_steps
+from dmdd.experiment.devices import check_trainer
 
 FAULTS = """
 import resource, torch
@@ -44,15 +44,24 @@ def test_freed_memory_is_kept():
         {"max_epochs": 0},
         {"num_nodes": 2},
         {"min_steps": 3},
+        {"limit_test_batches": 0},
+        {"limit_test_batches": 1},  # one batch; all of them are 1.0
+        {"limit_val_batches": 0.5},
+        {"limit_predict_batches": 3},
+        {"default_root_dir": "/tmp"},
+        {"num_sanity_val_steps": 2},
+        {"use_distributed_sampler": True},
+        {"barebones": True},
     ],
 )
-def test_what_would_end_a_stage_early_or_take_two_machines_is_refused(trainer):
+def test_what_ends_a_stage_early_measures_a_part_or_does_nothing_is_refused(trainer):
     with pytest.raises(UserError, match=f"trainer.{next(iter(trainer))}="):
-        check_steps(trainer)
+        check_trainer(trainer)
 
 
 def test_what_changes_no_step_is_taken():
-    check_steps({"accumulate_grad_batches": 1, "fast_dev_run": False, "num_nodes": 1, "max_steps": None})
+    check_trainer({"accumulate_grad_batches": 1, "fast_dev_run": False, "num_nodes": 1, "max_steps": None})
+    check_trainer({"limit_test_batches": 1.0, "limit_val_batches": None, "profiler": "simple"})
 
 
 @pytest.mark.parametrize(

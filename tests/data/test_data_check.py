@@ -41,6 +41,7 @@ def test_everything_that_is_there_is_checked(data_dir):
     for name, (_, write) in trees.PUBLISHED.items():
         if name != "mvtec_ad":
             write(data_dir if name == "folder" else data_dir / name)
+    trees.write_image(data_dir / "mvtec_loco/pushpins/train/good/001.png", seed=7)
     lines, problems = check_data(data_dir=data_dir)
     assert problems == 0
     heads = [line.split()[0] for line in lines if not line.startswith(" ")][:-1]
@@ -188,3 +189,28 @@ def test_module_runs_as_a_program(data_dir):
     assert done.returncode == 2
     assert done.stderr.startswith("error: no data set in ")
     assert "Traceback" not in done.stderr
+
+
+def test_what_training_would_refuse_or_leave_out_is_told(data_dir):
+    for number in range(2):
+        trees.write_image(data_dir / f"bracket/{number}.png", seed=number)  # one is tested, one is left to train on
+    lines, problems = check_data(data_dir=data_dir, dataset="folder")
+    assert problems == 1
+    assert any("  problem: one training image, " in line and "training needs two" in line for line in lines)
+    assert any("note: no anomalous images: AUROC, AUPRO" in line for line in lines)
+    folder = trees.folder_category(data_dir, "open", masks=False)
+    for name in ("old/a.png", "old/b.png", "loose.png"):
+        trees.write_image(folder / name, seed=50)
+    (folder / "good/c.HEIC").write_bytes(b"")
+    lines, problems = check_data(data_dir=data_dir, dataset="folder", category="open")
+    assert problems == 0
+    assert f"  warning: 3 images are not used, below {folder}: 1 in ./, 2 in old/" in lines
+    assert any("warning: 1 picture of a kind that is not read passed over (1 x .heic)" in line for line in lines)
+    assert lines[-1] == "no problems found, 2 warnings"
+
+
+def test_folders_of_loose_images_are_no_categories_unless_asked_for(data_dir):
+    trees.mvtec_category(data_dir / "mvtec_ad")
+    trees.write_image(data_dir / "textures/0.png")
+    lines, _ = check_data(data_dir=data_dir)
+    assert not any("textures" in line for line in lines)

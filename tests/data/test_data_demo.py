@@ -11,7 +11,7 @@ import pytest
 import trees
 
 from dmdd.core.errors import UserError
-from dmdd.data import demo
+from dmdd.data.demo import generate
 from dmdd.data.demo.defects import DEFECTS, render_plate
 from dmdd.data.demo.generate import generate_demo
 from dmdd.data.demo.plate import draw_look
@@ -142,7 +142,7 @@ def test_nothing_half_written_after_an_error(tmp_path, monkeypatch):
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(demo, "_write_defects", fail)
+    monkeypatch.setattr(generate, "_write_defects", fail)
     with pytest.raises(OSError, match="disk full"):
         generate_demo(tmp_path, **SMALL)
     assert digests(target) == before

@@ -199,9 +199,66 @@ def test_folder_without_masks_says_so(tmp_path, masks):
 def test_folder_without_bad_images_tests_on_normal_ones(tmp_path):
     folder = trees.folder_category(tmp_path)
     shutil.rmtree(folder / "bad")
-    category = read_folder(root=tmp_path, category="bracket", bad=None)
+    with refused(f"mask without image: {folder / 'masks/a.1_mask.png'} (no folder {folder / 'bad'})"):
+        read_folder(root=tmp_path, category="bracket")
+    assert read_folder(root=tmp_path, category="bracket", bad=None).train
+    shutil.rmtree(folder / "masks")
+    category = read_folder(root=tmp_path, category="bracket")
     assert {s.label for s in category.test} == {0}
     assert not category.has_masks
+    with refused(f"no folder {folder / 'defects'}: make it, or name another with dataset.layout.bad="):
+        read_folder(root=tmp_path, category="bracket", bad="defects")  # a name that is given must exist
+
+
+def test_images_in_the_category_itself_are_normal_ones(tmp_path):
+    for number in range(10):
+        trees.write_image(tmp_path / f"bracket/{number}.png", seed=number)
+    assert list_folder_categories(tmp_path) == ["bracket"]
+    assert list_folder_categories(tmp_path, loose=False) == []
+    category = read_folder(root=tmp_path, category="bracket")
+    assert len(category.train) + len(category.test) == 10
+    assert {s.label for s in category.test} == {0}
+    trees.write_image(tmp_path / "bracket/bad/x.png")
+    category = read_folder(root=tmp_path, category="bracket")
+    assert [s.path.name for s in category.test if s.label == 1] == ["x.png"]
+    assert len(category.train) + len(category.test) == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "words"),
+    [
+        ("Bad", False, "rename it to 'bad', or move it away"),
+        ("Masks", True, "rename it to 'masks', or move it away"),
+        ("GOOD", True, "rename it to 'good', or move it away"),
+        ("defects", False, "rename it to 'bad' if these are defects, or move it away"),
+    ],
+)
+def test_folders_that_may_be_meant_are_not_left_out(tmp_path, name, bad, words):
+    trees.write_image(tmp_path / "bracket/good/0.png")
+    trees.write_image(tmp_path / "bracket/good/1.png", seed=1)
+    if bad:
+        trees.write_image(tmp_path / "bracket/bad/0.png", seed=2)
+    trees.write_image(tmp_path / "bracket" / name / "deep/0.png", seed=3)
+    with refused(f"{tmp_path / 'bracket' / name} holds 1 image that would not be read: {words}"):
+        read_folder(root=tmp_path, category="bracket")
+
+
+@pytest.mark.parametrize("place", ["train/Good", "test/GOOD"])
+def test_folders_beside_the_normal_ones_are_not_left_out(tmp_path, place):
+    folder = trees.mvtec_category(tmp_path)
+    trees.write_image(folder / place / "0.png")
+    with refused(f"{folder / place} would not be read as normal images: rename it to 'good', or move it away"):
+        read_mvtec_ad(root=tmp_path, category="screw")
+
+
+def test_a_misnamed_folder_is_named_where_no_category_is_found(tmp_path):
+    trees.write_image(tmp_path / "parts/bracket/Good/0.png")
+    with refused(f"in the folder layout; rename {tmp_path / 'parts/bracket/Good'} to 'good'"):
+        read_folder(root=tmp_path / "parts", category="bracket")
+    trees.write_image(tmp_path / "mvtec/screw/Train/good/0.png")
+    trees.mvtec_category(tmp_path / "mvtec", "nut")
+    with refused(f"docs/data.md shows it); rename {tmp_path / 'mvtec/screw/Train'} to 'train'"):
+        read_mvtec_ad(root=tmp_path / "mvtec", category="screw")
 
 
 def test_missing_root_says_where_it_looked_and_how_to_get_the_data(tmp_path):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmdd.config.compose import build, compose_config
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build
 from dmdd.core.errors import UserError
 from dmdd.data import datamodule
 from dmdd.data.augmentation import build_augmentation
@@ -168,7 +169,7 @@ def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(dem
 def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_devices(demo_category):
     def jitter(steps=31):  # of 4 images each 11 images are seen 11.3 times
         settings = ["category=x", "batch_size=4", f"distillation.steps={steps}", "augmentation.seen_more_than=11"]
-        return build(compose_config("train", settings).augmentation)
+        return build(TrainSettings.compose(*settings).augmentation)
 
     alone = pairs(make(demo_category, augmentation=jitter()))
     workers = pairs(make(demo_category, augmentation=jitter(), num_workers=2))
@@ -213,7 +214,7 @@ def test_a_worker_does_not_outlast_a_signal_for_long(demo_category, monkeypatch)
 
 
 def test_images_held_out_are_never_augmented(demo_category):
-    jitter = build(compose_config("train", ["category=x"]).augmentation)
+    jitter = build(TrainSettings.compose("category=x").augmentation)
     plain, module = make(demo_category), make(demo_category, augmentation=jitter)
     assert module.augmentation is jitter
     first, second = (next(iter(each.val_dataloader())).images for each in (plain, module))
@@ -223,7 +224,7 @@ def test_images_held_out_are_never_augmented(demo_category):
 
 def test_augmentation_of_images_never_seen_is_refused():
     with pytest.raises(UserError, match=r"augmentation\.seen_more_than"):
-        build(compose_config("train", ["category=x", "augmentation.seen_more_than=0"]).augmentation)
+        build(TrainSettings.compose("category=x", "augmentation.seen_more_than=0").augmentation)
 
 
 @pytest.mark.parametrize("transform", ["CenterCrop", "Normalize", "ToFloat"])

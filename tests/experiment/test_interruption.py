@@ -10,14 +10,18 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from dmdd.config.check import plain_of
+from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import Interrupted, UserError
-from dmdd.experiment import locking, resume
+from dmdd.experiment import launch, locking, resume
+from dmdd.experiment.leaving import no_empty_folder
 from dmdd.training.callbacks.interruption import StateSaver
 
 STEPS = {"distillation": 9, "segmentation": 6}
@@ -42,8 +46,9 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen) -> str:
-    _, errors = process.communicate(timeout=300)
+def finish(process: subprocess.Popen, *told: str) -> str:
+    printed, errors = process.communicate(timeout=300)
+    assert all(line in printed.splitlines() for line in told), printed
     assert process.returncode == 0, errors
     return errors
 
@@ -96,7 +101,8 @@ def test_killed_in_every_phase_it_comes_to_the_same_bits(tmp_path, demo_root, wh
     folders = list((tmp_path / "runs/demo/plate").iterdir())
     assert len(folders) == 1  # found by its settings, though each command had a time of its own
     assert not (folders[0] / "result.json").exists()
-    finish(start(*arguments, cwd=tmp_path))
+    told = (f"resuming {folders[0]}", "distillation was done", "segmentation was done")
+    finish(start(*arguments, cwd=tmp_path), *told)
     assert outcome(folders[0]) == whole
     assert json.loads((folders[0] / "result.json").read_text())["resumed"] is True
     # Finished: the same command does nothing more.
@@ -143,7 +149,8 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, demo_root, who
     saved = torch.load(folder / f"state/{stage}.ckpt", weights_only=True)
     assert saved["global_step"] in ((3, 4, 5) if devices == 1 else (10, 20))
     if devices == 1:
-        finish(start(*arguments, "trainer.accelerator=cpu", "resume=true", cwd=tmp_path))
+        goes_on = f"{stage} goes on after step {saved['global_step']} of {STEPS[stage]}"
+        finish(start(*arguments, "trainer.accelerator=cpu", "resume=true", cwd=tmp_path), f"resuming {folder}", goes_on)
         assert outcome(folder) == whole
 
 
@@ -172,18 +179,23 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         pass
 
 
+def save_settings(settings: TrainSettings, folder: Path) -> None:
+    OmegaConf.save(OmegaConf.create(plain_of(settings)), folder / "config.yaml")
+
+
 def test_runs_are_told_apart_by_what_they_compute(tmp_path):
+    composed = TrainSettings.compose("category=x", run_dir=tmp_path / "new")
+
     def config(**changes):
-        plain = {"seed": 0, "name": "x", "run_dir": str(tmp_path / "new"), "trainer": {"devices": 1, "precision": "p"}}
-        return OmegaConf.create(plain | changes)
+        return replace(composed, trainer=composed.trainer | changes.pop("trainer", {}), **changes)
 
     for name, seed, finished in (("a", 0, False), ("b", 1, True), ("c", 0, True), ("d", 0, False)):
         (tmp_path / name).mkdir()
-        OmegaConf.save(config(seed=seed, name=name), tmp_path / name / "config.yaml")
+        save_settings(config(seed=seed, name=name), tmp_path / name)
         (tmp_path / name / "result.json").write_text("{}" if finished else "{")
     assert resume.find_run(config()) == tmp_path / "c"
-    assert resume.find_run(config(trainer={"devices": 4, "precision": "p"})) == tmp_path / "c"
-    assert resume.find_run(config(trainer={"devices": 1, "precision": "q"})) is None
+    assert resume.find_run(config(trainer={"devices": 4})) == tmp_path / "c"
+    assert resume.find_run(config(trainer={"precision": "q"})) is None
     assert resume.find_run(config(seed=2)) is None
     (tmp_path / "c/result.json").unlink()
     os.utime(tmp_path / "a/config.yaml", (2e9, 2e9))
@@ -204,10 +216,13 @@ def test_runs_are_told_apart_by_what_they_compute(tmp_path):
     ],
 )
 def test_what_may_change_the_weights_makes_another_run(tmp_path, added, same):
-    plain = {"seed": 0, "trainer": {"devices": 1, "sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}}
+    composed = TrainSettings.compose("category=x", run_dir=tmp_path / "new", callbacks={"progress": None})
+    trainer = composed.trainer | {"sync_batchnorm": added.get("trainer", {}).get("sync_batchnorm")}
+    before = replace(composed, trainer=trainer)
     (tmp_path / "run").mkdir()
-    OmegaConf.save(OmegaConf.create(plain), tmp_path / "run/config.yaml")
-    found = resume.find_run(OmegaConf.create(plain | added | {"run_dir": str(tmp_path / "new")}))
+    save_settings(before, tmp_path / "run")
+    changes = {"trainer": trainer | added.get("trainer", {})}
+    found = resume.find_run(replace(before, **(added | changes)))
     assert found == (tmp_path / "run" if same else None)
 
 
@@ -353,3 +368,70 @@ def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):
     assert locking._claimed is None
     with pytest.raises(UserError, match=r"launcher.runs_per_gpu"):
         locking.claim_gpu(runs_per_gpu=0, wait_s=0)
+
+
+def test_a_sweep_that_is_told_to_stop_at_once_leaves_no_folder_and_trains_no_other_member(tmp_path, demo_root):
+    process = start(f"data_dir={demo_root}", "-m", "seed=0,1", cwd=tmp_path)
+    code, printed = stop_at(process, "sweep: 1 of 2", signal.SIGTERM)  # torch is being imported now
+    assert code == 128 + signal.SIGTERM, printed
+    assert "Traceback" not in printed
+    assert "sweep: 2 of 2" not in printed
+    assert not list((tmp_path / "runs").rglob("*seed*"))
+
+
+def leave_by(error: BaseException, folder: Path) -> None:
+    with no_empty_folder(folder):
+        raise error
+
+
+def test_what_ends_before_the_work_begins_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/demo/plate/one"
+    for error, code in ((KeyboardInterrupt(), None), (UserError("no such"), None), (SystemExit(143), 143)):
+        folder.mkdir(parents=True)
+        with pytest.raises((KeyboardInterrupt, UserError)) as left:
+            leave_by(error, folder)
+        assert not (tmp_path / "runs").exists()
+        assert getattr(left.value, "exit_code", None) == code
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("{}")
+    with pytest.raises(Interrupted, match="stopped; with resume=true the same command goes on"):
+        leave_by(SystemExit(143), folder)
+    assert folder.is_dir()
+
+
+def sleep_long() -> None:
+    threading.Event().wait(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_while_the_processes_start_is_remembered(monkeypatch, number, when):
+    start_them = launch.start_processes
+
+    def starting(*arguments: object, **keywords: object) -> object:
+        if when == "before":  # no process is there that could be told
+            os.kill(os.getpid(), number)
+        context = start_them(*arguments, **keywords)
+        if when == "after":  # they import torch and have no handler yet
+            os.kill(os.getpid(), number)
+        return context
+
+    monkeypatch.setattr(launch, "start_processes", starting)
+    with pytest.raises(Interrupted, match="stopped; with resume=true the same command goes on") as stopped:
+        launch.launch(sleep_long, devices=2)
+    assert stopped.value.exit_code == 128 + number
+
+
+def test_a_signal_in_the_last_moment_stops_what_would_come_next(monkeypatch):
+    class Finished:
+        processes: tuple[()] = ()
+
+        def join(self) -> bool:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return True
+
+    monkeypatch.setattr(launch, "start_processes", lambda *arguments, **keywords: Finished())
+    with pytest.raises(Interrupted, match="stopped when the run was done") as stopped:
+        launch.launch(sleep_long, devices=2)
+    assert stopped.value.exit_code == 143

@@ -2,9 +2,13 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 
+import pytest
+
 from dmdd.data.listing import Sample
+from dmdd.data.plausibility import doubt_of_rate
 from dmdd.experiment.outputs import print_summary, write_scores
 
 
@@ -25,3 +29,67 @@ def test_names_are_printed_as_they_are(tmp_path, capsys):
     shown = capsys.readouterr().out
     for name in ("folder / part[a]", "crack [deep]", "Stra?e"):
         assert name in shown
+
+
+CALIBRATED = {"image_threshold": 0.25, "image_false_alarm_rate": 1 / 33, "normal_images": 32}
+HEAD = {"dataset": "folder", "category": "part", "wall_time_s": {"total": 60.0}, "device": "a processor"}
+
+
+def test_the_terminal_says_threshold_and_expected_and_found_false_alarms(tmp_path, capsys):
+    types = {
+        "dent": {"images": 4, "images_found": 0.75, "aupro_30": 0.5},
+        "bend": {"images": 6, "images_found": 1.0},
+        "good": {"images": 40, "images_found": 0.05},
+    }
+    rows = [("a.png", "good", 0, 0.1), ("b.png", "good", 0, 0.3), ("c.png", "dent", 1, 0.9)]
+    text = "file,defect,label,score\n" + "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    (tmp_path / "scores.csv").write_text(text)
+    print_summary(
+        HEAD | {"test": {"metrics": {"image_auroc": 0.5}, "types": types}, "calibration": CALIBRATED}, tmp_path
+    )
+    shown = capsys.readouterr().out
+    for line in (
+        "threshold of the score 0.25: false alarms expected on 3.03 % of good images, from 32 held-out ones",
+        "false alarms on 2 of 40 good test images (5 %)",
+        "found 9 of 10 anomalous test images (90 %)",
+        "scores of 2 good test images: 0.1 to 0.3, median 0.2",
+        "scores of 1 anomalous test images: 0.9 to 0.9, median 0.9",
+    ):
+        assert line in shown.splitlines(), shown
+    (good,) = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│ good" in line]
+    assert good == ["good", "40", "-", "-", "-", "5.00"]
+    (dent,) = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│ dent" in line]
+    assert dent == ["dent", "4", "75.00", "-", "50.00", "-"]
+
+
+def test_of_good_images_alone_no_table_of_dashes_is_shown(tmp_path, capsys):
+    test = {"metrics": {}, "maps": {"fused": {}}, "types": {"good": {"images": 2, "images_found": 0.0}}}
+    print_summary(HEAD | {"test": test, "calibration": CALIBRATED}, tmp_path)
+    shown = capsys.readouterr().out
+    assert "no anomalous images: AUROC, AUPRO and how many defects are found are not measured" in shown
+    assert "false alarms on 0 of 2 good test images (0 %)" in shown
+    assert "│" not in shown
+    print_summary(HEAD | {"test": test, "calibration": {}}, tmp_path)
+    assert "no image threshold: no good images were held out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("held_out", "wanted", "words"),
+    [
+        (1, 0.01, "the least rate of false alarms that 1 held-out image can give is 50 %, and .*=0.01 needs 99: take"),
+        (32, 0.01, "that 32 held-out images can give is 3.03 %"),
+        (98, 0.01, "needs 99"),
+        (99, 0.01, "^$"),
+        (9, 0.1, "^$"),
+        (8, 0.1, "needs 9"),
+        (2, 0.3, "needs 3"),
+        (3, 0.3, "^$"),
+        (18, 0.05, "needs 19"),
+        (19, 0.05, "^$"),
+        (999, 0.0007, "needs 1,428"),
+    ],
+)
+def test_a_rate_that_cannot_be_had_is_told(held_out, wanted, words):
+    # The threshold lies above the largest of n held-out scores at best, which the next image exceeds in 1 of n + 1.
+    assert re.search(words, doubt_of_rate(held_out, wanted))
+    assert (doubt_of_rate(held_out, wanted) == "") == (1 / (held_out + 1) <= wanted + 1e-12)

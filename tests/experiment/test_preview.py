@@ -47,7 +47,7 @@ def test_says_where_anomalies_are_made(tmp_path, demo_root, capsys, given, told)
         (["category=plate", "seed=-1"], "seed=-1: give a whole number from 0"),
         (["category=plate", "count=x"], "count=x: give a positive whole number"),
         (["category=plate", "output=sheet.jpg"], "give a file that ends in .png"),
-        (["category=plate", "nonsense=1"], "Could not override 'nonsense'"),
+        (["category=plate", "nonsense=1"], "unknown setting nonsense"),
     ],
 )
 def test_bad_input(tmp_path, demo_root, monkeypatch, capsys, arguments, message):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from dmdd.config.overrides import quoted
 from dmdd.config.sweep import announce, free_memory
 from dmdd.core.errors import UserError
 from dmdd.data.layouts import category_names
-from hydra_plugins.dmdd_category_sweeper import quoted
 
 SMOKE = [
     "teacher=resnet18",

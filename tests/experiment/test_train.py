@@ -17,11 +17,9 @@ from safetensors.torch import load_file
 from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dmdd.data.datasets import CheckedMasks
 from dmdd.data.listing import listing_digest
 from dmdd.experiment.pictures import CAPTION_PX
 from dmdd.models.detector import Detector
-from dmdd.train import doubts_of_masks
 from reference.wandb_log import read_records
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
@@ -67,11 +65,15 @@ def test_result_records_what_the_protocol_asks_for(run, demo_category):
     images = result["images"]
     assert images.pop("listing") == listing_digest((*demo_category.train, *demo_category.test))
     assert 0 < images.pop("part_share") < 1
-    counts = {"trained_on": 11, "held_out": 1, "tested": 12, "part_found_on": 11}
+    counts = {"trained_on": 11, "held_out": 1, "listed": 12, "tested": 12, "part_found_on": 11}
     assert images == {**counts, "augmented": False}  # seen twice each
     assert set(result["test"]["maps"]) == {"fused", "segmentation", "geometric", "normality", "abnormality", "both"}
     for name in ("pixel_auroc", "aupro_30", "image_auroc"):
         assert 0 <= result["test"]["metrics"][name] <= 1
+    assert set(result["test"]["intervals_95"]) == set(result["test"]["metrics"])
+    assert sum(result["test"]["decisions"].values()) == images["tested"]
+    for name, (low, high) in result["test"]["intervals_95"].items():
+        assert low <= result["test"]["metrics"][name] <= high, name
     assert torch.__version__.startswith(result["versions"]["torch"])
 
 
@@ -145,7 +147,8 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     (tmp_path / "out/images/99_good_000.png").write_bytes(b"")  # of an earlier evaluation
     assert main([*arguments, "anomaly_map=normality", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
     other = json.loads((tmp_path / "out/result.json").read_text())
-    assert other["test"]["metrics"]["pixel_auroc"] == old["test"]["maps"]["normality"]["pixel_auroc"]
+    of_map = old["test"]["maps"]["normality"]["pixel_auroc"]  # from histograms; the detector's own map is exact
+    assert other["test"]["metrics"]["pixel_auroc"] == pytest.approx(of_map, abs=1e-4)
     assert other["test"]["metrics"]["image_auroc"] == old["test"]["metrics"]["image_auroc"]
     assert other["calibration"] == {}
     shutil.copytree(run / "model", tmp_path / "model")
@@ -158,24 +161,29 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     assert not (tmp_path / "out/images/99_good_000.png").exists()
 
 
-def test_a_mask_that_marks_nothing_is_warned_of(tmp_path, demo_root):
+def test_doubts_of_masks_are_told_before_training_and_evaluation(run, tmp_path, demo_root, monkeypatch, capsys):
+    from dmdd.evaluate import main as evaluate
+    from dmdd.train import main as train
+
     shutil.copytree(demo_root / "demo/plate", tmp_path / "data/demo/plate")
-    empty, lost = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())[:2]
+    masks = sorted((tmp_path / "data/demo/plate/ground_truth/dent").iterdir())
     pixels = np.zeros((128, 128), np.uint8)
-    Image.fromarray(pixels).save(empty)
+    Image.fromarray(pixels).save(masks[0])
     pixels[9, 9] = 255  # between the pixels that are kept
-    Image.fromarray(pixels).save(lost)
-    given = (*SMOKE, f"data_dir={tmp_path / 'data'}", "batch_size=0")
-    done = dmdd(*given, "image_size=[96,96]", cwd=tmp_path)
-    assert f"warning: the mask {empty} marks nothing, so" in done.stderr
-    assert f"warning: the mask {lost} marks nothing at the input size, so" in done.stderr
-    assert "warning: evaluation.native_masks=true compares" in done.stderr
-    assert done.returncode == 2  # of batch_size, told next
-    done = dmdd(*given, "evaluation.native_masks=true", cwd=tmp_path)
-    assert done.stderr.count("warning: ") == 1
-    # Regions of screw's masks, and of fine lines at an angle, of which the nearest pixels are no line any more.
-    assert doubts_of_masks(CheckedMasks([], [], 134, 138)) == []
-    assert doubts_of_masks(CheckedMasks([], [], 60, 139))[0].startswith("the 60 regions of the masks are 139 pieces")
+    Image.fromarray(255 - pixels).save(masks[1])
+    told = [
+        f"warning: the mask {masks[0]} marks nothing, so",
+        f"warning: the mask {masks[1]} marks most of the image and",
+    ]
+    given = ["dataset=demo", "category=plate", f"data_dir={tmp_path / 'data'}"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert train([*SMOKE[2:], *given, "trainer.devices=4096"]) == 2  # which is told next
+    error = capsys.readouterr().err
+    assert all(line in error for line in told)
+    assert evaluate([*given, f"model={run / 'model'}", "accelerator=gpu"]) == 2
+    error = capsys.readouterr().err
+    assert all(line in error for line in told)
 
 
 def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
@@ -291,14 +299,13 @@ def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(
 
 
 def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_category):
-    folder = tmp_path / "data/part/good"
+    folder = tmp_path / "data/part"
     folder.mkdir(parents=True)
     for sample in demo_category.train[:6]:
         shutil.copy(sample.path, folder)
     arguments = [
         "dataset=folder",
         "category=part",
-        "dataset.layout.bad=null",
         f"data_dir={tmp_path / 'data'}",
         "name=n",
     ]
@@ -306,7 +313,18 @@ def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_c
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "runs/folder/part/n/result.json").read_text())
     assert result["test"]["metrics"] == {}
-    assert result["images"]["tested"] >= 1
+    tested, held_out = result["images"]["tested"], result["images"]["held_out"]
+    assert (tested >= 1, held_out) == (True, 1)
+    few = f"warning: 1 of {6 - tested} training images is held out for the threshold; the least rate of false alarms "
+    assert (
+        few + "that 1 held-out image can give is 50 %, and evaluation.false_alarm_rate=0.01 needs 99: " in done.stderr
+    )
+    assert "warning: no anomalous images: AUROC, AUPRO and how many defects are found are not measured" in done.stderr
+    assert "false alarms expected on 50 % of good images, from 1 held-out ones" in done.stdout
+    assert f"of {tested} good test images (" in done.stdout
+    assert f"scores of {tested} good test images: " in done.stdout
+    assert " - " not in done.stdout  # no table of dashes
+    assert "AUPRO@0.3" not in done.stdout
 
 
 def test_a_damaged_test_image_is_told_before_training(tmp_path, demo_root, monkeypatch, capsys):
@@ -329,24 +347,28 @@ BAD_INPUT = [
     (["category=plate", "trainer.devices=0"], r"trainer.devices=0: give a number from 1"),
     (["category=plate", "+trainer.accumulate_grad_batches=2"], r"trainer.accumulate_grad_batches=2: a stage has "),
     (["category=plate", "+trainer.max_time=00:00:01:00"], r"trainer.max_time=00:00:01:00: a stage has "),
+    (["category=plate", "+trainer.limit_test_batches=0"], r"trainer.limit_test_batches=0: a result is measured on all"),
     (["category=plate", "trainer.accelerator=gpu"], r"no CUDA GPU is visible"),
     (["category=plate", "batch_size=0"], r"batch_size=0: give a positive whole number"),
     (["category=plate", "seed=-1"], r"seed=-1: give a whole number from 0"),
     (["category=plate", "distillation.steps=0"], r"distillation.steps=0: give a positive whole number"),
-    (["category=plate", "learning_rte=1"], r"learning_rte"),
-    (["category=plate", "recipe=fast"], r"recipe/fast.*cpu.*paper.*smoke"),
+    (["category=plate", "learning_rte=1"], r"unknown setting learning_rte; did you mean distillation.learning_rate\?"),
+    (["category=plate", "recipe=fast"], r"recipe=fast: there is no such option.*cpu.*paper.*smoke"),
     (["category=plate", "student.body=unet"], r"student.body=unet: choose one of"),
     (["category=plate", "distillation.aim=l3"], r"distillation.aim=l3: choose one of margin, l1"),
     (["category=plate", "image_size=[100,100]"], r"image_size=100x100: both sides must be multiples of 32"),
     (["category=plate", "image_size=100"], r"image_size=100: give height and width"),
     (["category=plate", "pairs.procedural=-1"], r"PairSynthesis.*must be >= 0"),
     (["category=plate", "teacher.weights=none.pth"], r"teacher.weights: no file at"),
-    (["category=plate", "trainer.nonsense=1"], r"nonsense"),
+    (["category=plate", "trainer.nonsense=1"], r"unknown setting trainer.nonsense"),
     (["category=plate", "evaluation.precision=fp32"], r"evaluation.precision=fp32: choose one of 32-true, "),
     (["category=plate", "trainer.precision=bf16-true"], r"trainer.precision=bf16-true: choose one of 32-true, "),
     (["category=plate", "++pairs._target_=${oc.env:NO_SUCH_VARIABLE}"], r"NO_SUCH_VARIABLE"),
     (["category=plate", "evaluation.resamples=${now:%Y}"], r"evaluation.resamples=\d+: give a whole number from 0"),
-    (["category=größe"], r"a value with special letters or signs needs quotes"),
+    (["category=größe"], r"unknown category 'größe'"),
+    (["category=2024_01"], r"unknown category '2024_01'"),
+    (["category=a,b"], r"unknown category 'a,b'.*several categories need -m"),
+    (["category=plate", "data_dir=a=[b]/'ü"], r"no data folder .*a=\[b\]/'ü"),
     (["plate"], r"'plate' is not a setting; write NAME=VALUE, as in category=plate"),
 ]
 

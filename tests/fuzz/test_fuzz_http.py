@@ -44,7 +44,7 @@ PATHS = (
         "/model",
     ),
     *("/openapi.json", "/docs", "/redoc", "/", "", "*", "/../../../../etc/passwd", "/..%2f..%2fetc%2fpasswd", "/%00"),
-    *("/page/file=/etc/passwd", "/page/gradio_api/file=/etc/passwd", "/page/gradio_api/upload", "/file/etc/passwd"),
+    *("/page/inspect", "/page/file=/etc/passwd", "/page.js/../../etc/passwd", "/page.css%2f..", "/file/etc/passwd"),
     *(
         "/page/../predict",
         "/page/assets/../../../../etc/passwd",

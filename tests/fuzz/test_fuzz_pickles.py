@@ -183,11 +183,11 @@ def test_resuming_from_a_pickle(tmp_path, demo_root, monkeypatch, capsys):
     run = tmp_path / "runs/demo/plate/theirs"
     (run / resume.STATE_DIR).mkdir(parents=True)
     (run / resume.STATE_DIR / "distillation.ckpt").write_bytes(fuzz_kit.pickles(tmp_path / "marker")["torch dict zip"])
-    from dmdd.config.compose import compose_config
+    from dmdd.config.check import plain_of
+    from dmdd.config.schema import TrainSettings
 
-    config = compose_config("train", [a for a in arguments if not a.startswith("name")])
-    config.name, config.run_dir = "theirs", "runs/demo/plate/theirs"
-    OmegaConf.save(config, run / "config.yaml")
+    settings = TrainSettings.compose(*arguments)
+    OmegaConf.save(OmegaConf.create(plain_of(settings)), run / "config.yaml")
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "cannot be read" in error

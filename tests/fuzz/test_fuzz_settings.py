@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from fuzz_kit import count, rounds
 
-from dmdd.config.compose import compose_config, run_command
+from dmdd.config import schema
+from dmdd.config.check import plain_of
+from dmdd.config.command import run
 from tiny import save_image, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 COMMANDS = ("train", "evaluate", "predict", "export", "serve", "bench")
+SCHEMAS = {command: getattr(schema, f"{command.title()}Settings") for command in COMMANDS}
+NEEDED = {command: ["model=x"] for command in COMMANDS if command != "train"}
+NEEDED["predict"] = ["model=x", "input=a", "output=b"]
 VALUES = (
     *("", "null", "true", "false", "-1", "0", "1", "3", "0.5", "-0.5", "1e-9", "1e400", "nan", ".inf", "-inf", "NaN"),
     *("1000000000000", "99999999999999999999999", "0x10", "1_000", "1..2", "1,2", ",", "1,", "[]", "[1,2]", "[[]]"),
@@ -105,13 +110,7 @@ def leaves(node: Any, prefix: str = "") -> list[str]:
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, list[str]]:
-    from omegaconf import OmegaConf
-
-    found = {}
-    for command in COMMANDS:
-        plain: Any = OmegaConf.to_container(compose_config(command, ["category=x"] if command == "train" else []))
-        found[command] = leaves(plain)
-    return found
+    return {command: leaves(plain_of(SCHEMAS[command].compose(*NEEDED.get(command, [])))) for command in COMMANDS}
 
 
 def odd(names: list[str], generator: np.random.Generator) -> str:
@@ -144,7 +143,7 @@ def test_every_command_composes_or_refuses_in_one_line(names, generator, tmp_pat
     for _ in range(rounds(16, 300)):
         command = COMMANDS[generator.integers(0, len(COMMANDS))]
         overrides = [odd(names[command], generator) for _ in range(int(generator.integers(1, 3)))]
-        code = run_command(lambda config: None, command, overrides)
+        code = run(lambda settings: None, SCHEMAS[command], [*NEEDED.get(command, []), *overrides])
         count(f"settings, {command} composed", told(code, capsys, (command, overrides)))
     assert list(tmp_path.iterdir()) == []
 
@@ -157,15 +156,12 @@ def test_a_training_is_prepared_or_refused_and_leaves_nothing(
     names, generator, tmp_path, demo_root, monkeypatch, capsys
 ):
     """All of a training but the two stages: files read, networks built, images decoded."""
-    from omegaconf import OmegaConf
-
     from dmdd.experiment.category import read_category
     from dmdd.experiment.experiment import Experiment
     from dmdd.train import main
 
-    def prepare(job: Any, container: dict[str, Any], *, devices: int) -> None:
-        config = OmegaConf.create(container)
-        Experiment(config, read_category(config))
+    def prepare(job: Any, settings: Any, *, devices: int) -> None:
+        Experiment(settings, read_category(settings.dataset, settings.category))
 
     monkeypatch.setattr("dmdd.experiment.launch.launch", prepare)
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 """The predict command as a user runs it: its files, its settings, and what it does after a kill."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -397,13 +398,14 @@ def test_two_processes_do_not_share_an_output(model, parts, tmp_path, capsys):
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on(model, parts, tmp_path, monkeypatch, capsys):
-    def full(path: Path, content: bytes) -> int:
+    def full(file: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        assert predict(model, parts, tmp_path / "out", "maps=npy") == 2
-    assert "cannot be written: No space left on device; the same command goes on" in capsys.readouterr().err
+    for place in ("output", "pictures"):  # predict.json comes before any image
+        with monkeypatch.context() as patch:
+            patch.setattr(f"dmdd.inference.folder.{place}.write_atomically", full)
+            assert predict(model, parts, tmp_path / "out", "maps=npy") == 2
+        assert "cannot be written: No space left on device; the same command goes on" in capsys.readouterr().err
     assert lines(tmp_path / "out") == []
     assert predict(model, parts, tmp_path / "out", "maps=npy") == 0
     assert len(lines(tmp_path / "out")) == 4
@@ -505,3 +507,89 @@ def test_a_signal_ends_it_after_the_batch_in_hand(model, tmp_path, number):
     assert 2 <= len(lines(out)) < 150
     assert len(lines(out)) == len(rows(out)) == len(list((out / "maps").iterdir()))
     assert len(lines(out)) % 2 == 0
+
+
+def test_an_image_whose_pictures_cannot_be_written_is_one_bad_image(model, tmp_path, capsys):
+    source, out = tmp_path / "in", tmp_path / "out"
+    too_long, longest = "a" * 248 + ".png", "b" * 247 + ".png"  # with an ending more 256 and 255 bytes
+    for place, name in enumerate((too_long, longest, "blocked.png", "sub/blocked.png", "good.png")):
+        save_image(source / name, seed=place)
+    (out / "masks/blocked.png.png").mkdir(parents=True)  # a folder where the mask of one image should go
+    (out / "masks/sub").write_bytes(b"")  # a file where a folder should be
+    assert predict(model, source, out, "masks=true") == 3
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].endswith(", 3 bad")
+    found = {line["file"]: line for line in lines(out)}
+    assert len(found) == 5
+    assert found[too_long]["error"] == f"{out}/masks/{too_long}.png cannot be written: File name too long"
+    assert found["blocked.png"]["error"].endswith("blocked.png.png cannot be written: Is a directory")
+    assert "masks/sub" in found["sub/blocked.png"]["error"]
+    assert [found[name]["error"] for name in (longest, "good.png")] == [None, None]
+    assert all(line["score"] is not None for line in found.values())  # what is known is not thrown away
+    assert (out / f"masks/{longest}.png").is_file()
+    assert not list(out.rglob("*.partial"))
+    assert printed.err.count("bad image: ") == 3
+    assert predict(model, source, out, "masks=true") == 3  # recorded, and not tried for ever
+    assert len(lines(out)) == 5
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 2), (errno.EROFS, 2), (errno.EINVAL, 3)])
+def test_a_full_disk_ends_the_command_and_a_name_that_is_not_taken_does_not(
+    model, parts, tmp_path, monkeypatch, capsys, number, code
+):
+    write = Path.write_bytes
+
+    def failing(file: Path, content: bytes) -> int:
+        if file.suffix == ".partial" and "masks/one" in str(file):
+            raise OSError(number, os.strerror(number), str(file))
+        return write(file, content)
+
+    monkeypatch.setattr(Path, "write_bytes", failing)
+    assert predict(model, parts, tmp_path / "out", "masks=true") == code
+    error = capsys.readouterr().err
+    assert f"cannot be written: {os.strerror(number)}" in error
+    assert ("the same command goes on from here" in error) == (code == 2)
+    if code == 3:
+        assert [line["file"] for line in lines(tmp_path / "out") if line["error"]] == ["one/0.png", "one/1.png"]
+
+
+def test_an_encoder_that_refuses_one_picture_fails_one_image(model, parts, tmp_path, monkeypatch):
+    encode, calls = cv2.imencode, []
+
+    def refusing(ending: str, pixels: np.ndarray, options: list[int]) -> object:
+        calls.append(ending)
+        if len(calls) == 2:
+            raise cv2.error("OpenCV: picture is too wide\n")
+        return encode(ending, pixels, options)
+
+    monkeypatch.setattr(cv2, "imencode", refusing)
+    assert predict(model, parts, tmp_path / "out", "masks=true", "workers=1") == 3
+    errors = [line["error"] for line in lines(tmp_path / "out")]
+    assert sum(error is not None for error in errors) == 1
+    assert "picture is too wide" in next(error for error in errors if error)
+
+
+def test_a_folder_whose_name_has_brackets_may_stand_before_a_pattern(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_image(tmp_path / "p/batch[1]/a.png")
+    save_image(tmp_path / "p/batch1/b.png")
+    assert predict(model, "p/batch[1]/*.png", tmp_path / "out") == 0
+    assert [line["file"] for line in lines(tmp_path / "out")] == ["a.png"]
+    assert predict(model, "p/batch?/*.png", tmp_path / "out2") == 0  # still a pattern
+    assert [line["file"] for line in lines(tmp_path / "out2")] == ["batch1/b.png"]
+    assert predict(model, "p/part[1]/*.png", tmp_path / "out3") == 2
+    assert "no image matches this pattern; brackets match one of the signs in them, [[]" in capsys.readouterr().err
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted(model, parts, tmp_path, capsys):
+    for name in ("a.HEIC", "one/b.heic", "c.dng", "notes.txt", ".hidden.heic"):
+        (parts / name).write_bytes(b"")
+    assert predict(model, parts, tmp_path / "out") == 0
+    told = "3 pictures of a kind that is not read passed over (1 x .dng, 2 x .heic); convert them to PNG, TIFF or JPEG"
+    assert f"warning: {told}\n" in capsys.readouterr().err
+    assert predict(model, f"{parts}/o*/*", tmp_path / "out2") == 0
+    assert "warning: 1 picture of a kind that is not read passed over (1 x .heic)" in capsys.readouterr().err
+    for file in (*parts.rglob("*.png"), parts / "c.dng"):
+        file.unlink()
+    assert predict(model, parts, tmp_path / "out3") == 2
+    assert "in this folder; 2 pictures of a kind that is not read passed over" in capsys.readouterr().err

@@ -7,7 +7,15 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from dmdd.metrics import DefectTypes, PixelBootstrap, image_metrics, pixel_metrics
+from dmdd.metrics import (
+    Channel,
+    DefectTypes,
+    ImageDecisions,
+    PixelBootstrap,
+    SaturatedAUPRO,
+    image_metrics,
+    pixel_metrics,
+)
 
 N_IMAGES = 5
 TYPES = ["good", "dent", "scratch", "good", "dent"]
@@ -26,6 +34,7 @@ def evaluate(indices):
     maps, masks = data()
     plain, exact, images = pixel_metrics(), pixel_metrics(exact=True), image_metrics()
     by_type, bootstrap = DefectTypes(["dent", "scratch"], threshold=0.9), PixelBootstrap(n_resamples=20)
+    decisions, saturated = ImageDecisions(0.9), SaturatedAUPRO(0.3, exact=True)
     for index in indices:
         batch = maps[[index]], masks[[index]]
         plain.update(*batch)
@@ -33,8 +42,12 @@ def evaluate(indices):
         images.update(batch[0].amax((1, 2)), batch[1].amax((1, 2)))
         by_type.update(*batch, [TYPES[index]])
         bootstrap.update(*batch, [index])
-    results = {}
-    for name, metric in {"plain": plain, "exact": exact, "images": images, "type": by_type, "boot": bootstrap}.items():
+        decisions.update(batch[0].amax((1, 2)), batch[1].amax((1, 2)))
+        mask = batch[1][0].numpy() == 1
+        saturated.update(batch[0], [[Channel(mask, 3)] if mask.any() else []])
+    results = {"saturated": saturated.compute().item()}
+    named = {"plain": plain, "exact": exact, "images": images, "type": by_type, "boot": bootstrap, "at": decisions}
+    for name, metric in named.items():
         results[name] = {key: value.tolist() for key, value in metric.compute().items()}
     return results
 

@@ -15,7 +15,8 @@ from dmdd.metrics.binning import N_BINS
 from dmdd.metrics.pixel import PixelMetric
 from dmdd.metrics.regions import anomalous_pixels
 
-PIXEL_KEYS = {"pixel_auroc", "pixel_ap", "aupro_30", "aupro_5", "pixel_f1_max", "pixel_iou_max", "aupro_per_image_200"}
+SHARED = {"pixel_auroc", "pixel_ap", "aupro_30", "aupro_5", "pixel_f1_max", "pixel_iou_max", "aupro_pooled_200"}
+PIXEL_KEYS = SHARED | {"aupro_per_image_200", "aupimo"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_members_share_one_state(test_set):
     metrics = pixel_metrics()
     metrics.update(*test_set)
     items = dict(metrics.items(copy_state=False))
-    states = {items[name].histograms.data_ptr() for name in PIXEL_KEYS - {"aupro_per_image_200"}}
+    states = {items[name].histograms.data_ptr() for name in SHARED}
     assert len(states) == 1
 
 

@@ -11,11 +11,12 @@ from sklearn import metrics as sklearn_metrics
 
 from dmdd.core.errors import UserError
 from dmdd.metrics import (
-    AUPRO,
+    AUPIMO,
     DefectTypes,
     PixelAUROC,
     PixelBootstrap,
     bootstrap_image_metrics,
+    image_metrics,
     native_maps,
     percentile_interval,
     pixel_metrics,
@@ -177,12 +178,16 @@ def test_resamples_keep_the_number_of_each_kind():
 def test_image_bootstrap_repeats_scikit_learn_on_each_resample():
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 2, 30)
-    scores = (rng.normal(size=30) + labels).astype(np.float32)
+    scores = (rng.normal(size=30) + labels).round(1).astype(np.float32)  # with ties
     samples = bootstrap_image_metrics(torch.from_numpy(scores), torch.from_numpy(labels), n_resamples=25, seed=3)
     for index, counts in enumerate(resample(labels == 1, 25, seed=3)):
         again = np.repeat(labels, counts), np.repeat(scores, counts)
         assert samples["image_auroc"][index] == pytest.approx(sklearn_metrics.roc_auc_score(*again), abs=1e-12)
         assert samples["image_ap"][index] == pytest.approx(sklearn_metrics.average_precision_score(*again), abs=1e-12)
+        metrics = image_metrics()
+        metrics.update(torch.from_numpy(again[1]), torch.from_numpy(again[0]))
+        for name, value in metrics.compute().items():
+            assert samples[name][index] == pytest.approx(value.item(), abs=1e-12), name
 
 
 def test_pixel_bootstrap_repeats_the_metrics_on_each_resample():
@@ -193,11 +198,14 @@ def test_pixel_bootstrap_repeats_the_metrics_on_each_resample():
     samples = bootstrap.compute()
     for index, counts in enumerate(resample(masks.numpy().any(axis=(1, 2)), 6, seed=5)):
         again = torch.from_numpy(np.repeat(np.arange(12), counts))
-        area, overlap = PixelAUROC(exact=True), AUPRO(exact=True)
-        area.update(maps[again], masks[again])
-        overlap.update(maps[again], masks[again])
-        assert samples["pixel_auroc"][index].item() == pytest.approx(area.compute().item(), abs=2e-4)
-        assert samples["aupro_30"][index].item() == pytest.approx(overlap.compute().item(), abs=2e-3)
+        metrics = pixel_metrics(exact=True)
+        metrics.update(maps[again], masks[again])
+        for name, value in metrics.compute().items():
+            if name not in ("aupro_per_image_200", "aupimo"):  # few normal pixels lie above most anomalous ones
+                assert samples[name][index].item() == pytest.approx(value.item(), abs=5e-3), name
+        pimo = AUPIMO()
+        pimo.update(maps[again], masks[again])
+        assert samples["aupimo"][index].item() == pytest.approx(pimo.compute().item(), abs=2e-2)
 
 
 def test_an_image_that_several_processes_have_seen_counts_once():
@@ -225,6 +233,60 @@ def test_paired_difference_is_narrower_than_two_intervals():
     first, second, difference = (percentile_interval(s) for s in (*samples, samples[0] - samples[1]))
     assert first.lower < second.upper
     assert 0 < difference.lower < difference.upper < first.upper - second.lower
+
+
+@pytest.mark.parametrize("scale", [(1, 0), (1e-3, 1 - 1e-3), (-1, 0), (1, -1000), (1e30, 0)])
+def test_pixel_bootstrap_heeds_the_order_of_the_scores_only(scale):
+    # in float64, since float32 would tie scores near -1000; a negative factor is undone by the sign of the exponent
+    maps, masks = images(8, side=24)
+    order = torch.argsort(torch.argsort(maps.flatten())).view(maps.shape).float() / maps.numel()
+    factor, shift = scale
+    moved = -1 / (order + 1) if factor == -1 else (order.double() * factor + shift).float()
+    plain, other = PixelBootstrap(n_resamples=20), PixelBootstrap(n_resamples=20)
+    plain.update(order, masks)
+    other.update(moved, masks)
+    expected = plain.compute()
+    for name, samples in other.compute().items():
+        if name != "aupro_pooled_200":  # its thresholds are linear in the scores
+            np.testing.assert_allclose(samples, expected[name], atol=2e-3 if shift else 1e-12, err_msg=name)
+
+
+def test_intervals_of_a_good_negative_map_hold_its_value():
+    # maps around -50, and a detector that is nearly perfect
+    maps, masks = images(30, side=24, lift=0.9)
+    bootstrap, metrics = PixelBootstrap(n_resamples=200), pixel_metrics(exact=True)
+    for target in (bootstrap, metrics):
+        target.update(maps - 50, masks)
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    intervals = bootstrap.intervals(values)
+    assert set(intervals) == set(values) - {"aupro_per_image_200"}
+    for name, (lower, upper) in intervals.items():
+        assert lower < values[name] < upper <= 1, name
+    assert intervals["pixel_auroc"].lower > values["pixel_auroc"] - 0.02
+
+
+def test_intervals_by_type_are_those_of_a_test_set_without_the_other_types():
+    maps, masks = images(12, side=24)
+    types = ["good", "dent"] * 3 + ["good", "scratch"] * 3
+    bootstrap, alone = PixelBootstrap(n_resamples=200), PixelBootstrap(n_resamples=200)
+    bootstrap.update(maps, masks)
+    table = DefectTypes(["dent", "scratch"], threshold=0.75)
+    table.update(maps, masks, types)
+    values = {n: {"aupro_30": r.aupro.value, "pixels_found": r.pixel_recall} for n, r in table.table().items()}
+    places = {name: [i for i, other in enumerate(types) if other == name] for name in values}
+    intervals = bootstrap.intervals_by_type(places, values, 0.75)
+    for name, figures in intervals.items():
+        for metric, (lower, upper) in figures.items():
+            assert 0 <= lower < values[name][metric] < upper <= 1, (name, metric)
+    # a set of one type only has no other types' normal pixels to draw
+    alone.update(maps[:6], masks[:6])
+    only = DefectTypes(["dent"], threshold=0.75)
+    only.update(maps[:6], masks[:6], types[:6])
+    value = {"aupro_30": only.table()["dent"].aupro.value}
+    assert (
+        alone.intervals_by_type({"dent": [1, 3, 5]}, {"dent": value}, 0.75)["dent"]["aupro_30"]
+        == (alone.intervals(value)["aupro_30"])
+    )
 
 
 def test_percentile_interval_by_hand():

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
-from dmdd.evaluate import choose_maps
+from dmdd.experiment.measure import choose_maps
 from dmdd.models.detector import (
     MAP_NAMES,
     Detector,

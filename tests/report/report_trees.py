@@ -51,6 +51,7 @@ def result(
         "test": {
             "metrics": figures,
             "types": {"dent": {"images": 2, "images_found": 0.5}, "good": {"images": 2, "images_found": 0.5}},
+            "type_intervals_95": {"dent": {"images_found": [0.125, 0.875]}},
         },
         "calibration": {"image_threshold": 0.5, "pixel_threshold": 0.4},
         "teacher": {"backbone": "resnet18", "weights": "resnet18.bin", "sha256": "ab" * 32},

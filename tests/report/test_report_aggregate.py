@@ -57,6 +57,23 @@ def test_bounds_and_intervals_are_averaged_over_seeds():
     assert cell.interval is None
 
 
+def test_exact_metrics_make_no_other_configuration():
+    settings = [None, trees.config(evaluation={"exact": None}), trees.config(evaluation={"exact": True})]
+    assert configuration_names([run(settings=one, seed=seed) for seed, one in enumerate(settings)]) == ["", "", ""]
+
+
+def test_a_mean_over_categories_has_the_joined_interval():
+    def one(category, value, *interval):
+        test = {"metrics": {"pixel_auroc": value}}
+        return run(category=category, test=test | ({"intervals_95": {"pixel_auroc": interval}} if interval else {}))
+
+    runs = [one("a", 0.9, 0.87, 0.94), one("b", 0.8, 0.76, 0.83)]
+    cell = build_table(runs).means[0].cells["pixel_auroc"]
+    # half of the root of 3² + 4² below, of 4² + 3² above
+    assert cell.interval == pytest.approx((0.85 - 0.025, 0.85 + 0.025))
+    assert build_table([*runs, one("c", 0.7)]).means[0].cells["pixel_auroc"].interval is None
+
+
 def test_a_partial_mean_says_so_and_takes_each_category_once():
     runs = [run(value=v, seed=s, dataset="mvtec_ad", category="screw") for s, v in ((0, 0.90), (1, 0.92))]
     runs += [run(value=v, seed=s, dataset="mvtec_ad", category="wood") for s, v in ((0, 0.98), (1, 0.94))]

@@ -99,6 +99,12 @@ BAD = {
     "a map": (with_test(maps={"both": 1}), r"'test.maps.both' is no object"),
     "types": (with_test(types={"dent": {"images": 2, "images_found": "all"}}), r"'test.types.dent.images_found' is no"),
     "bounds": (with_test(bounds=[]), r"'test.bounds' is no object"),
+    "a pair of a type": (
+        with_test(type_intervals_95={"dent": {"aupro_30": [0.1]}}),
+        r"'test.type_intervals_95.dent.aupro_30' is no pair of numbers",
+    ),
+    "a list of types": (with_test(type_intervals_95=[]), r"'test.type_intervals_95' is no object"),
+    "decisions": (with_test(decisions=[1]), r"'test.decisions' is no object"),
     "a pair": (with_test(intervals_95={"aupro_30": [0.1]}), r"'test.intervals_95.aupro_30' is no pair of numbers"),
     "protocol": (changed(protocol="none"), r"'protocol' is no object"),
     "command": (changed(command="python"), r"'command' is no list of text"),
@@ -170,3 +176,33 @@ def test_overrides_are_read_from_the_command(tmp_path):
         "a.b": "c=d",
         "logger.csv": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("entries", "trainer", "reason"),
+    [
+        ({"images": {"listed": 12, "tested": 8}}, {}, "measured on 8 of 12 test images"),
+        ({}, {"limit_test_batches": 2}, "trainer.limit_test_batches=2: not measured on all test images"),
+        ({}, {"limit_test_batches": 0}, "trainer.limit_test_batches=0: not measured on all test images"),
+        ({"overrides": ("+trainer.fast_dev_run=1",)}, None, "trainer.fast_dev_run=1: not measured on all test images"),
+        (
+            {"synthetic_validation": {"metrics": {"pixel_auroc": 0.5}}, "test": {"metrics": {"pixel_auroc": 0.5}}},
+            {},
+            "are those of the synthetic validation",
+        ),
+    ],
+)
+def test_figures_of_a_part_of_the_test_images_are_not_reported(tmp_path, entries, trainer, reason):
+    made = trees.result(**entries)
+    settings = trees.config() if trainer is None else trees.config(trainer=trainer)
+    trees.write_run(tmp_path / "part", made, settings)
+    trees.write_run(
+        tmp_path / "whole",
+        trees.result(images={"listed": 12, "tested": 12}),
+        trees.config(trainer={"limit_test_batches": 1.0}),
+    )
+    found = scan([tmp_path])
+    assert [run.folder.name for run in found.runs] == ["whole"]
+    (bad,) = found.unreadable
+    assert bad.file == tmp_path / "part/result.json"
+    assert reason in bad.reason

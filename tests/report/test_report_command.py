@@ -116,7 +116,7 @@ def test_only_unfinished_runs_are_told_before_the_error(runs, capsys):
 
 def test_the_report_needs_no_torch():
     code = (
-        "import sys; from dmdd.report import main; import dmdd.report.page, dmdd.report.gallery;"
+        "import sys; from dmdd.report.__main__ import main; import dmdd.report.page, dmdd.report.gallery;"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

@@ -172,7 +172,7 @@ def test_a_run_shows_its_scores_types_losses_and_protocol(page):
     assert body.locator(".chart svg").count() == 3
     assert body.locator("rect.normal").count() == 2
     assert body.locator("line.threshold").count() == 1
-    for text in ("95.00", "none on test data", "a processor", "total 1.0 min", "dent"):
+    for text in ("95.00", "none on test data", "a processor", "total 1.0 min", "dent", "[12.50, 87.50]"):
         assert text in body.inner_text()
 
 

@@ -1,15 +1,20 @@
 """What each stage may change, and that it learns."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lightning import Trainer, seed_everything
+from sklearn.metrics import roc_auc_score
 
 from dmdd.core.errors import UserError
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.images import read_mask
+from dmdd.data.saturation import ImageDefects
+from dmdd.experiment.outputs import evaluation_entries
+from dmdd.metrics import AUPRO, Channel
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -17,7 +22,7 @@ from dmdd.models.teacher import Teacher
 from dmdd.pairs import PairSynthesis
 from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
-from dmdd.training.evaluation import EvaluationModule, by_levels_of_others
+from dmdd.training.evaluation import EvaluationModule, by_levels_of_others, choose_exact
 from dmdd.training.optimization import adamw_one_cycle
 from dmdd.training.segmentation import SegmentationModule
 from tiny import save_tiny_model
@@ -30,8 +35,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def quiet_trainer(steps: int = -1) -> Trainer:
+def quiet_trainer(steps: int = -1, **more: Any) -> Trainer:
     return Trainer(
+        **more,
         accelerator="cpu",
         max_steps=steps,
         logger=False,
@@ -247,7 +253,8 @@ def test_test_scores_every_image_and_leaves_pixel_metrics_out_without_masks(data
     quiet_trainer().test(module, datamodule=data, verbose=False)
     assert [index for index, _, _ in module.scores] == list(range(len(demo_category.test)))
     assert [label for _, label, _ in module.scores] == [sample.label for sample in demo_category.test]
-    assert set(module.metrics) == {"image_auroc", "image_ap", "image_f1_max"}
+    image = {"image_auroc", "image_ap", "image_f1_max", "image_recall_at_fpr_1", "image_recall_at_fpr_5"}
+    assert set(module.metrics) == image
     assert set(module.study["normality"]) == {"image_auroc"}
 
 
@@ -269,10 +276,18 @@ def test_metrics_of_a_known_detector(data, demo_category):
         own = [score for index, _, score in module.scores if defects[index] == name]
         assert row["images"] == len(own)
         assert row["images_found"] == pytest.approx(sum(score >= threshold for score in own) / len(own))
+    assert set(module.intervals) == set(module.metrics)
     for name, (low, high) in module.intervals.items():
-        assert 0 <= low <= high <= 1, name
-    low, high = module.intervals["image_auroc"]
-    assert low <= module.metrics["image_auroc"] <= high
+        assert 0 <= low <= module.metrics[name] <= high <= 1, name
+        assert low < high, name
+    for name, intervals in module.type_intervals.items():
+        assert set(intervals) == set(module.types[name]) - {"images"}, name
+        for metric, (low, high) in intervals.items():
+            assert low <= module.types[name][metric] <= high, (name, metric)
+    found = sum(score >= threshold for score in scores[1])
+    assert module.decisions[:3:2] == (found, len(scores[1]) - found)
+    assert module.metrics["image_recall"] == pytest.approx(found / len(scores[1]))
+    assert module.left_out == {"aupro_per_image_200": len(scores[1])}  # every map is constant
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)
@@ -289,7 +304,57 @@ def test_many_types_are_counted_without_pixel_figures(data, demo_category, monke
     with pytest.warns(UserWarning, match="pixel figures by type are left out"):
         quiet_trainer().test(module, datamodule=data, verbose=False)
     assert set(module.types) == set(defects)
-    assert all(set(row) == {"images", "images_found"} for row in module.types.values())
+    image = {"images", "images_found", "image_auroc"}
+    assert all(set(row) == image for name, row in module.types.items() if name != "good")
+
+
+def test_figures_of_loco_are_those_of_each_type_with_the_normal_images(data, demo_category):
+    # every second anomalous image is called logical; each has two halves as defects, of which a pixel suffices
+    kinds = iter(["logical_anomalies", "structural_anomalies"] * len(demo_category.test))
+    defects = [next(kinds) if sample.label else "good" for sample in demo_category.test]
+    halves = np.arange(12).reshape(3, 4) % 4 < 2
+
+    def read(index):
+        return ImageDefects(
+            (3, 4), [Channel(halves, 1), Channel(~halves, 1)] if demo_category.test[index].label else []
+        )
+
+    class DarkDetector(KnownDetector):
+        def raw_maps(self, images, *, only):
+            return {name: 1 - level for name, level in super().raw_maps(images, only=only).items()}
+
+    module = EvaluationModule(DarkDetector(), defects=defects, resamples=20, read_defects=read)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    for short in ("logical", "structural"):
+        own = [defect in ("good", f"{short}_anomalies") for defect in defects]
+        scores = [score for (_, _, score), chosen in zip(module.scores, own, strict=True) if chosen]
+        labels = [label for (_, label, _), chosen in zip(module.scores, own, strict=True) if chosen]
+        assert module.metrics[f"image_auroc_{short}"] == pytest.approx(roc_auc_score(labels, scores))
+        # constant maps, no normal pixel in an anomalous image: sPRO is the curve of these scores up to a rate of 0.05
+        metric = AUPRO(0.05, exact=True)
+        maps, masks = torch.tensor(scores)[:, None, None], torch.tensor(labels)[:, None, None]
+        metric.update(maps, masks)
+        assert module.metrics[f"au_spro_5_{short}"] == pytest.approx(float(metric.compute()), abs=1e-4)
+        assert module.types[f"{short}_anomalies"]["au_spro_5"] == module.metrics[f"au_spro_5_{short}"]
+    for metric in ("image_auroc", "au_spro_5"):
+        parts = [module.metrics[f"{metric}_{short}"] for short in ("logical", "structural")]
+        assert module.metrics[f"{metric}_loco"] == pytest.approx(sum(parts) / 2)
+        low, high = module.intervals[f"{metric}_loco"]
+        assert low < sum(parts) / 2 < high, metric
+    assert set(module.intervals) == set(module.metrics)
+
+
+def test_small_test_sets_are_measured_exactly(demo_category, monkeypatch):
+    samples = demo_category.test
+    assert choose_exact(None, samples, size=(64, 64))
+    assert choose_exact(None, samples, size=None)
+    monkeypatch.setattr(evaluation, "EXACT_PIXELS", len(samples) * 64 * 64)
+    assert choose_exact(None, samples, size=(64, 64))
+    assert not choose_exact(None, samples, size=None)  # 128 x 128
+    assert not choose_exact(False, samples, size=(64, 64))
+    with pytest.raises(UserError, match=r"evaluation\.exact=yes: give true, false or null"):
+        choose_exact("yes", samples, size=(64, 64))
+    assert EvaluationModule(KnownDetector(), exact=True).pixel_metrics["pixel_auroc"].exact
 
 
 def test_native_masks_are_compared_at_their_own_size(data, demo_category):
@@ -326,3 +391,47 @@ def test_the_learning_rate_rises_and_falls_in_stages_of_any_length(steps):
     if steps > 1:
         assert max(rates) > 0.9
         assert rates[-1] < 0.5 or steps == 2
+
+
+def test_figures_of_one_phase_are_never_those_of_another(data, demo_category):
+    data.held_out_fraction = 0.25  # 3 of 12
+    listed = len(demo_category.test)
+    module = EvaluationModule(
+        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False
+    )
+    quiet_trainer().validate(module, datamodule=data, verbose=False)
+    assert evaluation_entries(module, "validation", listed=6)["metrics"] == module.metrics != {}
+    with pytest.raises(UserError, match="the test measured validation, so no result is written"):
+        evaluation_entries(module, "test", listed=6)
+    with pytest.raises(UserError, match="the validation scored 6 of 8 images, so no result is written"):
+        evaluation_entries(module, "validation", listed=8)
+    # A trainer that serves no batch calls nothing of the epoch, and the figures would be those of before.
+    quiet_trainer(limit_test_batches=0).test(module, datamodule=data, verbose=False)
+    assert (module.metrics, module.types, module.curves, module.scores) == ({}, {}, {}, [])
+    with pytest.raises(UserError, match="the test measured nothing, so no result is written"):
+        evaluation_entries(module, "test", listed=listed)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_part_of_the_test_images_makes_no_result(data, demo_category, batches):
+    data.evaluation_batch_size = 5
+    module = EvaluationModule(
+        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False
+    )
+    quiet_trainer(limit_test_batches=batches).test(module, datamodule=data, verbose=False)
+    with pytest.raises(UserError, match=f"the test scored {5 * batches} of 12 images, so no result"):
+        evaluation_entries(module, "test", listed=len(demo_category.test))
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert evaluation_entries(module, "test", listed=12)["types"]["good"] == {"images": 4}
+
+
+def test_images_that_count_more_often_than_others_make_no_result(data, demo_category):
+    module = EvaluationModule(KnownDetector(), study_maps=False)
+    listed = list(range(len(demo_category.test)))
+    data._own_part = lambda count: [*listed, 0, 1]  # as a sampler does that fills up the last device's share
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    with pytest.raises(UserError, match="scored 12 of 12 images, some of them more often than others"):
+        evaluation_entries(module, "test", listed=len(listed))
+    data._own_part = lambda count: [*listed, *listed]  # all equally often: no figure changes
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert evaluation_entries(module, "test", listed=len(listed))["metrics"]

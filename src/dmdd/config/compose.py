@@ -1,26 +1,32 @@
-"""Hydra's side of every entry point: where the configuration lies, and errors as one line."""
+"""From ``conf/`` and overrides to checked settings, without leaving a trace in Hydra's global state."""
 
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dmdd.core.errors import Interrupted, UserError
+from dmdd.config.check import find_field, plain_of, read
+from dmdd.config.overrides import list_options, prepare, quoted
+from dmdd.config.schema import Settings
+from dmdd.config.targets import check_arguments, check_config
+from dmdd.core.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
+S = TypeVar("S", bound=Settings)
 
-SWEEPING = {"-m", "--multirun"}
-FLAGS = SWEEPING | {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package"}
-FLAGS |= {"-r", "--run", "-sc", "--shell-completion", "-i", "--info"}
-"""Hydra's flags; not those that read a configuration from elsewhere, of which --experimental-rerun reads a pickle."""
+UNCLEAR = ("null", "true", "false", "nan", "inf")
+"""Words that an override takes for something else than a text."""
 
 
-def config_dir() -> Path:
-    """Find ``conf/``: the checkout's if this is one, else the one in the installed package.
+def home() -> Path:
+    """Find the folder that holds ``conf/`` and ``experiments/``: the checkout if this is one, else the package.
 
     Returns:
         An absolute path.
@@ -28,273 +34,221 @@ def config_dir() -> Path:
     Raises:
         UserError: Neither is there, so the installation is damaged.
     """
-    for folder in (CHECKOUT / "conf", PACKAGE / "conf"):
-        if (folder / "train.yaml").is_file():
+    for folder in (CHECKOUT, PACKAGE):
+        if (folder / "conf/train.yaml").is_file():
             return folder
     raise UserError(f"no conf/ in {CHECKOUT} or {PACKAGE}; install dmdd again")
 
 
-def print_error(error: BaseException) -> None:
-    """Print an error on one line of stderr."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-
-
-def build(node: Any, **arguments: Any) -> Any:
-    """Call the ``_target_`` that a configuration node names, if it is on the list of ``dmdd.config.targets``.
-
-    Args:
-        node: Part of the configuration; arguments that are lists or dicts arrive as such.
-        arguments: Override the node's.
+def config_dir() -> Path:
+    """Find ``conf/``.
 
     Returns:
-        What the target returns; a function that waits for more arguments if the node says ``_partial_: true``; None
-        for None.
+        An absolute path.
 
     Raises:
-        UserError: The target raised one or is refused, or what the node gives does not fit it.
+        UserError: It is not there.
     """
-    from omegaconf import OmegaConf
-
-    from dmdd.config.targets import construct
-
-    # albumentations asks a server for its newest version at import; a training machine may have no network.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    if OmegaConf.is_config(node):
-        node = OmegaConf.to_container(node, resolve=True)
-    elif isinstance(node, dict):
-        node = {
-            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            for name, value in node.items()
-        }
-    return None if node is None else construct(node, arguments)
+    return home() / "conf"
 
 
-def compose_config(config_name: str, overrides: list[str]) -> Any:
-    """Compose and resolve a configuration without running a Hydra job.
+def compose(
+    schema: type[S], overrides: Sequence[str], values: Mapping[str, object] | None = None, *, whole: bool = True
+) -> S:
+    """Compose, resolve and check the settings of a command, without running a Hydra job.
 
     Args:
-        config_name: Primary configuration file in ``conf/``.
+        schema: The settings class.
         overrides: As on the command line.
+        values: Settings by name, as Python values.
+        whole: Also check what is given to targets, which imports them and with them torch.
 
     Returns:
-        The configuration; ``run_dir`` is empty, since there is no run.
+        The settings.
 
     Raises:
-        UserError: An override is wrong.
+        UserError: A setting is unknown, of the wrong type or out of its range, or a target is refused.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from hydra import compose as compose_with_hydra
 
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"), _told():
-            # ++ since not every configuration has them; those of runs would ask Hydra for the run's folder.
-            usual = ["++run_dir=''", "++name=''"]
-            config = compose(config_name, [*usual, *overrides, *_experiments(overrides)])
-            _check(config, compose(config_name, usual))
-        with _told():
-            OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_part(error)) from None
-    return config
-
-
-def _check(config: Any, usual: Any) -> None:
-    """Refuse settings of the wrong kind and targets that are not on the list, before anything is used."""
-    from omegaconf import OmegaConf
-
-    from dmdd.config.kinds import check_kinds
-    from dmdd.config.targets import check_config
-
-    plain: Any = OmegaConf.to_container(config)
-    check_config(plain)
-    check_kinds(plain, OmegaConf.to_container(usual))  # type: ignore[arg-type]
+    given = [*overrides, *written(schema, values or {})]
+    with composing(schema, given) as prepared:
+        config = compose_with_hydra(schema.COMMAND, prepared, return_hydra_config=True)
+        settings = read_config(schema, config, given)
+    check_arguments(plain_of(settings) if whole else {"dataset": plain_of(settings).get("dataset")})
+    return settings
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn what Hydra's composition raises on odd overrides besides its own exceptions into one line."""
+def composing(schema: type[Settings], overrides: Sequence[str], *, sweeping: bool = False) -> Iterator[list[str]]:
+    """Let Hydra find ``conf/``; gives the overrides as Hydra takes them.
+
+    Raises:
+        UserError: An override is wrong, in place of all that Hydra raises.
+    """
+    from hydra import initialize_config_dir
+
+    with own_hydra(), told_errors():
+        prepared = [*prepare_all(schema, overrides, sweeping=sweeping)]
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            yield prepared
+
+
+def prepare_all(schema: type[Settings], overrides: Sequence[str], *, sweeping: bool = False) -> list[str]:
+    """Rewrite overrides for Hydra, and let it find ``experiments/``.
+
+    Args:
+        schema: The command's settings.
+        overrides: As a user writes them.
+        sweeping: Whether commas part the values of a sweep.
+
+    Returns:
+        Overrides for Hydra.
+
+    Raises:
+        UserError: A setting or a group is unknown.
+    """
+    own = [text for text in overrides if not text.startswith("hydra.searchpath=")]
+    theirs = [text.partition("=")[2].strip("[]") for text in overrides if text.startswith("hydra.searchpath=")]
+    folders = [text.strip("'\" ").removeprefix("file://") for part in theirs for text in part.split(",")]
+    groups = list_options(config_dir(), *map(Path, folders))
+    groups |= {f"experiments/{name}": options for name, options in list_options(home() / "experiments").items()}
+    search = ",".join([*theirs, quoted(f"file://{home()}")])  # any letter may stand in a path
+    return [*prepare(schema, own, groups=groups, sweeping=sweeping), f"hydra.searchpath=[{search}]"]
+
+
+def read_config(schema: type[S], config: "DictConfig", overrides: Sequence[str]) -> S:
+    """Resolve and check what Hydra has composed.
+
+    Args:
+        schema: The settings class.
+        config: With Hydra's own part; its run folder is set if it is not yet.
+        overrides: As a user writes them; part of the settings where these have such a field.
+
+    Returns:
+        The settings.
+
+    Raises:
+        UserError: As :func:`compose`.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, read_write
+
+    with told_errors():
+        check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
+        if find_field(schema, "run_dir") and OmegaConf.is_missing(config.hydra.runtime, "output_dir"):
+            HydraConfig.instance().set_config(config)
+            with read_write(config.hydra):
+                config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
+            HydraConfig.instance().set_config(config)
+        own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+        plain: Any = OmegaConf.to_container(own, resolve=True)
+    check_config(plain)  # once more: a target may have been a reference
+    if find_field(schema, "overrides"):
+        plain["overrides"] = list(overrides)
+    return read(schema, plain)
+
+
+def written(schema: type[Settings], values: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Write Python values as overrides.
+
+    Args:
+        schema: The settings class.
+        values: By name; mappings for parts, as in ``distillation={"steps": 100}``.
+        prefix: Of their names.
+
+    Returns:
+        As on the command line.
+    """
+    found = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += written(schema, value, f"{prefix}{name}.")
+        else:
+            is_group = not prefix and (config_dir() / name).is_dir() and isinstance(value, str)
+            found.append(f"{prefix}{name}={value if is_group else _written(value)}")
+    return found
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    text = str(value)
+    return text if re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in UNCLEAR else quoted(text)
+
+
+def moved(settings: S, folder: Path, name: str) -> S:
+    """Let settings point to the folder of another run.
+
+    Args:
+        settings: With ``run_dir``, ``name`` and ``overrides``.
+        folder: The other run's.
+        name: The other run's.
+
+    Returns:
+        The settings, with loggers and callbacks that write there.
+
+    Raises:
+        UserError: As :func:`compose`.
+    """
+    there: Any = compose(type(settings), settings.overrides, {"run_dir": folder, "name": name})  # type: ignore[attr-defined]
+    changed: Any = {"run_dir": str(folder), "name": name, "logger": there.logger, "callbacks": there.callbacks}
+    return replace(settings, **changed)  # type: ignore[type-var]
+
+
+def folder_name(path: str) -> str:
+    """Give the last part of a path, which names a data set of one's own in ``conf/dataset/mvtec_layout.yaml``."""
+    return Path(path).resolve().name or "data"
+
+
+@contextmanager
+def own_hydra() -> Iterator[None]:
+    """Work with Hydra and leave the state of a Hydra application that called us as it was."""
+    from hydra import version
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    outer, outer_config, base = GlobalHydra.instance().hydra, HydraConfig.instance().cfg, version.getbase()
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+        HydraConfig.instance().cfg = outer_config
+        if base is not None and hasattr(base, "major"):  # else no application has said which behaviour it wants
+            version.setbase(str(base))
+
+
+@contextmanager
+def told_errors() -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise on odd overrides into a ``UserError`` of one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException):
+    except UserError:
         raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_part(error)) from None
     except RecursionError:
         raise UserError("a setting refers to itself") from None
-    except Exception as error:  # ValueError, TypeError and AttributeError have been met
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise UserError(f"these settings do not make a configuration: {error}") from error
 
 
-def _experiments(overrides: list[str]) -> list[str]:
-    """Let Hydra find the checkout's ``experiments/``, as in ``+experiments=ablation/ngm_only``; a path given counts."""
-    if any(o.startswith("hydra.searchpath=") for o in overrides) or not (CHECKOUT / "experiments").is_dir():
-        return []
-    quoted = str(CHECKOUT).replace("'", "\\'")  # any letter may stand in a path, few outside quotes in an override
-    return [f"hydra.searchpath=['file://{quoted}']"]
-
-
 def _first_part(error: Exception) -> str:
-    """Leave out of Hydra's message where it has searched, and say how to quote what its parser does not take."""
-    message = str(error).partition("Config search path:")[0]
+    """Leave out of Hydra's message where it has searched and what it suggests, which our check would refuse."""
+    message = str(error).partition("Config search path:")[0].partition("\nTo append to your config")[0]
+    message, _, place = message.partition("\n    full_key:")
+    message = re.sub(r"^Could not override '(.+?)'\.?", r"unknown setting \1.", message)
+    message = f"{place.split()[0]}: {message}" if place.split() else message
     if any(sign in message for sign in ("token recognition", "no viable alternative", "LexerNoViableAlt")):
         message += " (a value with special letters or signs needs quotes: 'NAME=\"VALUE\"')"
-    return message
-
-
-def run(job: Callable[[Any], Any], config_name: str, arguments: list[str] | None = None) -> int:
-    """Run a Hydra job; bad input and bad overrides become one line and exit code 2.
-
-    Args:
-        job: Gets the composed configuration.
-        config_name: Primary configuration file in ``conf/``.
-        arguments: Command line after the command; ``sys.argv[1:]`` if None.
-
-    Returns:
-        Exit code: 0; 2 after bad input, also of members of a sweep, 1 where one met a defect of ours; 128 plus the
-        signal's number after SIGTERM or SIGINT.
-    """
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is not a UserError is our defect and keeps its traceback
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        folder = config_dir()
-        # Overrides go together after the flags: Hydra's parser takes them in one piece only.
-        overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
-        flags = [a for a in arguments if a not in overrides]
-        search = _experiments(overrides)
-        for before, argument in zip(["", *arguments], arguments, strict=False):
-            if argument in flags and not argument.startswith("-") and not before.startswith("-"):
-                raise UserError(f"'{argument}' is not a setting; write NAME=VALUE, as in category={argument}")
-        for flag in flags:
-            if flag.startswith("-") and flag.partition("=")[0] not in FLAGS:
-                raise UserError(f"{flag} is not taken here; --help tells what is")
-        if set(flags) <= SWEEPING:
-            _compose_first(config_name, [*search, *overrides], sweeping=bool(flags))
-        GlobalHydra.instance().clear()
-        sys.argv = [sys.argv[0], *flags, *overrides, *search]
-        hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)(_one_line(job))()
-    except (HydraException, OmegaConfBaseException) as error:
-        print_error(UserError(_first_part(error)))
-        return 2
-    except UserError as error:
-        print_error(error)
-        return getattr(error, "exit_code", 2)
-    except KeyboardInterrupt:
-        print_error(UserError("interrupted"))
-        return 130
-    except SystemExit as leave:  # how a job that met bad input or a signal leaves Hydra, see _one_line
-        if not isinstance(leave.code, int) or leave.code < 2:
-            raise
-        return leave.code
-    return 0
-
-
-def _compose_first(config_name: str, overrides: list[str], *, sweeping: bool) -> None:
-    """Compose and check before Hydra does, which prints a wrong override as several lines and first makes the folder.
-
-    Raises:
-        UserError: A setting is of the wrong kind, or a target or flag is refused; errors of Hydra's pass through.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-
-    with initialize_config_dir(str(config_dir()), version_base="1.3"), _told():
-        usual = compose(config_name)
-        if not sweeping:
-            config = compose(config_name, overrides=overrides, return_hydra_config=True)
-        else:  # without what is swept over; the members are checked when their time comes
-            loader = GlobalHydra.instance().config_loader()
-            config = loader.load_configuration(config_name, overrides, run_mode=RunMode.MULTIRUN)
-        _check(config, usual)
-
-
-def run_command(job: Callable[[Any], int | None], config_name: str, arguments: list[str] | None = None) -> int:
-    """Run a command that is configured like a Hydra job but makes no run folder and does not sweep.
-
-    Args:
-        job: Gets the composed and resolved configuration; what it returns is the exit code, None means 0.
-        config_name: Primary configuration file in ``conf/``; its text is what ``--help`` prints.
-        arguments: Command line after the command, all ``NAME=VALUE``; ``sys.argv[1:]`` if None.
-
-    Returns:
-        Exit code: the job's; 2 after bad input; 130 after Ctrl-C.
-    """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        file = config_dir() / f"{config_name}.yaml"
-        if {"-h", "--help"} & set(arguments):
-            print(file.read_text(encoding="utf-8"), end="")
-            return 0
-        for argument in arguments:
-            if argument.startswith("-") or ("=" not in argument and not argument.startswith("~")):
-                raise UserError(f"'{argument}' is not a setting; write NAME=VALUE, --help lists the names")
-        return job(compose_config(config_name, arguments)) or 0
-    except UserError as error:
-        print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        print_error(UserError("interrupted"))
-        return 130
-
-
-def _one_line(job: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let a ``UserError`` leave Hydra, which would print it its own way, as an exit; in a sweep go on with the rest."""
-
-    def wrapped(config: Any) -> Any:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
-        from dmdd.config.targets import check_config
-
-        hydra_config = HydraConfig.get()
-        sweeping = hydra_config.mode == RunMode.MULTIRUN
-        if sweeping:
-            from dmdd.config.sweep import announce, free_memory
-
-            shown = (config.dataset.name, config.category, *([f"seed {config.seed}"] if "seed" in config else []))
-            announce(hydra_config.job.num, " ".join(map(str, shown)))
-        try:
-            check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
-            try:
-                returned = job(config)
-                if sweeping:
-                    free_memory()
-                return returned
-            except OmegaConfBaseException as error:  # a reference that leads nowhere, met when it was followed
-                raise UserError(_first_part(error)) from error
-        except UserError as error:
-            remove_if_empty(Path(hydra_config.runtime.output_dir))
-            print_error(error)
-            if isinstance(error, Interrupted) or not sweeping:
-                raise SystemExit(getattr(error, "exit_code", 2)) from None
-            free_memory(error)
-            raise
-        except Exception as error:
-            if sweeping:  # the launcher keeps only the exception; the rest goes on
-                traceback.print_exc()
-                free_memory(error)
-            raise
-
-    return wrapped
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove the run folder Hydra has made, and its parents below the working folder, as far as they are empty.
-
-    Args:
-        folder: The run folder.
-    """
-    here = Path.cwd()
-    while folder != here and here in folder.parents and folder.is_dir() and not os.listdir(folder):
-        folder.rmdir()
-        folder = folder.parent
+    return " ".join(message.split())

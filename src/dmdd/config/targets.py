@@ -2,14 +2,21 @@
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
+from dmdd.config.check import Misfit, fit, shown
+from dmdd.config.names import unknown
+from dmdd.core.doors import VARIABLE, find_opened, opened_packages
 from dmdd.core.errors import UserError
 
 PACKAGES = ("dmdd", "torch", "lightning", "timm", "torchmetrics", "albumentations")
-"""Where a ``_target_`` may lie."""
+"""Where a ``_target_`` may lie, besides packages that the user opens (:mod:`dmdd.core.doors`)."""
+
+SUPPLIED = {"student": {"channels"}, "segmentation": {"channels"}, "dataset.layout": {"category"}}
+"""Arguments that the program gives itself, by part of the configuration."""
 
 FUNCTIONS = frozenset(
     {
@@ -84,7 +91,7 @@ def check_config(plain: Mapping[str, Any]) -> None:
             raise UserError(f"{place}={text} is refused: Hydra's settings may name Hydra's own parts only")
 
 
-def construct(node: Any, arguments: Mapping[str, Any]) -> Any:
+def build(node: Mapping[str, Any] | None, **arguments: Any) -> Any:
     """Call the target of a node, those of the nodes inside it first.
 
     Args:
@@ -92,21 +99,75 @@ def construct(node: Any, arguments: Mapping[str, Any]) -> Any:
         arguments: More arguments, which count before the node's and are passed on as they are.
 
     Returns:
-        What the target returns, or a function that waits for the other arguments.
+        What the target returns, or a function that waits for the other arguments; None for None.
 
     Raises:
         UserError: The node has no target, one that is not on the list, or what it gives does not fit the target.
-
-    Source: ours, in place of Hydra's ``instantiate``, which calls whatever can be imported.
     """
+    # albumentations asks a server for its newest version at import; a training machine may have no network.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    if node is None:
+        return None
+    # Not Hydra's ``instantiate``, which calls whatever can be imported.
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UserError(f"{node!r} cannot be built: a mapping with _target_ is wanted")
     name = node["_target_"]
     target = find_target(name)
     settings = {str(key): _inner(value) for key, value in node.items() if str(key) not in RESERVED}
     positional = [_inner(value) for value in node.get("_args_") or ()]
-    call = partial(_call, target, name, *positional, **(settings | dict(arguments)))
+    call = partial(_call, target, name, *positional, **(settings | arguments))
     return call if node.get("_partial_") is True else call()
+
+
+def check_arguments(plain: Mapping[str, Any]) -> None:
+    """Refuse arguments that a target does not take, or not of this type, before anything is built.
+
+    Args:
+        plain: A resolved configuration as plain values.
+
+    Raises:
+        UserError: An argument is unknown, missing or of the wrong type; with its dotted name.
+    """
+    for place, node in _nodes(plain):
+        if "_args_" not in node:
+            _check_node(place, node, SUPPLIED.get(place, set()))
+
+
+def _nodes(node: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give place and content of every node with a target."""
+    if isinstance(node, Mapping) and "_target_" in node:
+        yield place, node
+    for key, value in node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ():
+        yield from _nodes(value, f"{place}.{key}".lstrip("."))
+
+
+def _check_node(place: str, node: Mapping[str, Any], supplied: set[str]) -> None:
+    name = node["_target_"]
+    target = find_target(name)
+    taken = inspect.signature(target).parameters
+    own = {key: parameter for key, parameter in taken.items() if key not in supplied}
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values())
+    kinds = _hints(target) if name.split(".")[0] not in PACKAGES[1:] else {}
+    for key, value in node.items():
+        if key in RESERVED or key in supplied:
+            continue
+        if key not in own and not open_ended:
+            raise unknown(f"{place}.{key}", [f"{place}.{name}" for name in own], value)
+        try:
+            fit(kinds.get(key, Any), value)
+        except Misfit as misfit:
+            raise UserError(f"{place}.{key}={shown(value)}: {misfit}".replace("NAME", f"{place}.{key}")) from None
+    for key, parameter in own.items():
+        named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if named and parameter.default is inspect.Parameter.empty and key not in node and not node.get("_partial_"):
+            raise UserError(f"{place}.{key} is missing: {name} needs it")
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # annotations that only a type checker understands
+        return {}
 
 
 RESERVED = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
@@ -114,7 +175,7 @@ RESERVED = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 def _inner(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return construct(value, {}) if "_target_" in value else {key: _inner(part) for key, part in value.items()}
+        return build(value) if "_target_" in value else {key: _inner(part) for key, part in value.items()}
     return [_inner(part) for part in value] if isinstance(value, list) else value
 
 
@@ -144,6 +205,8 @@ def find_target(name: Any) -> Callable[..., Any]:
         UserError: There is no such thing, or it is something else.
     """
     _check_name(name, "_target_")
+    if name.split(".")[0] in opened_packages():
+        return find_opened(name)
     found = _import(MOVED.get(name, name))
     home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
     if inspect.isclass(found) and home.split(".")[0] in PACKAGES:
@@ -158,10 +221,13 @@ def find_target(name: Any) -> Callable[..., Any]:
 
 def _check_name(name: Any, place: str) -> None:
     parts = name.split(".") if isinstance(name, str) else []
-    foreign = len(parts) < 2 or parts[0] not in PACKAGES or name.startswith(REFUSED_MODULES)
+    packages = (*PACKAGES, *opened_packages())
+    foreign = len(parts) < 2 or parts[0] not in packages or name.startswith(REFUSED_MODULES)
     if foreign or any(not part.isidentifier() or part.startswith("_") for part in parts):
-        shown = str(name)[:80]
-        raise UserError(f"{place}={shown} is refused: a configuration may use classes of {', '.join(PACKAGES)} only")
+        raise UserError(
+            f"{place}={str(name)[:80]} is refused: a configuration may use classes of {', '.join(packages)} only; "
+            f"{VARIABLE}=PACKAGE allows another"
+        )
 
 
 def _import(name: str) -> Any:

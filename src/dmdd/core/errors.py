@@ -1,4 +1,7 @@
-"""The one exception that reaches a user as a single line."""
+"""The one exception that reaches a user as a single line, and warnings as lines."""
+
+import sys
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -20,6 +23,25 @@ class Interrupted(UserError):
     def __init__(self, message: str, number: int = 15) -> None:
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print warnings on stderr, one a line.
+
+    Args:
+        sentences: What is to be known; the work goes on.
+    """
+    for sentence in sentences:
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+def print_error(error: BaseException) -> None:
+    """Print an error on one line of stderr.
+
+    Args:
+        error: Its message may have several lines.
+    """
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def check_positive(name: str, value: object) -> None:

@@ -1,16 +1,15 @@
 """Looking a data folder over: what it holds, per split and type, and every file that is wrong."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from dmdd.core.errors import UserError
-from dmdd.data.images import read_image, read_mask
+from dmdd.core.files import file_sha256
 from dmdd.data.layout_inspection import READERS
 from dmdd.data.layouts import (
     Category,
@@ -24,7 +23,14 @@ from dmdd.data.layouts import (
     read_mvtec_loco,
     read_visa,
 )
-from dmdd.data.listing import IMAGE_EXTENSIONS, find_category, is_ignored, list_category_names
+from dmdd.data.listing import (
+    IMAGE_EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    files_below,
+    find_category,
+    list_category_names,
+)
+from dmdd.data.plausibility import NO_ANOMALIES, Inspected, doubts_of_content, doubts_of_files, inspect
 
 SIZES_SHOWN = 3
 """How many image sizes a row names before it only counts them."""
@@ -55,6 +61,7 @@ LAYOUTS = {
     "mvtec_loco": Layout(read_mvtec_loco, list_categories, "mvtec_loco"),
     **{name: Layout(read, list_names, name) for name, (read, list_names) in READERS.items()},
     "demo": Layout(partial(read_mvtec_ad, dataset="demo"), list_categories, "demo"),
+    "mvtec_layout": Layout(partial(read_mvtec_ad, dataset="mvtec_layout"), list_categories, "."),
     "folder": Layout(read_folder, list_folder_categories, "."),
 }
 
@@ -94,7 +101,9 @@ def check_data(*, data_dir: Path | str, dataset: str | None = None, category: st
             else:
                 lines += [f"{name}/{category_name}  {found.root.resolve()}", *_check_category(found, problems=problems)]
             count += len(problems)
-    lines.append(f"{count} problem{'' if count == 1 else 's'} found" if count else "no problems found")
+    warnings = sum(line.startswith("  warning: ") for line in lines)
+    told = f"{count} problem{'' if count == 1 else 's'} found" if count else "no problems found"
+    lines.append(told + (f", {warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""))
     return lines, count
 
 
@@ -104,7 +113,10 @@ def _selected(data_dir: Path, *, dataset: str | None) -> Iterator[tuple[str, Lay
             raise UserError(f"unknown data set {dataset!r}: expected one of {', '.join(LAYOUTS)}")
         yield dataset, LAYOUTS[dataset], data_dir / LAYOUTS[dataset].folder
         return
-    present = [name for name, layout in LAYOUTS.items() if layout.list_names(data_dir / layout.folder)]
+    # A folder that holds images itself may be anything, so it is a category only where that data set is asked for.
+    listers = {name: layout.list_names for name, layout in LAYOUTS.items()}
+    listers["folder"] = partial(list_folder_categories, loose=False)
+    present = [name for name, layout in LAYOUTS.items() if listers[name](data_dir / layout.folder)]
     if not present:
         raise UserError(
             f"no data set in {data_dir.resolve()}: expected one of the folders "
@@ -120,9 +132,13 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
     samples = [*category.train, *category.test]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         checked = list(pool.map(_check_sample, samples))
-    sizes = dict(zip(samples, (size for size, _, _ in checked), strict=True))
-    for _, _, found in checked:
-        problems += found
+    if len(category.train) == 1:
+        problems.append(
+            f"one training image, {category.train[0].path}: training needs two, since it holds one out for thresholds"
+        )
+    sizes = {sample: found.size if found else None for sample, (found, _, _) in zip(samples, checked, strict=True)}
+    for _, _, told in checked:
+        problems += told
     lines = [_row("train", "good", [sizes[sample] for sample in category.train], masks=None)]
     defects = sorted({sample.defect for sample in category.test}, key=lambda defect: (defect != "good", defect))
     for defect in defects:
@@ -130,29 +146,41 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
         masks = None if defect == "good" else sum(sample.mask_path is not None for sample in group)
         lines.append(_row("test", defect, [sizes[sample] for sample in group], masks=masks))
     if not category.has_masks:
-        lines.append("  note: not every anomalous image has a mask, so pixel metrics will be absent")
+        anomalous = any(sample.label for sample in category.test)
+        lines.append(
+            "  note: not every anomalous image has a mask, so pixel metrics will be absent"
+            if anomalous
+            else f"  note: {NO_ANOMALIES}"
+        )
     lines += _notes(category, digests=[digest for _, digest, _ in checked])
-    return lines + _tell(problems)
+    doubts = doubts_of_content([found for found, _, _ in checked if found is not None])
+    doubts += doubts_of_files(category)
+    return lines + [f"  warning: {doubt}" for doubt in doubts] + _tell(problems)
 
 
 def _tell(problems: list[str]) -> list[str]:
     return [f"  problem: {problem}" for problem in problems]
 
 
-def _check_sample(sample: Sample) -> tuple[tuple[int, int] | None, str, list[str]]:
-    """Return an image's (height, width), the digest of its bytes, and what is wrong with it or its mask."""
+def _check_sample(sample: Sample) -> tuple[Inspected | None, str, list[str]]:
+    """Return what an image and its mask hold, the digest of the image's bytes, and what is wrong with them."""
+    digest = ""
     try:
-        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
-        size = read_image(sample.path).shape[:2]
+        digest = file_sha256(sample.path)
+        found = inspect(sample)
     except (UserError, OSError) as error:
-        return None, "", [str(error)]
-    if sample.mask_path is None:
-        return size, digest, []
+        alone = _image_alone(sample)
+        return alone, digest if alone else "", [str(error)]
+    empty = found.mask is not None and not found.mask.marked
+    return found, digest, [f"empty mask: {sample.mask_path} marks no pixel"] * empty
+
+
+def _image_alone(sample: Sample) -> Inspected | None:
+    """Look at an image whose mask cannot be used; None if it is the image that cannot."""
     try:
-        mask = read_mask(sample.mask_path, size=size)
-    except UserError as error:
-        return size, digest, [str(error)]
-    return size, digest, [] if mask.any() else [f"empty mask: {sample.mask_path} marks no pixel"]
+        return inspect(replace(sample, mask_path=None)) if sample.mask_path is not None else None
+    except (UserError, OSError):
+        return None
 
 
 def _notes(category: Category, *, digests: list[str]) -> list[str]:
@@ -165,8 +193,8 @@ def _notes(category: Category, *, digests: list[str]) -> list[str]:
             notes.append(f"  note: {sample.path} has the same bytes as {train_digests[digest].path}")
     ignored = Counter(
         path.suffix.lower() or path.name
-        for path in sorted(category.root.rglob("*"))
-        if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and not is_ignored(path)
+        for path in files_below(category.root)
+        if path.suffix.lower() not in IMAGE_EXTENSIONS | UNREAD_EXTENSIONS
     )
     if ignored:
         notes.append(f"  note: passed over {', '.join(f'{n} x {kind}' for kind, n in sorted(ignored.items()))}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +12,10 @@ from torch.utils.data import Dataset
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation
-from dmdd.data.images import read_image, read_mask
+from dmdd.data.images import read_pair
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
-from dmdd.data.store import ImageStore, decoding_pool
-from dmdd.metrics.regions import anomalous_pixels
+from dmdd.data.store import ImageStore
 from dmdd.pairs import Column, draw_plan
 
 
@@ -73,61 +71,6 @@ class EvaluationBatch(NamedTuple):
     masks: Tensor | list[Tensor]
     labels: Tensor
     indices: Tensor
-
-
-class CheckedMasks(NamedTuple):
-    """What the masks of a test set mark.
-
-    Args:
-        empty: Masks that mark nothing.
-        lost: Masks that mark something, of which nothing is left at the size that maps are compared at.
-        regions: Regions of all masks at their own size.
-        regions_left: Regions at the size that maps are compared at.
-    """
-
-    empty: list[Path]
-    lost: list[Path]
-    regions: int
-    regions_left: int
-
-
-def check_files(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -> CheckedMasks:
-    """Read images and masks once and keep nothing: a damaged test file is told before training, not hours later.
-
-    Args:
-        samples: What will be read.
-        size: Height and width in pixels that maps and masks are compared at; None for the masks' own.
-
-    Returns:
-        What the masks mark.
-
-    Raises:
-        UserError: A file cannot be read, or a mask has another size than its image; the message has its path.
-    """
-
-    def check(sample: Sample) -> tuple[int, int]:
-        shape = read_image(sample.path).shape[:2]
-        if sample.mask_path is None:
-            return 0, 0
-        mask = read_mask(sample.mask_path, size=(shape[0], shape[1]))
-        own = _count_regions(mask)
-        if size is None or not own:
-            return own, own
-        return own, _count_regions(resize_masks(torch.from_numpy(mask)[None, None], size)[0, 0].numpy())
-
-    with decoding_pool([sample.path for sample in samples]) as pool:
-        counts = list(pool.map(check, samples))
-    masks = [(s.mask_path, *count) for s, count in zip(samples, counts, strict=True) if s.mask_path is not None]
-    return CheckedMasks(
-        empty=[path for path, own, _ in masks if not own],
-        lost=[path for path, own, left in masks if own and not left],
-        regions=sum(own for _, own, _ in masks),
-        regions_left=sum(left for _, _, left in masks),
-    )
-
-
-def _count_regions(mask: np.ndarray) -> int:
-    return int(anomalous_pixels(mask.astype(np.uint8)).region_size.size)
 
 
 class PlannedDataset(Dataset[PlannedBatch]):
@@ -209,11 +152,7 @@ class FileDataset(Dataset[EvaluationBatch]):
         images, masks = [], []
         for index in indices:
             sample = self.samples[index]
-            image = read_image(sample.path)
-            height, width = image.shape[:2]
-            mask = np.zeros((height, width), bool)
-            if sample.mask_path is not None:
-                mask = read_mask(sample.mask_path, size=(height, width))
+            image, mask = read_pair(sample.path, sample.mask_path)
             images.append(resize_images(_as_batch(image), self.size))
             masks.append(torch.from_numpy(mask)[None])
         labels = torch.tensor([self.samples[index].label for index in indices])

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -19,6 +23,53 @@ MAX_PIXELS = 80_000_000
 
 LOSSY_MASK_THRESHOLD = 128
 """Masks stored as JPEG are cut at half of full scale: compression leaves small non-zero values around every edge."""
+
+
+PIXELS_AT_ONCE = 200_000_000
+"""Pixels of images that are decoded at the same time, in all threads together."""
+
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""Values of that EXIF entry that exchange height and width."""
+
+
+class Decoded(NamedTuple):
+    """A file's first frame.
+
+    Args:
+        pixels: uint8 or uint16 `(H, W)`, or uint8 `(H, W, 3)`, upright.
+        format: Pillow's name of the file's format.
+        orientation: The EXIF entry that turned it upright; 1 for none.
+    """
+
+    pixels: np.ndarray
+    format: str
+    orientation: int
+
+    @property
+    def grey(self) -> np.ndarray:
+        """`(H, W)`: of a colour the largest of its three values."""
+        return self.pixels.max(axis=2) if self.pixels.ndim == 3 else self.pixels
+
+    @property
+    def shown_size(self) -> str:
+        """Width and height; and what the file itself says, where its EXIF entry exchanges them."""
+        height, width = self.pixels.shape[:2]
+        aside = f" ({height} x {width} px in the file, turned by its EXIF entry)" * (self.orientation in SIDEWAYS)
+        return f"{width} x {height} px{aside}"
+
+
+def decoding_pool(paths: Sequence[Path]) -> ThreadPoolExecutor:
+    """Make threads to decode images in, fewer where they are large: decoded and as floats they take 18 bytes a pixel.
+
+    Args:
+        paths: What will be decoded. The first image stands for all; most folders come from one camera.
+
+    Returns:
+        The pool.
+    """
+    pixels = count_pixels(paths[0]) if paths else 0
+    return ThreadPoolExecutor(max_workers=max(1, min((os.cpu_count() or 1) + 4, 32, PIXELS_AT_ONCE // max(pixels, 1))))
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -41,7 +92,48 @@ def read_image(path: Path | str) -> np.ndarray:
 
     Source: ours.
     """
-    return _as_rgb8(_decode(Path(path))[0])
+    return _as_rgb8(decode(Path(path)).pixels)
+
+
+def read_pair(image: Path, mask: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image and its mask.
+
+    Args:
+        image: The image file.
+        mask: As for `read_mask`; None marks nothing.
+
+    Returns:
+        uint8 array `(H, W, 3)` and bool array `(H, W)`.
+
+    Raises:
+        UserError: As `read_image` and `read_mask`.
+
+    Source: ours.
+    """
+    decoded = decode(image)
+    rgb = _as_rgb8(decoded.pixels)
+    return rgb, np.zeros(rgb.shape[:2], bool) if mask is None else decode_mask(mask, of=decoded)[0]
+
+
+def peak_of_16_bit(path: Path) -> int | None:
+    """Find the largest value of a 16-bit image.
+
+    Args:
+        path: The image file.
+
+    Returns:
+        From 0 to 65535; None for other kinds, which are not decoded, and for what cannot be read.
+
+    Source: ours.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            if not (image.mode.startswith("I;16") or image.mode == "I"):
+                return None
+        pixels = decode(path).pixels
+    except Exception:  # as in `count_pixels`
+        return None
+    return int(pixels.max()) if pixels.dtype == np.uint16 else None
 
 
 def count_pixels(path: Path) -> int:
@@ -108,27 +200,63 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
     Source: ours.
     """
     path = Path(path)
-    if path.is_dir():
-        parts = [read_mask(part, size=size) for part in list_images(path)]
-        if not parts:
-            raise UserError(f"no mask files in {path}: expected one image file per region")
-        if len({part.shape for part in parts}) > 1:
-            raise UserError(f"masks of different sizes in {path}: all masks of one image must have its size")
-        return np.logical_or.reduce(parts)
-    pixels, file_format = _fill_outlines(path) if path.suffix == ".json" else _decode(path, opaque_only=True)
-    if pixels.ndim == 3:
-        pixels = pixels.max(axis=2)
-    mask = pixels >= LOSSY_MASK_THRESHOLD if file_format == "JPEG" else pixels > 0
+    mask, _ = decode_mask(path)
     if size is not None and mask.shape != tuple(size):
-        raise UserError(
-            f"mask {path} is {mask.shape[1]} x {mask.shape[0]} px but its image is {size[1]} x {size[0]} px: "
-            "both must have the same size"
-        )
+        raise UserError(_other_size(path, f"{mask.shape[1]} x {mask.shape[0]} px", f"{size[1]} x {size[0]} px"))
     return mask
 
 
-def _fill_outlines(path: Path) -> tuple[np.ndarray, str]:
-    """Fill the polygons of a labelme file: uint8 `(H, W)`, and the format's name."""
+def read_mask_values(path: Path) -> np.ndarray:
+    """Read the numbers that a mask file stores, such as those of the defect types of MVTec LOCO.
+
+    Args:
+        path: The mask file.
+
+    Returns:
+        uint8 or uint16 array `(H, W)`, 0 where nothing is marked.
+
+    Raises:
+        UserError: Unreadable like an image.
+
+    Source: ours.
+    """
+    return decode(path, opaque_only=True).grey
+
+
+def decode_mask(path: Path, *, of: Decoded | None = None) -> tuple[np.ndarray, list[Decoded]]:
+    """Read one mask by the rules of `read_mask`, and give what its files hold.
+
+    Args:
+        path: The mask file, or a folder of mask files.
+        of: The image it belongs to; None skips the comparison of their sizes.
+
+    Returns:
+        bool array `(H, W)`, and the files, of which there is at least one.
+
+    Raises:
+        UserError: As `read_mask`.
+
+    Source: ours.
+    """
+    paths = list_images(path) if path.is_dir() else [path]
+    files = [_fill_outlines(file) if file.suffix == ".json" else decode(file, opaque_only=True) for file in paths]
+    if not files:
+        raise UserError(f"no mask files in {path}: expected one image file per region")
+    for file, found in zip(paths, files, strict=True):
+        if of is not None and found.pixels.shape[:2] != of.pixels.shape[:2]:
+            # Sizes are those of the upright pictures, which differ from the files' where an EXIF entry turns one.
+            turned = of.orientation in SIDEWAYS and found.orientation not in SIDEWAYS
+            remedy = "turn the mask as the image is, or save the image upright" if turned else None
+            raise UserError(_other_size(file, found.shown_size, of.shown_size, remedy=remedy))
+    if len({found.pixels.shape[:2] for found in files}) > 1:
+        raise UserError(f"masks of different sizes in {path}: all masks of one image must have its size")
+    return np.logical_or.reduce(
+        [found.grey >= (LOSSY_MASK_THRESHOLD if found.format == "JPEG" else 1) for found in files]
+    ), files
+
+
+def _fill_outlines(path: Path) -> Decoded:
+    """Fill the polygons of a labelme file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         image = Image.new("L", (content["imageWidth"], content["imageHeight"]))
@@ -138,13 +266,27 @@ def _fill_outlines(path: Path) -> tuple[np.ndarray, str]:
             ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in shape["points"]], fill=255)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"cannot read outlines {path}: no file of labelme ({_one_line(error)})") from error
-    return np.asarray(image), "JSON"
+    return Decoded(np.asarray(image), "JSON", 1)
 
 
-def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:
-    """Decode the first frame: uint8 or uint16 `(H, W)`, or uint8 `(H, W, 3)`, and the format's name.
+def _other_size(mask: Path, own: str, of: str, *, remedy: str | None = None) -> str:
+    return f"mask {mask} is {own} but its image is {of}: {remedy or 'both must have the same size'}"
 
-    With `opaque_only` what is wholly transparent is 0.
+
+def decode(path: Path, *, opaque_only: bool = False) -> Decoded:
+    """Decode a file's first frame.
+
+    Args:
+        path: The image file.
+        opaque_only: What is wholly transparent is 0.
+
+    Returns:
+        The pixels before they are made RGB of 8 bits.
+
+    Raises:
+        UserError: As `read_image`.
+
+    Source: ours.
     """
     if not path.is_file():
         raise UserError(f"no such image file: {path}")
@@ -171,6 +313,7 @@ def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:
         file_format = image.format or ""
         try:
             upright = ImageOps.exif_transpose(image)
+            orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
             pixels = _to_array(upright, path=path, file_format=file_format)
             if opaque_only and upright.has_transparency_data:
                 if pixels.dtype == np.uint16:  # Pillow would compare with 8 bits of them
@@ -178,7 +321,7 @@ def _decode(path: Path, *, opaque_only: bool = False) -> tuple[np.ndarray, str]:
                 else:
                     shown = np.asarray(upright.convert("RGBA").getchannel("A")) > 0
                 pixels = np.where(shown if pixels.ndim == 2 else shown[:, :, None], pixels, 0)
-            return pixels, file_format
+            return Decoded(pixels, file_format, orientation)
         except UserError:
             raise
         except MemoryError:

@@ -17,28 +17,39 @@ from dmdd.data.listing import (
     report,
 )
 
+ANOMALOUS = "bad"
+"""Folder of anomalous images where no other is named; it may be missing."""
 
-def list_folder_categories(root: Path | str, *, good: str = "good") -> list[str]:
+
+def list_folder_categories(root: Path | str, *, good: str = NORMAL, loose: bool = True) -> list[str]:
     """List the categories below a folder of one's own.
 
     Args:
         root: The folder that holds one folder per category; need not exist.
         good: Name of the folder of normal images in each.
+        loose: Whether folders count that hold images themselves, which are all normal then.
 
     Returns:
-        Names of the subfolders that hold `good`, sorted.
+        Names of the subfolders that hold `good`, or normal images, sorted.
 
     Source: ours.
     """
-    return [folder.name for folder in list_folders(Path(root)) if (folder / good).is_dir()]
+    return [folder.name for folder in list_folders(Path(root)) if _good_root(folder, good=good, loose=loose)]
+
+
+def _good_root(folder: Path, *, good: str, loose: bool = True) -> Path | None:
+    """Give the folder of normal images: `good`, or the category's own folder where it holds the images itself."""
+    if (folder / good).is_dir():
+        return folder / good
+    return folder if loose and good == NORMAL and list_images(folder, problems=[]) else None
 
 
 def read_folder(
     *,
     root: Path | str,
     category: str,
-    good: str = "good",
-    bad: str | None = "bad",
+    good: str = NORMAL,
+    bad: str | None = ANOMALOUS,
     masks: str | None = "auto",
     test_good: str | None = None,
     test_fraction: float = 0.2,
@@ -47,14 +58,16 @@ def read_folder(
 ) -> Category:
     """Read a category of one's own: `<category>/good`, `<category>/bad` and, where there are masks, `<category>/masks`.
 
-    All folders may be nested. A defect is named after its first subfolder of `bad`, or "bad" where it lies in none. A
+    Normal images may also lie in `<category>` itself, and `bad` may be missing: then only normal images are tested. All
+    folders may be nested. A defect is named after its first subfolder of `bad`, or "bad" where it lies in none. A
     mask lies at the same place below `masks` as its image below `bad`, as `<name>_mask` or `<name>` in any format.
 
     Args:
         root: The folder that holds one folder per category.
         category: Name of the category.
-        good: Folder of normal images, below the category.
-        bad: Folder of anomalous images, below the category; None to test on normal images only.
+        good: Folder of normal images, below the category; without a folder `good` the images in the category itself.
+        bad: Folder of anomalous images, below the category; None, or a folder `bad` that is missing, to test on normal
+            images only.
         masks: Folder of masks, below the category; "auto" takes `masks` if it is there; None for no masks.
         test_good: Folder of normal test images; None holds `test_fraction` of `good` out for the test.
         test_fraction: Part of `good` held out, above 0 and below 1; at least one image, chosen by name and `seed` so
@@ -77,9 +90,15 @@ def read_folder(
         dataset="folder",
         list_names=lambda place: list_folder_categories(place, good=good),
     )
-    normals = list_images(folder / good, nested=True, problems=problems)
+    good_root = _good_root(folder, good=good) or folder / good
+    normals = list_images(good_root, nested=good_root != folder, problems=problems)
+    good_only = bad == ANOMALOUS and not (folder / bad).is_dir()
+    bad = None if good_only else bad
+    if good_only and (strays := list_images(folder / "masks", nested=True, problems=[])):
+        report(problems, f"mask without image: {strays[0]} (no folder {folder / ANOMALOUS})")
+    _report_unread(folder, good_root, bad, masks, test_good, strict=good_only, problems=problems)
     if test_good is None:
-        held_out = hold_out(normals, below=folder / good, fraction=test_fraction, seed=seed)
+        held_out = hold_out(normals, below=good_root, fraction=test_fraction, seed=seed)
         train = [path for path in normals if path not in held_out]
         test_normals = [path for path in normals if path in held_out]
     else:
@@ -87,7 +106,7 @@ def read_folder(
         train, test_normals = normals, list_images(place, nested=True, problems=problems)
     if not train:
         wanted = "at least two images" if test_good is None else "images"
-        report(problems, f"too few images in {folder / good}: training and test need {wanted} there")
+        report(problems, f"too few images in {good_root}: training and test need {wanted} there")
     test = [Sample(path=path, label=0, defect=NORMAL, mask_path=None) for path in test_normals]
     if bad is not None:
         test += _read_bad(folder=folder, bad=bad, masks=masks, problems=problems)
@@ -102,6 +121,26 @@ def read_folder(
         test=tuple(test),
         has_masks=all_masked(test),
     )
+
+
+def _report_unread(
+    folder: Path, good_root: Path, *others: str | None, strict: bool, problems: list[str] | None
+) -> None:
+    """Report folders of images that no setting names but may mean: `Bad`, and without `bad` any other.
+
+    What else is left out is warned of, since a category may hold folders that are put aside.
+    """
+    read = [good_root, folder / "masks", *(folder / name for name in others if name)]
+    names = {NORMAL, ANOMALOUS, "masks", *(path.name.lower() for path in read)}
+    for other in list_folders(folder):
+        if any(path.is_relative_to(other) or (path.exists() and path.samefile(other)) for path in read):
+            continue
+        count = len(list_images(other, nested=True, problems=[]))
+        misnamed = other.name.lower() in names and other.name not in names
+        if count and (misnamed or strict):
+            right = repr(other.name.lower()) if misnamed else f"{ANOMALOUS!r} if these are defects"
+            shown = f"{count} image{'' if count == 1 else 's'}"
+            report(problems, f"{other} holds {shown} that would not be read: rename it to {right}, or move it away")
 
 
 def _report_overlaps(train: list[Path], test: list[Sample], *, problems: list[str] | None) -> None:

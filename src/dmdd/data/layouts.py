@@ -162,7 +162,8 @@ def read_mvtec_loco(
     Raises:
         UserError: As for `read_mvtec_ad`.
 
-    Source: layout of MVTec LOCO AD (Bergmann et al., IJCV 2022). Its saturation thresholds are not read.
+    Source: layout of MVTec LOCO AD (Bergmann et al., IJCV 2022). `dmdd.data.saturation` reads its
+    saturation thresholds.
     """
     folder = find_category(root=root, category=category, dataset="mvtec_loco", list_names=list_categories)
     extra = [folder / "validation" / NORMAL] if include_validation else []
@@ -186,6 +187,9 @@ def _read_tree(
     if not train:
         report(problems, f"no images in {train_folder}: training needs normal images there")
     _report_unread(places=[train_folder, *(extra_train or []), *list_folders(folder / "test")], problems=problems)
+    for other in [*list_folders(folder / "train"), *list_folders(folder / "test")]:
+        if other.name.lower() == normal and other.name != normal:
+            report(problems, f"{other} would not be read as normal images: rename it to {normal!r}, or move it away")
     for stray in list_images(folder / "train", problems=problems):
         report(problems, f"image outside the folder of normal images: {stray} (move it to {train_folder})")
     test_folder = folder / "test"

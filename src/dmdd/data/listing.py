@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,21 @@ from dmdd.core.errors import UserError
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 """File name endings, in lower case, that count as images; other files (licences, Thumbs.db) are passed over."""
 
+UNREAD_EXTENSIONS = frozenset(
+    {
+        *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".jpe", ".psd", ".tga", ".dds", ".exr", ".hdr"),
+        *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f"),
+        *(".dcm", ".fits", ".pbm", ".pnm", ".pfm", ".pcx", ".sgi", ".ico", ".apng"),
+    }
+)
+"""Endings, in lower case, of pictures that are not read; that they were passed over is said."""
+
 NORMAL = "good"
 """The `defect` of every normal sample, whatever its folder is called."""
+
+
+LAYOUT_FOLDERS = frozenset({"train", "test", "ground_truth", "good", "bad", "masks", "ok", "ko"})
+"""Names that layouts are made of, as they are to be written."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,42 @@ def is_ignored(path: Path) -> bool:
     Source: ours.
     """
     return path.name.startswith(".") or path.name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def tell_unread(paths: Sequence[Path]) -> list[str]:
+    """Say that pictures of kinds that are not read were passed over.
+
+    Args:
+        paths: Files; those that are read are left out.
+
+    Returns:
+        One sentence with their counts, or none.
+
+    Source: ours.
+    """
+    counts = Counter(path.suffix.lower() for path in paths if path.suffix.lower() in UNREAD_EXTENSIONS)
+    if not counts:
+        return []
+    kinds = ", ".join(f"{number} x {kind}" for kind, number in sorted(counts.items()))
+    total = sum(counts.values())
+    return [
+        f"{total} picture{'' if total == 1 else 's'} of a kind that is not read passed over ({kinds}); "
+        "convert them to PNG, TIFF or JPEG"
+    ]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List the visible files below a folder, at any depth.
+
+    Args:
+        folder: Where to look.
+
+    Returns:
+        The files' paths, sorted.
+
+    Source: ours.
+    """
+    return [path for path in sorted(folder.rglob("*")) if not is_ignored(path) and path.is_file()]
 
 
 def list_folders(folder: Path) -> list[Path]:
@@ -280,6 +330,7 @@ def find_category(*, root: Path | str, category: str, dataset: str, list_names: 
         if (root / str(category)).is_dir():
             raise UserError(
                 f"{(root / str(category)).resolve()} is not in the {dataset} layout (docs/data.md shows it)"
+                f"{_misnamed(root / str(category))}"
             )
         close = difflib.get_close_matches(str(category).lower(), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -311,8 +362,19 @@ def list_category_names(*, root: Path, dataset: str, list_names: Callable[[Path]
         )
     names = list_names(root)
     if not names:
-        raise UserError(f"no category in {place}: it should hold one folder per category in the {dataset} layout")
+        raise UserError(
+            f"no category in {place}: it should hold one folder per category in the {dataset} layout{_misnamed(root)}"
+        )
     return names
+
+
+def _misnamed(folder: Path) -> str:
+    """Name a folder that differs from one of a layout by its letters' case only."""
+    inner = list_folders(folder) if folder.is_dir() else []
+    for found in [*inner, *(deeper for each in inner for deeper in list_folders(each))]:
+        if found.name.lower() in LAYOUT_FOLDERS and found.name not in LAYOUT_FOLDERS:
+            return f"; rename {found} to {found.name.lower()!r}"
+    return ""
 
 
 def how_to_get(dataset: str, *, data_dir: Path) -> str:

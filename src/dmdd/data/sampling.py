@@ -136,8 +136,21 @@ def held_out(count: int, *, fraction: float, seed: int) -> tuple[list[int], list
         raise ValueError("holding out images needs at least two of them")
     generator = np.random.Philox(key=np.array([seed, SPLIT_STREAM], np.uint64))
     order = np.argsort(generator.random_raw(count), kind="stable")
-    size = min(max(1, round(fraction * count)), count - 1)
+    size = count_held_out(count, fraction=fraction)
     return sorted(order[size:].tolist()), sorted(order[:size].tolist())
+
+
+def count_held_out(count: int, *, fraction: float) -> int:
+    """Tell how many images `held_out` holds out.
+
+    Args:
+        count: Number of normal images.
+        fraction: Share to hold out, in [0, 1).
+
+    Returns:
+        Their number; 0 where nothing is held out or can be.
+    """
+    return 0 if fraction <= 0 or count < 2 else min(max(1, round(fraction * count)), count - 1)
 
 
 def augmentation_seed(seed: int, *, step: int, place: int) -> int:

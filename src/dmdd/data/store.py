@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,8 @@ from torch import Tensor
 from dmdd.core.errors import UserError
 from dmdd.core.files import write_atomically
 from dmdd.core.resize import resize_images
-from dmdd.data.images import count_pixels, read_image
+from dmdd.data.images import decoding_pool, read_image
 from dmdd.pairs import estimate_foreground
-
-PIXELS_AT_ONCE = 200_000_000
-"""Pixels of images that are decoded at the same time, in all threads together."""
 
 FORMAT = 1  # of the file, and of what decoding, resizing and the estimate of the part give; a new one makes files anew
 FILES_AT_ONCE = 512  # handed to the threads at a time: a million waiting tasks would take memory
@@ -326,16 +322,6 @@ def _decode(
                 tell(f"{done:,} of {len(paths):,} images decoded, {minutes}:{seconds:02d} left")
                 told = now
     return shares
-
-
-def decoding_pool(paths: Sequence[Path]) -> ThreadPoolExecutor:
-    """Make threads to decode images in, fewer where they are large: decoded and as floats they take 18 bytes a pixel.
-
-    Args:
-        paths: The files; the first stands for all, as most folders come from one camera.
-    """
-    pixels = count_pixels(paths[0]) if paths else 0
-    return ThreadPoolExecutor(max_workers=max(1, min((os.cpu_count() or 1) + 4, 32, PIXELS_AT_ONCE // max(pixels, 1))))
 
 
 def _say(line: str) -> None:

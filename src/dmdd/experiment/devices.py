@@ -14,16 +14,46 @@ STEP_COUNTERS = (
 )
 """Arguments of a trainer that change how many batches a stage sees; a stage here is its steps, one batch each."""
 
+BATCH_LIMITS = ("limit_test_batches", "limit_val_batches", "limit_predict_batches")
+"""Arguments of a trainer that leave images out of what is measured."""
 
-def check_steps(trainer: Mapping[str, Any]) -> None:
-    """Refuse arguments that would end a stage early or show it batches twice.
+SET_BY_US = {
+    "barebones": "leave it out",
+    "callbacks": "use callbacks.NAME=",
+    "check_val_every_n_epoch": "leave it out, the validation comes once, after training",
+    "default_root_dir": "use hydra.run.dir=",
+    "enable_checkpointing": "use save_state_every_n_steps=",
+    "enable_model_summary": "leave it out",
+    "logger": "use logger=",
+    "num_sanity_val_steps": "leave it out",
+    "reload_dataloaders_every_n_epochs": "leave it out, a stage is one epoch",
+    "use_distributed_sampler": "leave it out, each device gets images of its own",
+    "val_check_interval": "leave it out, the validation comes once, after training",
+}
+"""Arguments of a trainer that a run sets itself, so that another value would do nothing, and what to use instead."""
+
+
+def check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Refuse arguments that would end a stage early, measure a part of the images only, or do nothing.
 
     Args:
         trainer: The arguments of ``lightning.Trainer``.
 
     Raises:
-        UserError: One of ``STEP_COUNTERS`` is among them, or more than one machine is asked for.
+        UserError: One of ``STEP_COUNTERS``, ``BATCH_LIMITS`` or ``SET_BY_US`` is among them, or more than one machine
+            is asked for.
     """
+    for name in BATCH_LIMITS:
+        value = trainer.get(name)
+        # Lightning takes 1 as one batch and 1.0 as all of them.
+        if not (value is None or (isinstance(value, float) and value == 1)):
+            raise UserError(
+                f"trainer.{name}={value}: a result is measured on all images that are listed; leave it out, "
+                "and for a quick try give category= a folder with fewer images"
+            )
+    for name, instead in SET_BY_US.items():
+        if name in trainer:
+            raise UserError(f"trainer.{name}={trainer[name]} would do nothing, dmdd sets it itself; {instead}")
     for name in STEP_COUNTERS:
         value = trainer.get(name)
         # Not `in (None, False)`: zero equals False, and means no steps at all.

@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from dmdd.config.compose import build
+from dmdd.config.check import plain_of
+from dmdd.config.schema import Target, TrainSettings
+from dmdd.config.targets import build
 from dmdd.core import failures, files, hardware, provenance
-from dmdd.core.errors import Interrupted
+from dmdd.core.errors import Interrupted, warn
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category, listing_digest
+from dmdd.data.plausibility import FEW_HELD_OUT, doubt_of_rate
+from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
@@ -32,7 +37,7 @@ from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.distillation import DistillationModule
-from dmdd.training.evaluation import EvaluationModule
+from dmdd.training.evaluation import EvaluationModule, choose_exact
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -42,6 +47,7 @@ EXPECTED_WARNINGS = (
     r"You passed in a `val_dataloader` but have no `validation_step`",  # pairs for calibration, after training
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on at the step
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The `srun` command is available on your system",  # processes are started by us, see launch.py
     r"The '\w+_dataloader' does not have many workers",  # images are in memory
     r"The `srun` command is available on your system but is not used",  # a run on a cluster's front node
 )
@@ -88,67 +94,73 @@ class Experiment:
     """Everything of one run; exists in each of its processes.
 
     Args:
-        config: ``conf/train.yaml``, composed and resolved.
+        settings: Of the run.
         category: What to train and test on.
 
     Raises:
         UserError: A part cannot be built from what the configuration gives.
     """
 
-    def __init__(self, config: DictConfig, category: Category) -> None:
-        self.config, self.category = config, category
-        self.run_dir = Path(config.run_dir)
-        self.accelerator = hardware.resolve_accelerator(config.trainer.accelerator)
-        self.precision = hardware.resolve_precision(config.trainer.precision, self.accelerator)
+    def __init__(self, settings: TrainSettings, category: Category) -> None:
+        self.settings, self.category, self.devices = settings, category, int(settings.trainer.get("devices", 1))
+        self.run_dir = Path(settings.run_dir)
+        self.accelerator = hardware.resolve_accelerator(settings.trainer.get("accelerator", "auto"))
+        self.precision = hardware.resolve_precision(settings.trainer.get("precision", "auto"), self.accelerator)
         self.evaluation_precision = hardware.resolve_precision(
-            config.evaluation.precision, self.accelerator, setting="evaluation.precision"
+            settings.evaluation.precision, self.accelerator, setting="evaluation.precision"
         )
         if self.accelerator == "cpu":
             hardware.keep_freed_memory()
-        teacher, self.weights = build(config.teacher)
-        student = build(config.student)(channels=teacher.channels)
-        segmentation = build(config.segmentation)(channels=teacher.channels)
+        teacher, self.weights = build(settings.teacher)
+        student = build(settings.student)(channels=teacher.channels)
+        segmentation = build(settings.segmentation)(channels=teacher.channels)
         self.detector = Detector(
             teacher=teacher,
             student=student,
             segmentation=segmentation,
-            input_size=config.image_size,
-            **config.detector,
+            input_size=settings.image_size,
+            **vars(settings.detector),
         ).to(memory_format=torch.channels_last)
         check_features(teacher, self.detector.input_size)
         self.data = PairDataModule(
             category=category,
-            synthesis=build(config.pairs),
+            synthesis=build(settings.pairs),
             image_size=self.detector.input_size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            augmentation=build(config.augmentation),
-            native_masks=config.evaluation.native_masks,
-            **config.data,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            augmentation=build(settings.augmentation),
+            native_masks=settings.evaluation.native_masks,
+            **vars(settings.data),
         )
         with failures.report_errors("decoding the training images", sizes={"image_size": self._size}):
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
-        if config.trainer.devices > 1 and config.trainer.sync_batchnorm in ("auto", True):
+        if self.devices > 1 and settings.trainer.get("sync_batchnorm", "auto") in ("auto", True):
             for network in (student, segmentation):
                 synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
         self.distillation = DistillationModule(
             teacher=teacher,
             student=student,
             cached_images=0 if self.data.augmentation else self.data.training_images,
-            **config.distillation,
+            **vars(settings.distillation),
         )
         self.segmentation = SegmentationModule(
-            teacher=teacher, student=student, segmentation=segmentation, **config.segmentation_training
+            teacher=teacher, student=student, segmentation=segmentation, **vars(settings.segmentation_training)
         )
         self.evaluation = EvaluationModule(
             self.detector,
             defects=[sample.defect for sample in category.test],
-            false_alarm_rate=config.evaluation.false_alarm_rate,
+            false_alarm_rate=settings.evaluation.false_alarm_rate,
             has_masks=category.has_masks,
-            study_maps=config.evaluation.study_maps,
-            resamples=config.evaluation.resamples,
+            study_maps=settings.evaluation.study_maps,
+            resamples=settings.evaluation.resamples,
+            exact=choose_exact(
+                settings.evaluation.exact,
+                category.test,
+                size=None if settings.evaluation.native_masks else self.detector.input_size,
+            ),
+            read_defects=defect_reader(category.test),
             normal_images=self.data.held_out_pixels,
-            levels_batch_size=config.data.evaluation_batch_size,
+            levels_batch_size=settings.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
         self.seconds: dict[str, float] = {}
@@ -160,12 +172,12 @@ class Experiment:
         self._evaluator()  # what it does not take is told now, not after both stages
 
     @staticmethod
-    def _instantiate_all(group: DictConfig | None) -> list[Any]:
-        return [build(entry) for entry in (group or {}).values() if entry is not None]
+    def _instantiate_all(group: Mapping[str, Target | None]) -> list[Any]:
+        return [build(entry) for entry in group.values() if entry is not None]
 
     def _loggers(self, *, offline: bool = False) -> list[Logger]:
         loggers = []
-        for entry in (self.config.logger or {}).values():
+        for entry in self.settings.logger.values():
             if entry is None:
                 continue
             known: dict[str, Any] = {}
@@ -173,16 +185,15 @@ class Experiment:
                 # The same for every part of a run, so that a resumed run goes on in the dashboard too.
                 place = f"{platform.node()}:{self.run_dir.resolve()}"
                 known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
-                known |= {"resume": "allow"} if self.config.resume else {}
+                known |= {"resume": "allow"} if self.settings.resume else {}
             if offline and str(entry.get("_target_")).endswith("WandbLogger"):
                 known |= {"mode": "offline"}
             loggers.append(build(entry, **known))
         return loggers
 
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
-        settings: dict[str, Any] = dict(self.config.trainer)
-        several = settings["devices"] > 1
-        if settings["strategy"] == "auto" and several:
+        settings: dict[str, Any] = {"log_every_n_steps": 10, **self.settings.trainer}
+        if settings.get("strategy", "auto") == "auto" and self.devices > 1:
             settings["strategy"] = "ddp"
         if os.environ.get("DMDD_SPAWNED") or os.environ.get("SLURM_JOB_ID"):
             # Else Lightning sees a scheduler's variables, waits for its processes and puts the job into the queue.
@@ -214,13 +225,16 @@ class Experiment:
         guard = LossGuard(name, images_of_step=self._images_of_step, file=file)
         saver = StateSaver(
             file,
-            every_n_steps=self.config.save_state_every_n_steps,
+            every_n_steps=self.settings.save_state_every_n_steps,
             made_from=self.made_from,
             precision=self.precision,
             before_saving=guard.check,
         )
-        state = saver.read() if self.config.resume else None
+        state = saver.read() if self.settings.resume else None
         done = 0 if state is None else int(state["global_step"])
+        if self.settings.resume and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            begins = "was done" if done == steps else f"goes on after step {done:,} of {steps:,}" if done else "begins"
+            print(f"{name} {begins}", flush=True)
         self._earlier_s += saver.earlier_s
         if state is not None and done == steps:
             saver.restore(module, state)
@@ -229,19 +243,19 @@ class Experiment:
                 self.loggers = self._loggers(offline=True)
             self._connected = True
             trainer = self._trainer(
-                steps=steps, callbacks=[*self._instantiate_all(self.config.callbacks), guard, saver]
+                steps=steps, callbacks=[*self._instantiate_all(self.settings.callbacks), guard, saver]
             )
             loop: Any = trainer.fit_loop.epoch_loop
             if hasattr(loop, "_broadcast_sigterm_tensor"):
                 # With several devices Lightning asks in each step whether one was told to stop, and waits for the
                 # answer; the saver listens instead, and asks every so many steps.
                 loop._broadcast_sigterm_tensor = lambda: None
-            if self.config.trainer.devices > 1:
+            if self.devices > 1:
                 call_first_on_signal(trainer, saver.note)
             if self.is_first:
                 with failures.report_write_errors(self.run_dir):
                     self._begin(name, done)
-            sizes = {"batch_size": self.config.batch_size, "image_size": self._size}
+            sizes = {"batch_size": self.settings.batch_size, "image_size": self._size}
             told = failures.report_errors(name, sizes=sizes, workers="data.num_workers")
             try:
                 with failures.report_write_errors(self.run_dir), told:
@@ -270,16 +284,16 @@ class Experiment:
     def _begin(self, stage: str, done: int) -> None:
         """Prepare the run folder, in the first process."""
         config_file = self.run_dir / "config.yaml"
-        if not (self.config.resume and config_file.is_file()):
+        if not (self.settings.resume and config_file.is_file()):
             # A folder that is used again must not show an old result beside a new model.
             (self.run_dir / "result.json").unlink(missing_ok=True)
             for folder in ("images", STATE_DIR) if stage == "distillation" else ():
                 shutil.rmtree(self.run_dir / folder, ignore_errors=True)
-            files.write_atomically(config_file, OmegaConf.to_yaml(self.config))
+            files.write_atomically(config_file, OmegaConf.to_yaml(OmegaConf.create(plain_of(self.settings))))
         elif not self._log_restored:
             self._restore_log(stage, done)
         if not self._log_restored:
-            loggers.log_settings(self.loggers, OmegaConf.to_container(self.config))  # type: ignore[arg-type]
+            loggers.log_settings(self.loggers, plain_of(self.settings))
         self._log_restored = True
         (self.run_dir / STATE_DIR).mkdir(exist_ok=True)
 
@@ -313,11 +327,12 @@ class Experiment:
         if not self.data.held_out_images:
             return {}
         self._measure("validate")
-        return outputs.evaluation_entries(self.evaluation)
+        # Each held-out image and its twin.
+        return outputs.evaluation_entries(self.evaluation, "validation", listed=2 * self.data.held_out_images)
 
     def _evaluator(self) -> Trainer:
-        callbacks = self._instantiate_all(self.config.callbacks)
-        if self.config.trainer.devices == 1:
+        callbacks = self._instantiate_all(self.settings.callbacks)
+        if self.devices == 1:
             return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
         leaving = LeaveMeasuring()
         trainer = self._trainer(precision=self.evaluation_precision, callbacks=[*callbacks, leaving])
@@ -338,7 +353,7 @@ class Experiment:
 
     def _measure(self, what: str) -> None:
         doing = {"validate": "calibration", "test": "the test"}[what]
-        sizes = {"data.evaluation_batch_size": self.config.data.evaluation_batch_size, "image_size": self._size}
+        sizes = {"data.evaluation_batch_size": self.settings.data.evaluation_batch_size, "image_size": self._size}
         try:
             with failures.report_errors(doing, sizes=sizes, workers="data.num_workers"), hardware.whole_float32():
                 getattr(self._evaluator(), what)(self.evaluation, datamodule=self.data, verbose=False)
@@ -351,36 +366,44 @@ class Experiment:
 
         Args:
             validation: Figures of the synthetic validation.
+
+        Raises:
+            UserError: The test did not score every image that is listed; nothing is written then.
         """
+        test = outputs.evaluation_entries(self.evaluation, "test", listed=len(self.category.test))
         with failures.report_write_errors(self.run_dir):
             pictures = write_evaluation(
                 self.run_dir,
                 evaluation=self.evaluation,
                 category=self.category,
-                pictures=self.config.evaluation.pictures,
+                pictures=self.settings.evaluation.pictures,
                 accelerator=self.accelerator,
             )
             self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
-            result = self._result(validation)
+            result = self._result(test, validation)
             outputs.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         loggers.log_result(
-            self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.config.upload_model
+            self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.settings.upload_model
         )
         outputs.print_summary(result, self.run_dir)
+        held_out = self.detector.calibration.get("normal_images", 0)
+        doubt = doubt_of_rate(held_out, self.settings.evaluation.false_alarm_rate) if held_out >= FEW_HELD_OUT else ""
+        warn([doubt] if doubt else [])  # of fewer it was said before training
 
-    def _result(self, validation: dict[str, Any]) -> dict[str, Any]:
-        config, (parts, share) = self.config, self.data.parts_found
+    def _result(self, test: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
+        settings, (parts, share) = self.settings, self.data.parts_found
         return {
             "dataset": self.category.dataset,
             "category": self.category.name,
-            "seed": config.seed,
-            "test": outputs.evaluation_entries(self.evaluation),
+            "seed": settings.seed,
+            "test": test,
             "synthetic_validation": validation,
             "calibration": self.detector.calibration,
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
+                "listed": len(self.category.test),
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,
                 "part_found_on": parts,
@@ -392,10 +415,10 @@ class Experiment:
                 "weights": self.weights.name,
                 "sha256": self.weights.sha256,
             },
-            "protocol": outputs.protocol(native_masks=config.evaluation.native_masks),
+            "protocol": outputs.protocol(native_masks=settings.evaluation.native_masks),
             "wall_time_s": {name: round(value, 2) for name, value in self.seconds.items()},
             "device": hardware.describe_device(self.accelerator),
-            "devices": config.trainer.devices,
+            "devices": self.devices,
             "resumed": self._earlier_s > 0,
             "precision": {
                 "training": ", then ".join(self.precisions or [self.precision]),
@@ -403,5 +426,5 @@ class Experiment:
             },
             "commit": provenance.git_commit(),
             "versions": provenance.describe_versions(),
-            "command": ["python", "-m", "dmdd.train", *config.overrides],
+            "command": ["python", "-m", "dmdd.train", *settings.overrides],
         }

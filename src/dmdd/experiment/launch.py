@@ -83,56 +83,93 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     messages = get_context("spawn").SimpleQueue()
-    context: Any = start_processes(
-        _child,
-        (work, arguments, devices, port, messages, os.getpid()),
-        nprocs=devices,
-        start_method="spawn",
-        join=False,
-    )
-    try:
-        with _signals_passed_to(context.processes):
+    processes: list[Any] = []
+    with _signals_passed_to(processes) as heard:
+        context: Any = start_processes(
+            _child,
+            (work, arguments, devices, port, messages, os.getpid()),
+            nprocs=devices,
+            start_method="spawn",
+            join=False,
+        )
+        processes += context.processes
+        heard.pass_on()  # what came while they were started
+        try:
             while not context.join():
                 pass
-    except ProcessRaisedException as error:
-        if not messages.empty():  # the others fail at the next exchange with the one that met it
-            raise _told(messages.get()) from None
-        raise RuntimeError(f"the process of device {error.error_index} failed:\n{error}") from None
-    except ProcessExitedException as error:
-        if not messages.empty():
-            raise _told(messages.get()) from None
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            raise _reason(error, messages, heard.number) from None
+        if heard.number is not None:
+            raise Interrupted("stopped when the run was done", number=heard.number)
+
+
+def _reason(error: Exception, messages: Any, number: int | None) -> Exception:
+    """Say why the processes ended.
+
+    Args:
+        error: What torch says of the first that ended.
+        messages: What the processes have told.
+        number: The signal that this process was sent; None without one.
+
+    Returns:
+        What to raise.
+    """
+    if not messages.empty():  # the others fail at the next exchange with the one that met it
+        text, stopped = messages.get()
+        return Interrupted(text, number=number or signal.SIGTERM) if stopped else UserError(text)
+    if number is not None:  # children that are still importing die of a signal
+        return Interrupted(
+            "stopped; with resume=true the same command goes on from the state saved last, if any", number=number
+        )
+    if isinstance(error, ProcessExitedException):
         reason = f"signal {error.signal_name}" if error.signal_name else f"exit code {error.exit_code}"
-        raise UserError(
+        return UserError(
             f"the process of device {error.error_index} was ended by {reason}, so the others were ended too; "
             "the same command with resume=true goes on from the state saved last"
-        ) from None
+        )
+    return RuntimeError(f"the process of device {getattr(error, 'error_index', '?')} failed:\n{error}")
 
 
-@contextmanager
-def _signals_passed_to(processes: list[Any]) -> Iterator[None]:
-    """Pass SIGTERM, SIGINT and a scheduler's signal on to the children as SIGTERM and go on waiting for them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Heard:
+    """The signal that this process was sent.
 
-    told: list[int] = []
+    Args:
+        processes: The children, who are told; filled when they are there.
+    """
 
-    def tell(number: int, frame: Any) -> None:
-        told.append(number)
-        for process in processes:
+    def __init__(self, processes: list[Any]) -> None:
+        self.processes = processes
+        self.number: int | None = None
+
+    def note(self, number: int, frame: Any) -> None:
+        """Remember a signal and pass it on."""
+        self.number = number
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Tell the children, if a signal has come."""
+        for process in self.processes if self.number is not None else []:
             if process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
 
+
+@contextmanager
+def _signals_passed_to(processes: list[Any]) -> Iterator[_Heard]:
+    """Pass SIGTERM, SIGINT and a scheduler's signal on to the children as SIGTERM and go on waiting for them."""
+    heard = _Heard(processes)
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
     listened = [number for number in USER_SIGNALS if callable(signal.getsignal(number))]
-    old: dict[int, Any] = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT, *listened)}
+    numbers = (signal.SIGTERM, signal.SIGINT, *listened)
+    old: dict[int, Any] = {number: signal.signal(number, heard.note) for number in numbers}
     try:
-        yield
+        yield heard
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-        for number in told:
-            if number in listened:
-                old[number](number, None)  # the children have saved their state; a scheduler's job is queued again
+        if heard.number in listened:
+            old[heard.number](heard.number, None)  # the children have saved their state; the job is queued again
 
 
 def _end_with(parent: int) -> None:
@@ -147,11 +184,6 @@ def _end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-def _told(message: tuple[str, bool]) -> UserError:
-    text, stopped = message
-    return Interrupted(text) if stopped else UserError(text)
 
 
 def _leave_at_once() -> None:

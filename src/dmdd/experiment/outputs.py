@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from dmdd.core.files import write_atomically
-from dmdd.data.listing import Sample
-from dmdd.training.evaluation import EvaluationModule, ImageScore
+from dmdd.data.listing import NORMAL, Sample
+from dmdd.data.plausibility import NO_ANOMALIES
+from dmdd.training.evaluation import EvaluationModule, ImageScore, Phase
 
 
 def protocol(*, native_masks: bool) -> dict[str, str]:
@@ -56,23 +58,36 @@ def write_scores(file: Path, samples: tuple[Sample, ...], scores: list[ImageScor
     write_atomically(file, text.getvalue())
 
 
-def evaluation_entries(evaluation: EvaluationModule) -> dict[str, Any]:
+def evaluation_entries(evaluation: EvaluationModule, phase: Phase, *, listed: int) -> dict[str, Any]:
     """Lay out the figures of a finished evaluation for ``result.json``.
 
     Args:
         evaluation: After ``trainer.test`` or ``trainer.validate``.
+        phase: Which of them.
+        listed: How many images were to be measured.
 
     Returns:
         ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``intervals_95`` their intervals over the
-        choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type; what is unknown
-        is absent.
+        choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type,
+        ``type_intervals_95`` their intervals, ``decisions`` the counts of images at the calibrated threshold,
+        ``left_out`` how many anomalous images a metric could not measure; what is unknown is absent.
+
+    Raises:
+        UserError: The figures are of something else, or not of all images.
     """
+    evaluation.check_complete(phase, listed=listed)
     entries = {
         "metrics": evaluation.metrics,
         "bounds": {name: list(interval) for name, interval in evaluation.bounds.items()},
         "intervals_95": {name: list(interval) for name, interval in evaluation.intervals.items()},
         "maps": evaluation.study,
         "types": evaluation.types,
+        "type_intervals_95": {
+            name: {metric: list(interval) for metric, interval in figures.items()}
+            for name, figures in evaluation.type_intervals.items()
+        },
+        "decisions": {} if evaluation.decisions is None else evaluation.decisions._asdict(),
+        "left_out": evaluation.left_out,
     }
     return {name: entry for name, entry in entries.items() if entry or name == "metrics"}
 
@@ -97,19 +112,16 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
         result: As in ``result.json``.
         run_dir: Where everything lies.
     """
-    names = [("pixel_auroc", "pixel AUROC"), ("aupro_30", "AUPRO@0.3"), ("image_auroc", "image AUROC")]
-    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set, percent"))
-    table.add_column("map")
-    for _, title in names:
-        table.add_column(title, justify="right")
-    rows = [("detector", result["test"]["metrics"])]
-    rows += [(f"{name} map", figures) for name, figures in result["test"].get("maps", {}).items()]
-    for label, figures in rows:
-        table.add_row(label, *(_percent(figures, key) for key, _ in names))
     console = Console()
-    console.print(table)
-    if types := result["test"].get("types"):
+    if _known(result["test"]):
+        console.print(_map_table(result))
+    types = result["test"].get("types", {})
+    if set(types) - {NORMAL}:
         console.print(_type_table(types))
+    elif types:
+        console.print(NO_ANOMALIES, soft_wrap=True, highlight=False)
+    for line in (*_threshold_lines(result), *_score_lines(run_dir / "scores.csv")):
+        console.print(line, soft_wrap=True, highlight=False)
     minutes = [f"{name} {seconds / 60:.1f} min" for name, seconds in result["wall_time_s"].items()]
     console.print(f"{', '.join(minutes)} on {result['device']}", soft_wrap=True)
     for title, name in (("result", "result.json"), ("pictures", "images"), ("model", "model")):
@@ -117,15 +129,72 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
             console.print(_printable(f"{title:<9} {run_dir / name}"), soft_wrap=True)
 
 
+COLUMNS = [("pixel_auroc", "pixel AUROC"), ("aupro_30", "AUPRO@0.3"), ("image_auroc", "image AUROC")]
+
+
+def _known(test: dict[str, Any]) -> bool:
+    """Tell whether any figure of the table of maps is known: of good images alone none is."""
+    return any(name in figures for figures in (test["metrics"], *test.get("maps", {}).values()) for name, _ in COLUMNS)
+
+
+def _map_table(result: dict[str, Any]) -> Table:
+    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set, percent"))
+    table.add_column("map")
+    for _, title in COLUMNS:
+        table.add_column(title, justify="right")
+    rows = [("detector", result["test"]["metrics"])]
+    rows += [(f"{name} map", figures) for name, figures in result["test"].get("maps", {}).items()]
+    for label, figures in rows:
+        table.add_row(label, *(_percent(figures, key) for key, _ in COLUMNS))
+    return table
+
+
+def _threshold_lines(result: dict[str, Any]) -> list[str]:
+    """Say what the image threshold is, what it is expected to do, and what it did on the test set."""
+    calibration, types = result.get("calibration") or {}, result["test"].get("types", {})
+    if (threshold := calibration.get("image_threshold")) is None:
+        return ["no image threshold: no good images were held out, or other maps than the model's own were chosen"]
+    line = f"threshold of the score {threshold:.4g}"
+    if (rate := calibration.get("image_false_alarm_rate")) is not None:
+        known = f", from {calibration['normal_images']} held-out ones" if "normal_images" in calibration else ""
+        line += f": false alarms expected on {100 * rate:.3g} % of good images{known}"
+    lines = [line]
+    for good, what in ((True, "false alarms on {} of {} good"), (False, "found {} of {} anomalous")):
+        group = [row for name, row in types.items() if (name == NORMAL) == good and "images_found" in row]
+        images = int(sum(row["images"] for row in group))
+        found = round(sum(row["images"] * row["images_found"] for row in group))
+        if images:
+            lines.append(f"{what.format(found, images)} test images ({100 * found / images:.3g} %)")
+    return lines
+
+
+def _score_lines(file: Path) -> list[str]:
+    """Give the range of the scores of good and of anomalous test images."""
+    try:
+        with file.open(newline="", encoding="utf-8", errors="replace") as text:
+            rows = [(row["label"], float(row["score"])) for row in csv.DictReader(text)]
+    except (OSError, ValueError, KeyError):
+        return []
+    lines = []
+    for label, what in (("0", "good"), ("1", "anomalous")):
+        if scores := sorted(score for own, score in rows if own == label):
+            spread = f"{scores[0]:.4g} to {scores[-1]:.4g}, median {median(scores):.4g}"
+            lines.append(f"scores of {len(scores)} {what} test images: {spread}")
+    return lines
+
+
 def _type_table(types: dict[str, dict[str, float]]) -> Table:
-    """Lay out the figures of each defect type; for good images, what is found is false."""
+    """Lay out the figures of each defect type; what is found on good images are false alarms."""
     table = Table(title="by type, at the calibrated thresholds, percent")
     columns = [("images_found", "images found"), ("pixels_found", "pixels found"), ("aupro_30", "AUPRO@0.3")]
+    alarms = [("images_found", "false alarms")] if NORMAL in types else []
     table.add_column("type")
-    for title in ("images", *(title for _, title in columns)):
+    for title in ("images", *(title for _, title in (*columns, *alarms))):
         table.add_column(title, justify="right")
     for name, figures in types.items():
-        table.add_row(_printable(name), str(int(figures["images"])), *(_percent(figures, key) for key, _ in columns))
+        cells = [_percent(figures if name != NORMAL else {}, key) for key, _ in columns]
+        cells += [_percent(figures if name == NORMAL else {}, key) for key, _ in alarms]
+        table.add_row(_printable(name), str(int(figures["images"])), *cells)
     return table
 
 

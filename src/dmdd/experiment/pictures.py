@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dmdd.core.files import write_atomically
+from dmdd.core.drawing import blend, colour_map, draw_contours
+from dmdd.core.files import picture_name, write_atomically
 from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Sample
 from dmdd.metrics import Curve
@@ -102,8 +102,7 @@ def write_pictures(
         score = by_index[index]
         caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"
         picture = draw_panels(batch.images[0], mask, heat, threshold=threshold, caption=caption)
-        name = re.sub(r"[^\w.-]+", "_", f"{place:02d}_{sample.defect}_{sample.path.stem}")
-        file = folder / f"{name}.png"
+        file = folder / f"{place:02d}_{picture_name(sample.defect, sample.path.stem)}.png"
         # cv2.imwrite cannot write to every path on every system; encoding first can.
         write_atomically(file, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
         files.append(file)
@@ -135,13 +134,10 @@ def draw_panels(image: Tensor, mask: Tensor, heat: Tensor, *, threshold: float, 
     """
     rgb = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     true = mask.numpy().astype(np.uint8)
-    found = (heat.numpy() >= threshold).astype(np.uint8)
-    level = np.clip(heat.numpy() / (2 * threshold), 0, 1)
-    colours = cv2.cvtColor(cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    overlay = cv2.addWeighted(rgb, 0.6, colours, 0.4, 0)
-    for region, colour in ((found, CONTOUR_FOUND), (true, CONTOUR_TRUE)):
-        contours, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(overlay, contours, -1, colour, 1)
+    colours = colour_map(heat.numpy(), middle=threshold)
+    overlay = blend(rgb, colours)
+    for region, colour in ((heat.numpy() >= threshold, CONTOUR_FOUND), (true, CONTOUR_TRUE)):
+        draw_contours(overlay, region, colour)
     panels = np.concatenate([rgb, np.repeat(true[..., None] * 255, 3, axis=2), colours, overlay], axis=1)
     strip = np.full((CAPTION_PX, panels.shape[1], 3), 32, np.uint8)
     # The built-in font knows ASCII only.

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmdd.config.compose import build, compose_config, print_error
-from dmdd.core.errors import UserError, check_positive, check_seed
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build
+from dmdd.core.errors import UserError, check_positive, print_error
 
 OWN_SETTINGS = {"output": "pairs.png", "count": "24", "columns": "6", "step": "", "stage": "distillation"}
 NUMBERS = ("count", "columns", "step")
@@ -50,9 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         file = Path(own["output"])
         if file.suffix.lower() != ".png":
             raise UserError(f"output={file}: give a file that ends in .png")
-        config = compose_config("train", overrides)
-        check_seed(config.seed)
-        files, parts = write_sheet(config, file, stage=own["stage"], **numbers)
+        settings = TrainSettings.compose(*overrides)
+        files, parts = write_sheet(settings, file, stage=own["stage"], **numbers)
     except UserError as error:
         print_error(error)
         return 2
@@ -64,12 +64,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_sheet(
-    config: Any, file: Path, *, count: int, columns: int, step: int | None = None, stage: str = "distillation"
+    settings: TrainSettings,
+    file: Path,
+    *,
+    count: int,
+    columns: int,
+    step: int | None = None,
+    stage: str = "distillation",
 ) -> tuple[list[Path], str]:
     """Draw pairs of a training as a contact sheet.
 
     Args:
-        config: ``conf/train.yaml`` composed and resolved.
+        settings: Of the training.
         file: PNG to write.
         count: Number of pairs, the first of the training; not used with ``step``.
         columns: Pairs in a row.
@@ -90,19 +96,19 @@ def write_sheet(
     from dmdd.experiment.category import read_category
 
     data = PairDataModule(
-        category=read_category(config),
-        synthesis=build(config.pairs),
-        image_size=config.image_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augmentation=build(config.augmentation),
-        **config.data,
+        category=read_category(settings.dataset, settings.category),
+        synthesis=build(settings.pairs),
+        image_size=settings.image_size,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augmentation=build(settings.augmentation),
+        **vars(settings.data),
     )
     data.setup("fit")
     if step is None:
-        steps = range(-(-count // config.batch_size))
+        steps = range(-(-count // settings.batch_size))
     else:
-        first, count = _position(config, stage, step), config.batch_size
+        first, count = _position(settings, stage, step), settings.batch_size
         steps = range(first, first + 1)
     tiles, files = [], []
     for places in map(data.places, steps):
@@ -136,12 +142,12 @@ def _told(data: Any) -> str:
     )
 
 
-def _position(config: Any, stage: str, step: int) -> int:
+def _position(settings: TrainSettings, stage: str, step: int) -> int:
     """Count a step of a stage from 0 over both stages."""
-    steps = config.distillation.steps if stage == "distillation" else config.segmentation_training.steps
+    steps = settings.distillation.steps if stage == "distillation" else settings.segmentation_training.steps
     if step > steps:
         raise UserError(f"step={step}: {stage} has {steps} steps")
-    return step - 1 + (config.distillation.steps if stage == "segmentation" else 0)
+    return step - 1 + (settings.distillation.steps if stage == "segmentation" else 0)
 
 
 if __name__ == "__main__":

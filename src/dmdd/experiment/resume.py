@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from dmdd.config.check import plain_of
+from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import UserError
 
 IGNORED = (
@@ -41,20 +42,22 @@ WATCHING = (
 IGNORED_OF = {
     "trainer": ("devices", "strategy", "log_every_n_steps"),
     "data": ("num_workers", "evaluation_batch_size", "memory_gb", "cache_dir"),
+    "evaluation": ("exact",),
 }
 """Likewise of single groups: the same seed gives the same pairs and, batch norm being synchronised, the same training
-on any number of devices; and who runs out of memory or workers in the last phase must be able to set less."""
+on any number of devices; and who runs out of memory or workers in the last phase must be able to set less. Exact
+metrics equal the others within their certified bounds."""
 
 STATE_DIR = "state"
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def find_run(config: DictConfig) -> Path | None:
+def find_run(settings: TrainSettings) -> Path | None:
     """Find the run that this command began earlier: first in its own folder, then beside it.
 
     Args:
-        config: ``conf/train.yaml`` composed; not changed.
+        settings: Of the command.
 
     Returns:
         The folder of the finished run with the same settings, else of the newest unfinished one, or None.
@@ -62,8 +65,8 @@ def find_run(config: DictConfig) -> Path | None:
     Raises:
         UserError: The command's own folder holds a run with other settings.
     """
-    own = Path(config.run_dir)
-    wanted = settings(config)
+    own = Path(settings.run_dir)
+    wanted = _decisive(plain_of(settings))
     if (own / "config.yaml").is_file():
         differing = differences(wanted, read_settings(own))
         if differing:
@@ -94,14 +97,6 @@ def is_finished(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def settings(config: DictConfig) -> dict[str, Any]:
-    """Give the settings that decide what a run computes, as plain values by dotted name."""
-    resolved = OmegaConf.create(config)
-    OmegaConf.resolve(resolved)
-    plain: Any = OmegaConf.to_container(resolved)
-    return _decisive(plain)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from torchmetrics import Metric, MetricCollection
 from dmdd.metrics.functional import UNDEFINED, Estimate, Steps
 
 
-class StepMetric(Metric):
-    """Base of a metric that is a function of the cumulative counts over thresholds.
+class EstimateMetric(Metric):
+    """Base of a metric that gives an interval with its value.
 
     Args:
         kwargs: arguments of `torchmetrics.Metric`.
@@ -38,24 +38,8 @@ class StepMetric(Metric):
         self._kept_dtypes: dict[str, torch.dtype] = {}
 
     @abstractmethod
-    def _estimate(self, steps: Steps) -> Estimate:
-        """Compute the metric from the cumulative counts."""
-
-    @abstractmethod
-    def _steps(self) -> Steps:
-        """Compute the cumulative counts from the state."""
-
-    @abstractmethod
-    def _latest_state(self) -> Tensor | None:
-        """Give the state tensor that an update replaces or extends, None where there is none yet."""
-
-    def steps(self) -> Steps:
-        """Give the cumulative counts of what this process has seen, from which all curves are drawn.
-
-        Returns:
-            The counts at every threshold. Wrap the call in `metric.sync_context()` to have those of all processes.
-        """
-        return _LATEST.steps(self)
+    def _compute_estimate(self) -> Estimate:
+        """Compute the metric from the state."""
 
     def compute(self) -> Tensor:
         """Compute the metric over everything seen.
@@ -63,7 +47,7 @@ class StepMetric(Metric):
         Returns:
             float64 scalar in [0, 1], or NaN where undefined; `estimate` holds the interval.
         """
-        self.estimate = self._estimate(self.steps())
+        self.estimate = self._compute_estimate()
         return torch.tensor(self.estimate.value, dtype=torch.float64, device=self.device)
 
     def reset(self) -> None:
@@ -88,6 +72,39 @@ class StepMetric(Metric):
         parts = getattr(self, name)
         parts = [parts] if isinstance(parts, Tensor) else parts  # one tensor after a reduction over processes
         return torch.cat([torch.zeros(0, dtype=self._kept_dtypes[name]), *(part.cpu() for part in parts)]).numpy()
+
+
+class StepMetric(EstimateMetric):
+    """Base of a metric that is a function of the cumulative counts over thresholds.
+
+    Args:
+        kwargs: arguments of `torchmetrics.Metric`.
+
+    Source: ours.
+    """
+
+    @abstractmethod
+    def _estimate(self, steps: Steps) -> Estimate:
+        """Compute the metric from the cumulative counts."""
+
+    @abstractmethod
+    def _steps(self) -> Steps:
+        """Compute the cumulative counts from the state."""
+
+    @abstractmethod
+    def _latest_state(self) -> Tensor | None:
+        """Give the state tensor that an update replaces or extends, None where there is none yet."""
+
+    def steps(self) -> Steps:
+        """Give the cumulative counts of what this process has seen, from which all curves are drawn.
+
+        Returns:
+            The counts at every threshold. Wrap the call in `metric.sync_context()` to have those of all processes.
+        """
+        return _LATEST.steps(self)
+
+    def _compute_estimate(self) -> Estimate:
+        return self._estimate(self.steps())
 
     def _latest_kept(self, name: str) -> Tensor | None:
         parts = getattr(self, name)
@@ -134,4 +151,4 @@ def estimates(metrics: MetricCollection) -> dict[str, Estimate]:
     Source: ours. `metrics[name]` would copy the shared state for each metric.
     """
     items = metrics.items(copy_state=False)
-    return {name: metric.estimate for name, metric in items if isinstance(metric, StepMetric)}
+    return {name: metric.estimate for name, metric in items if isinstance(metric, EstimateMetric)}

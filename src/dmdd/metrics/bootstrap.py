@@ -1,45 +1,24 @@
-"""Confidence intervals by resampling images, for one model and for the difference of two."""
-
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+"""Bootstrap of the image metrics over images, for one model and for the difference of two."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
 
-from dmdd.core.errors import UserError
-from dmdd.metrics import functional
-from dmdd.metrics.binning import N_BINS, bin_floors
-from dmdd.metrics.exact import exact_steps
-from dmdd.metrics.functional import Floats, Steps
-from dmdd.metrics.histogram import ALL, ANOMALOUS, OVERLAP, REGION_WEIGHT, add_pixels, check_maps, empty_histograms
+from dmdd.metrics.functional import Floats
+from dmdd.metrics.image import RECALL_LIMITS
+from dmdd.metrics.intervals import Interval, sample_interval
 
-# A cell is 256 neighbouring bins: 7 mantissa bits where maps live. An image occupies a few hundred of the cells.
-_CELL_SHIFT = 8
-N_CELLS = ((N_BINS - 1) >> _CELL_SHIFT) + 1
-# Images whose cells are spelled out at a time.
-_IMAGES_AT_A_TIME = 64
+# The interval's samples are drawn from the test set and this much of one more image of each kind, ranked as wrongly as
+# can be. Without it nothing is known of what 24 perfectly ranked images do not show; a whole image doubles the
+# interval of a large test set. Chosen by `benchmarks/coverage.py`.
+_UNSEEN = 0.1
 
 
-class Interval(NamedTuple):
-    """A percentile interval.
+def resample(kind: NDArray[np.bool_] | NDArray[np.int64], n_resamples: int, seed: int) -> NDArray[np.int32]:
+    """Draw images with replacement, as many of each kind as there are.
 
     Args:
-        lower: its lower end.
-        upper: its upper end.
-    """
-
-    lower: float
-    upper: float
-
-
-def resample(anomalous: NDArray[np.bool_], n_resamples: int, seed: int) -> NDArray[np.int32]:
-    """Draw images with replacement, as many normal and as many anomalous ones as there are.
-
-    Args:
-        anomalous: (I,) whether an image is anomalous.
+        kind: (I,) the kind of each image, such as whether it is anomalous.
         n_resamples: number of test sets to draw.
         seed: seed of the draws; the same seed and the same images give the same draws, so that two models can be
             compared pair by pair.
@@ -49,34 +28,22 @@ def resample(anomalous: NDArray[np.bool_], n_resamples: int, seed: int) -> NDArr
 
     Source: the stratified bootstrap; how many images of a kind a test set holds is its makers' choice, not chance.
     """
+    return _resample(kind, np.ones(kind.size), n_resamples, seed)
+
+
+def _resample(
+    kind: NDArray[np.bool_] | NDArray[np.int64], weight: Floats, n_resamples: int, seed: int
+) -> NDArray[np.int32]:
+    """Draw in proportion to weights, as many images of a kind as there are whole ones."""
     rng = np.random.default_rng(seed)
-    drawn = np.zeros((n_resamples, anomalous.size), dtype=np.int32)
-    for members in (np.flatnonzero(~anomalous), np.flatnonzero(anomalous)):
-        for row in drawn if members.size else ():  # one at a time: numpy draws int64
-            row[members] = rng.multinomial(members.size, np.full(members.size, 1 / members.size))
+    drawn = np.zeros((n_resamples, kind.size), dtype=np.int32)
+    for value in np.unique(kind):
+        members = np.flatnonzero(kind == value)
+        whole = int((weight[members] == 1).sum())
+        chance = weight[members] / weight[members].sum() if whole else weight[members]
+        for row in drawn if whole else ():  # one at a time: numpy draws int64
+            row[members] = rng.multinomial(whole, chance)
     return drawn
-
-
-def percentile_interval(samples: Sequence[float] | Floats, level: float = 0.95) -> Interval:
-    """Find the interval that holds the middle share of the samples.
-
-    Args:
-        samples: (n_resamples,) values of a metric, or the differences of two models' values with the same seed: where
-            that interval leaves out 0, the test set tells the models apart.
-        level: share of the samples, in (0, 1).
-
-    Returns:
-        The quantiles (1 - level) / 2 and (1 + level) / 2.
-
-    Raises:
-        UserError: `level` outside (0, 1).
-
-    Source: the percentile bootstrap.
-    """
-    if not 0 < level < 1:
-        raise UserError(f"level must lie in (0, 1), not {level}")
-    lower, upper = np.quantile(np.asarray(samples), ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(lower), float(upper))
 
 
 def bootstrap_image_metrics(
@@ -91,138 +58,85 @@ def bootstrap_image_metrics(
         seed: see `resample`.
 
     Returns:
-        (n_resamples,) values of `image_auroc`, `image_ap` and `image_f1_max`, exact for each drawn test set; NaN with
-        images of one class only.
+        (n_resamples,) values of `image_auroc`, `image_ap`, `image_f1_max` and of the recall at each of
+        `RECALL_LIMITS`, exact for each drawn test set; NaN with images of one class only.
 
     Source: ours, see `resample`.
     """
-    values, anomalous = scores.detach().cpu().float().numpy(), labels.cpu().numpy().astype(bool)
-    samples: dict[str, list[float]] = {"image_auroc": [], "image_ap": [], "image_f1_max": []}
-    for counts in resample(anomalous, n_resamples, seed):
-        drawn, kind = np.repeat(values, counts), np.repeat(anomalous, counts)
-        n_anomalous = int(kind.sum())
-        steps = exact_steps(drawn[~kind], drawn[kind], np.ones(n_anomalous, np.int64), n_anomalous)
-        samples["image_auroc"].append(functional.auroc(steps).value)
-        samples["image_ap"].append(functional.average_precision(steps).value)
-        samples["image_f1_max"].append(functional.f1_max(steps).value)
-    return {name: np.array(row) for name, row in samples.items()}
+    values, anomalous = _host(scores, labels)
+    return weighted_image_metrics(values, anomalous, resample(anomalous, n_resamples, seed))
 
 
-class PixelBootstrap(Metric):
-    """Bootstrap distribution of the pixel metrics over images.
+def image_intervals(scores: Tensor, labels: Tensor, *, n_resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+    """Compute the 95 % intervals of the image metrics over the choice of test images.
 
     Args:
+        scores: (I,) floating, finite.
+        labels: (I,) 0 normal and 1 anomalous.
         n_resamples: number of test sets to draw.
         seed: see `resample`.
-        kwargs: arguments of `torchmetrics.Metric`.
 
-    Each image keeps the counts of the cells that it occupies, 40 bytes a cell and at most `N_CELLS` cells, whatever
-    its size. The cells are 256 times wider than the bins of the metrics themselves, which shifts a value a little; an
-    interval's width is what this class is for, the value comes from the metrics.
+    Returns:
+        The intervals of the metrics of `bootstrap_image_metrics`; none with images of one class only.
 
-    Source: ours, see `resample`.
+    Source: ours, see `dmdd.metrics.intervals.sample_interval`. The samples are drawn from the images and a tenth of one
+    more of each kind, a normal one above all and an anomalous one below all.
     """
-
-    full_state_update = False
-    is_differentiable = False
-
-    cells: list[Tensor]
-    images: list[Tensor]
-    n_images: Tensor
-
-    def __init__(self, *, n_resamples: int = 1000, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.n_resamples, self.seed = n_resamples, seed
-        self.add_state("cells", [], dist_reduce_fx="cat")  # (M, 5): image, cell, all, anomalous, overlap
-        self.add_state("images", [], dist_reduce_fx="cat")  # (I, 2): image, regions
-        self.add_state("n_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, maps: Tensor, masks: Tensor, indices: Sequence[int] | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            maps: (B, H, W) or (B, 1, H, W), floating, any finite scores.
-            masks: same spatial shape, bool or numbers 0 and 1.
-            indices: B positions in the test set, each once; needed with several processes, where it fixes the order.
-                Counted up from 0 by default.
-
-        Raises:
-            UserError: there are not as many indices as maps, or see `dmdd.metrics.histogram.check_maps`.
-        """
-        first = int(self.n_images)
-        maps, masks = check_maps(maps, masks, images_before=first)
-        indices = range(first, first + len(maps)) if indices is None else indices
-        if len(indices) != len(maps):
-            raise UserError(f"{len(maps)} maps but {len(indices)} indices")
-        histograms = empty_histograms(maps.device).contiguous()
-        for index, scores, mask in zip(indices, maps, masks, strict=True):
-            n_regions = add_pixels(histograms.zero_(), scores[None], mask[None])
-            occupied = torch.nonzero(histograms[ALL]).flatten()
-            cell, place = torch.unique(occupied >> _CELL_SHIFT, return_inverse=True)
-            counts = torch.zeros(len(cell), 3, dtype=torch.int64, device=maps.device)
-            counts.index_add_(0, place, histograms[:, occupied].T.contiguous())
-            self.cells.append(torch.column_stack((torch.full_like(cell, int(index)), cell, counts)))
-            self.images.append(torch.tensor([[int(index), n_regions]], device=maps.device))
-        self.n_images += len(maps)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Draw the test sets and compute the metrics of each.
-
-        Returns:
-            (n_resamples,) float64 values of `pixel_auroc`, `pixel_ap`, `aupro_30`, `aupro_5` and `pixel_f1_max`; NaN
-            where undefined.
-
-        Raises:
-            UserError: two images have the same index; an image that several processes have seen is one.
-        """
-        # Sorted, and each once: of fewer images than processes every process has seen all.
-        images, cells = np.unique(_rows(self.images, 2), axis=0), np.unique(_rows(self.cells, 5), axis=0)
-        if np.any(images[1:, 0] == images[:-1, 0]):
-            raise UserError("two images have the same index; with several processes give indices to update")
-        owner = np.searchsorted(images[:, 0], cells[:, 0])
-        columns, column = np.unique(cells[:, 1], return_inverse=True)
-        drawn = resample(images[:, 1] > 0, self.n_resamples, self.seed)
-        # (resample, count, cell), filled from a few images at a time
-        totals = np.zeros((self.n_resamples, 3 * columns.size))
-        for first in range(0, len(images), _IMAGES_AT_A_TIME):
-            own = (owner >= first) & (owner < first + _IMAGES_AT_A_TIME)
-            dense = np.zeros((min(_IMAGES_AT_A_TIME, len(images) - first), 3, columns.size))
-            dense[owner[own] - first, :, column[own]] = cells[own, 2:]
-            totals += drawn[:, first : first + len(dense)].astype(np.float64) @ dense.reshape(len(dense), -1)
-        floors = bin_floors(columns << _CELL_SHIFT).astype(np.float64)
-        regions = drawn @ images[:, 1]
-        samples: dict[str, list[float]] = {}
-        for counts, n_regions in zip(totals.reshape(self.n_resamples, 3, -1), regions, strict=True):
-            for name, value in _pixel_values(_cell_steps(floors, counts, float(n_regions))).items():
-                samples.setdefault(name, []).append(value)
-        return {name: torch.tensor(row, dtype=torch.float64) for name, row in samples.items()}
-
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the state of all processes, see `torchmetrics.Metric.sync`."""
-        # as in `StepMetric.sync`: a process without images must not send float32
-        for name, width in (("cells", 5), ("images", 2)):
-            kept = getattr(self, name)
-            if isinstance(kept, list) and not kept:
-                kept.append(torch.zeros(0, width, dtype=torch.int64, device=self.device))
-        super().sync(*args, **kwargs)
-
-
-def _rows(parts: list[Tensor] | Tensor, width: int) -> NDArray[np.int64]:
-    parts = [parts] if isinstance(parts, Tensor) else parts
-    return torch.cat([torch.zeros(0, width, dtype=torch.int64), *(part.cpu() for part in parts)]).numpy()
-
-
-def _cell_steps(floors: Floats, counts: Floats, n_regions: float) -> Steps:
-    total, anomalous, overlap = (np.append(0.0, np.cumsum(counts[row, ::-1])) for row in (ALL, ANOMALOUS, OVERLAP))
-    scale = max(1.0, n_regions) * REGION_WEIGHT
-    return Steps(floors[::-1], total - anomalous, anomalous, overlap / scale, 0.0, tied=False)
-
-
-def _pixel_values(steps: Steps) -> dict[str, float]:
+    values, anomalous = _host(scores, labels)
+    n_anomalous, n_normal = int(anomalous.sum()), int((~anomalous).sum())
+    if not n_anomalous or not n_normal:
+        return {}
+    more = np.append(values, [np.inf, -np.inf]).astype(np.float32), np.append(anomalous, [False, True])
+    weight = np.append(np.ones(values.size), [_UNSEEN, _UNSEEN])
+    samples = weighted_image_metrics(*more, _resample(more[1], weight, n_resamples, seed))
+    whole, centre = (
+        weighted_image_metrics(values, anomalous, np.ones((1, values.size))),
+        weighted_image_metrics(*more, weight[None]),
+    )
+    count = 2 * n_normal * n_anomalous / (n_normal + n_anomalous)
     return {
-        "pixel_auroc": functional.auroc(steps).value,
-        "pixel_ap": functional.average_precision(steps).value,
-        "aupro_30": functional.aupro(steps, 0.3).value,
-        "aupro_5": functional.aupro(steps, 0.05).value,
-        "pixel_f1_max": functional.f1_max(steps).value,
+        name: sample_interval(float(whole[name][0]), drawn, count=count, centre=float(centre[name][0]))
+        for name, drawn in samples.items()
     }
+
+
+def _host(scores: Tensor, labels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    return scores.detach().cpu().float().numpy(), labels.cpu().numpy().astype(bool)
+
+
+def weighted_image_metrics(
+    scores: NDArray[np.float32], anomalous: NDArray[np.bool_], weights: NDArray[np.generic]
+) -> dict[str, Floats]:
+    """Compute the image metrics of many test sets that hold the same images in other numbers.
+
+    Args:
+        scores: (I,) float32, may be infinite.
+        anomalous: (I,) whether an image is anomalous.
+        weights: (R, I) how often each test set holds each image, from 0; fractions count as such.
+
+    Returns:
+        (R,) values by name; equal scores are one threshold, NaN where a class is missing.
+
+    Source: the definitions of `dmdd.metrics.functional`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    weights = weights[:, order].astype(np.float64)
+    found, wrong = (np.cumsum(weights * kind[order], axis=1)[:, last] for kind in (anomalous, ~anomalous))
+    total_found, total_wrong = found[:, -1:], wrong[:, -1:]
+    found_before, wrong_before = (np.pad(counts, ((0, 0), (1, 0)))[:, :-1] for counts in (found, wrong))
+    added = found - found_before
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = (added * (2 * total_wrong - wrong - wrong_before)).sum(axis=1) / (2 * total_found * total_wrong)[:, 0]
+        # a weight of 0 leaves no precision at the first thresholds, and adds no recall there
+        precision = found / np.maximum(found + wrong, np.finfo(float).tiny)
+        metrics = {
+            "image_auroc": area,
+            "image_ap": (added * precision).sum(axis=1) / total_found[:, 0],
+            "image_f1_max": (2 * found / (found + wrong + total_found)).max(axis=1),
+        }
+        for name, limit in RECALL_LIMITS.items():
+            allowed = wrong <= limit * total_wrong * (1 + 1e-9)
+            metrics[name] = np.where(allowed, found, 0).max(axis=1) / total_found[:, 0]
+    undefined = (total_found[:, 0] == 0) | (total_wrong[:, 0] == 0)
+    return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}

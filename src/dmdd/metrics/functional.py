@@ -235,6 +235,33 @@ def iou_max(steps: Steps) -> Estimate:
     return Estimate(value, lower, upper, best.threshold)
 
 
+def recall_at_fpr(steps: Steps, fpr_limit: float) -> Estimate:
+    """Find the largest recall that a false-positive rate allows.
+
+    Args:
+        steps: cumulative counts of the test set.
+        fpr_limit: largest share of the normal ones at or above the threshold, in (0, 1].
+
+    Returns:
+        Recall in [0, 1], reached by `score >= threshold`; the threshold is infinite where every one lets too many
+        normal ones pass. Nothing is interpolated: with fewer than `1 / fpr_limit` normal ones none may pass.
+
+    Raises:
+        UserError: `fpr_limit` outside (0, 1].
+
+    Source: common usage; the threshold is the test set's own.
+    """
+    check_fpr_limit(fpr_limit)
+    if not steps.has_both:
+        return UNDEFINED
+    # a limit of 0.29 of 100 is 28.999999999999996
+    allowed = int(np.searchsorted(steps.false_positive, fpr_limit * steps.n_normal * (1 + 1e-9), side="right")) - 1
+    recall = steps.true_positive / steps.n_anomalous
+    upper = recall[min(allowed + 1, recall.size - 1)]
+    threshold = float(steps.threshold[allowed - 1]) if allowed else math.inf
+    return _estimate(steps, float(recall[allowed]), float(recall[allowed]), float(upper), threshold)
+
+
 def _sum(terms: Floats) -> float:
     # correctly rounded, so the result does not depend on threads, vector width or machine
     return math.fsum(terms.tolist())

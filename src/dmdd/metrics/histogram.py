@@ -1,12 +1,14 @@
 """Pixel scores of a test set, of any size, as three integer histograms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from dmdd.core.errors import UserError
 from dmdd.metrics.binning import N_BINS, score_bins
-from dmdd.metrics.regions import anomalous_pixels
+from dmdd.metrics.regions import OverlapPixels, overlap_pixels
 
 # Rows of the state. Integers only: a sum of floats depends on its order, and with it on the number of processes.
 ALL, ANOMALOUS, OVERLAP = 0, 1, 2
@@ -88,13 +90,14 @@ def empty_histograms(device: torch.device | str | None = None) -> Tensor:
     return torch.zeros(3, 1, dtype=torch.int64, device=device).expand(3, N_BINS)
 
 
-def add_pixels(histograms: Tensor, maps: Tensor, masks: Tensor) -> int:
+def add_pixels(histograms: Tensor, maps: Tensor, masks: Tensor, overlap: Sequence[OverlapPixels] | None = None) -> int:
     """Count a batch into the histograms, in place.
 
     Args:
         histograms: (3, N_BINS) int64, contiguous, see `empty_histograms`.
         maps: (B, H, W) float32, finite, on the device of the histograms.
         masks: (B, H, W) uint8, 0 and 1.
+        overlap: B times the pixels that count for the overlap; those of the connected regions by default.
 
     Returns:
         The number of anomalous regions in the batch.
@@ -103,14 +106,36 @@ def add_pixels(histograms: Tensor, maps: Tensor, masks: Tensor) -> int:
     histogram is the difference. Splitting the pixels first costs more than the counting.
     """
     flat = maps.reshape(-1)
-    for chunk in flat.split(_CHUNK if flat.device.type == "cpu" else max(1, flat.numel())):
-        _count(histograms[ALL], score_bins(chunk))
-    position, weight, n_regions = _weighted_pixels(masks)
-    if n_regions:
-        bins = score_bins(flat[position.to(flat.device)]).long()
-        histograms[ANOMALOUS].index_add_(0, bins, torch.ones_like(bins))
-        histograms[OVERLAP].index_add_(0, bins, weight.to(flat.device))
-    return n_regions
+    count_bins(histograms[ALL], flat)
+    counted = [overlap_pixels(mask) for mask in masks.cpu().numpy()] if overlap is None else overlap
+    position, weight = _positions_and_weights(counted, maps[0].numel() if len(maps) else 0)
+    bins = score_bins(flat[position.to(flat.device)]).long()
+    histograms[OVERLAP].index_add_(0, bins, weight.to(flat.device))
+    # those of connected regions are all anomalous pixels, each once
+    marked = bins if overlap is None else score_bins(flat[masks.reshape(-1).bool()]).long()
+    histograms[ANOMALOUS].index_add_(0, marked, torch.ones_like(marked))
+    return sum(pixels.n_regions for pixels in counted)
+
+
+def _positions_and_weights(overlap: Sequence[OverlapPixels], image_pixels: int) -> tuple[Tensor, Tensor]:
+    nothing = np.zeros(0, dtype=np.int64)
+    position = np.concatenate([nothing, *(pixels.position + i * image_pixels for i, pixels in enumerate(overlap))])
+    size = np.concatenate([nothing, *(pixels.region_size for pixels in overlap)])
+    weight = (2 * REGION_WEIGHT + size) // (2 * size)  # rounded to the nearest
+    return torch.from_numpy(position), torch.from_numpy(weight)
+
+
+def count_bins(histogram: Tensor, scores: Tensor) -> None:
+    """Count scores into one histogram, in place.
+
+    Args:
+        histogram: (N_BINS,) int64.
+        scores: (P,) float32, finite, on the device of the histogram.
+
+    Source: ours.
+    """
+    for chunk in scores.split(_CHUNK if scores.device.type == "cpu" else max(1, scores.numel())):
+        _count(histogram, score_bins(chunk))
 
 
 def _count(histogram: Tensor, bins: Tensor) -> None:
@@ -119,19 +144,3 @@ def _count(histogram: Tensor, bins: Tensor) -> None:
         histogram.index_add_(0, bins, torch.ones((), dtype=torch.int64, device=bins.device).expand_as(bins))
     else:
         histogram.add_(torch.bincount(bins, minlength=N_BINS))
-
-
-def _weighted_pixels(masks: Tensor) -> tuple[Tensor, Tensor, int]:
-    host = masks.cpu().numpy()
-    positions, weights, n_regions = [], [], 0
-    for index, mask in enumerate(host):
-        pixels = anomalous_pixels(mask)
-        if pixels.region_size.size:
-            positions.append(pixels.position + index * mask.size)
-            # rounded to the nearest: (2w + s) // 2s
-            share = (2 * REGION_WEIGHT + pixels.region_size) // (2 * pixels.region_size)
-            weights.append(share[pixels.region])
-            n_regions += pixels.region_size.size
-    if not positions:
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 0
-    return torch.from_numpy(np.concatenate(positions)), torch.from_numpy(np.concatenate(weights)), n_regions

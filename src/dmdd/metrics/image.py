@@ -12,6 +12,9 @@ from dmdd.metrics.base import StepMetric
 from dmdd.metrics.exact import exact_steps
 from dmdd.metrics.functional import Estimate, Steps
 
+# The recall is reported at these false-alarm rates.
+RECALL_LIMITS = {"image_recall_at_fpr_1": 0.01, "image_recall_at_fpr_5": 0.05}
+
 
 class ImageMetric(StepMetric):
     """Base of the image metrics, which keeps scores and labels.
@@ -107,3 +110,25 @@ class ImageF1Max(ImageMetric):
 
     def _estimate(self, steps: Steps) -> Estimate:
         return functional.f1_max(steps)
+
+
+class ImageRecallAtFPR(ImageMetric):
+    """Share of the anomalous images found where at most so many normal ones are false alarms.
+
+    Args:
+        fpr_limit: largest false-alarm rate, in (0, 1].
+        kwargs: arguments of `torchmetrics.Metric`.
+
+    Raises:
+        UserError: `fpr_limit` outside (0, 1].
+
+    Source: `dmdd.metrics.functional.recall_at_fpr`.
+    """
+
+    def __init__(self, fpr_limit: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        functional.check_fpr_limit(fpr_limit)
+        self.fpr_limit = fpr_limit
+
+    def _estimate(self, steps: Steps) -> Estimate:
+        return functional.recall_at_fpr(steps, self.fpr_limit)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dmdd.metrics.histogram import check_maps
+from dmdd.metrics.intervals import Interval, mean_interval
 from dmdd.metrics.regions import anomalous_pixels
 
 N_THRESHOLDS = 200
@@ -63,8 +64,10 @@ class AUPROPerImage200(Metric):
     Args:
         kwargs: arguments of `torchmetrics.Metric`.
 
-    Images on which it is undefined (normal, wholly anomalous, constant map, or no threshold below the limit) are left
-    out; with none left the metric is NaN.
+    Images on which it is undefined are left out: normal and wholly anomalous ones, those with a constant map, and those
+    where no threshold lets fewer than 0.3 of the normal pixels pass. After `compute`, `left_out` is the number of
+    anomalous images among them, and `interval` the 95 % interval over the choice of images. With none left the metric
+    is NaN.
 
     Source: the evaluation loop of the RD4AD code. Whether the paper's PRO is this one is not established.
     """
@@ -74,13 +77,18 @@ class AUPROPerImage200(Metric):
     is_differentiable = False
 
     total: Tensor
+    squares: Tensor
     n_defined: Tensor
+    n_anomalous: Tensor
     n_images: Tensor
+    left_out: int
+    interval: Interval | None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name in ("total", "n_defined", "n_images"):
+        for name in ("total", "squares", "n_defined", "n_anomalous", "n_images"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.left_out, self.interval = 0, None
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
         """Add a batch.
@@ -95,10 +103,12 @@ class AUPROPerImage200(Metric):
         maps, masks = check_maps(maps, masks, images_before=int(self.n_images))
         for scores, mask in zip(maps, masks, strict=True):
             n_anomalous = int(mask.sum())
+            self.n_anomalous += n_anomalous > 0
             if 0 < n_anomalous < mask.numel():
                 area = overlap_200(scores.cpu().numpy(), mask.cpu().numpy())
                 if not np.isnan(area):
                     self.total += round(area * _UNIT)
+                    self.squares += round(area * area * _UNIT)
                     self.n_defined += 1
         self.n_images += maps.shape[0]
 
@@ -110,4 +120,6 @@ class AUPROPerImage200(Metric):
         """
         n_defined = int(self.n_defined)
         value = int(self.total) / (_UNIT * n_defined) if n_defined else float("nan")
+        self.left_out = int(self.n_anomalous) - n_defined
+        self.interval = mean_interval(value, int(self.squares) / (_UNIT * n_defined), n_defined) if n_defined else None
         return torch.tensor(value, dtype=torch.float64, device=self.device)

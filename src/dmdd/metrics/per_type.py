@@ -1,5 +1,6 @@
 """How well each type of defect is found."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from dmdd.core.errors import UserError
 from dmdd.metrics import functional
 from dmdd.metrics.functional import Estimate
 from dmdd.metrics.histogram import ALL, ANOMALOUS, OVERLAP, add_pixels, check_maps, empty_histograms
+from dmdd.metrics.image import ImageAUROC
 
 
 class TypeRow(NamedTuple):
@@ -189,3 +191,49 @@ def recall_by_type(
         found.setdefault(name, []).append(hit)
     names = sorted(found, key=lambda name: (name != normal_type, name))
     return {name: sum(found[name]) / len(found[name]) for name in names}
+
+
+def auroc_by_type(scores: Tensor, types: Sequence[str], normal_type: str = "good") -> dict[str, float]:
+    """Compute the area under the ROC curve of each type's images against all normal ones.
+
+    Args:
+        scores: (B,) image scores, finite.
+        types: B names.
+        normal_type: the type of the normal images.
+
+    Returns:
+        Area in [0, 1] by type, by name; empty without normal images.
+
+    Raises:
+        UserError: there are not as many types as scores.
+
+    Source: `dmdd.metrics.functional.auroc`.
+    """
+    if len(types) != len(scores):
+        raise UserError(f"{len(scores)} scores but {len(types)} defect types")
+    areas = {}
+    for name in sorted(set(types) - {normal_type}):
+        own, labels = of_type(scores, types, name, normal_type)
+        metric = ImageAUROC()
+        metric.update(own, labels)
+        if not math.isnan(area := float(metric.compute())):
+            areas[name] = area
+    return areas
+
+
+def of_type(scores: Tensor, types: Sequence[str], name: str, normal_type: str = "good") -> tuple[Tensor, Tensor]:
+    """Take the images of one defect type and the normal ones.
+
+    Args:
+        scores: (B,) image scores.
+        types: B names.
+        name: the type.
+        normal_type: the type of the normal images.
+
+    Returns:
+        Their scores, and their labels: 0 normal, 1 of the type.
+
+    Source: ours.
+    """
+    chosen = [place for place, other in enumerate(types) if other in (name, normal_type)]
+    return scores[chosen], torch.tensor([int(types[place] == name) for place in chosen], dtype=torch.int64)

@@ -11,7 +11,7 @@ from dmdd.metrics.base import StepMetric
 from dmdd.metrics.exact import exact_steps
 from dmdd.metrics.functional import Estimate, Steps
 from dmdd.metrics.histogram import add_pixels, check_maps, empty_histograms
-from dmdd.metrics.regions import anomalous_pixels
+from dmdd.metrics.regions import OverlapPixels, overlap_pixels
 
 
 class PixelMetric(StepMetric):
@@ -58,13 +58,15 @@ class PixelMetric(StepMetric):
         Raises:
             UserError: see `dmdd.metrics.histogram.check_maps`; nothing of the batch is then counted.
         """
-        maps, masks = check_maps(maps, masks, images_before=int(self.n_images))
+        self._add(*check_maps(maps, masks, images_before=int(self.n_images)))
+
+    def _add(self, maps: Tensor, masks: Tensor, overlap: Sequence[OverlapPixels] | None = None) -> None:
         if self.exact:
-            self._keep_scores(maps, masks)
+            self._keep_scores(maps, masks, overlap)
         else:
             with torch.inference_mode(False):  # the state may be used outside the test loop that fills it
                 self.histograms = self.histograms.contiguous()
-            self.n_regions += add_pixels(self.histograms, maps, masks)
+            self.n_regions += add_pixels(self.histograms, maps, masks, overlap)
         self.n_images += maps.shape[0]
 
     def reset(self) -> None:
@@ -92,14 +94,14 @@ class PixelMetric(StepMetric):
     def _latest_state(self) -> Tensor | None:
         return self._latest_kept("normal_scores") if self.exact else self.histograms
 
-    def _keep_scores(self, maps: Tensor, masks: Tensor) -> None:
-        for scores, mask in zip(maps, masks.cpu(), strict=True):
-            pixels = anomalous_pixels(mask.numpy())
+    def _keep_scores(self, maps: Tensor, masks: Tensor, overlap: Sequence[OverlapPixels] | None) -> None:
+        for index, (scores, mask) in enumerate(zip(maps, masks.cpu(), strict=True)):
+            pixels = overlap_pixels(mask.numpy()) if overlap is None else overlap[index]
             flat, anomalous = scores.flatten(), mask.flatten().bool().to(scores.device)
             self.normal_scores.append(flat[~anomalous])
             self.anomalous_scores.append(flat[torch.from_numpy(pixels.position).to(scores.device)])
-            self.region_sizes.append(torch.from_numpy(pixels.region_size[pixels.region]).to(scores.device))
-            self.n_regions += pixels.region_size.size
+            self.region_sizes.append(torch.from_numpy(pixels.region_size).to(scores.device))
+            self.n_regions += pixels.n_regions
 
 
 class PixelAUROC(PixelMetric):

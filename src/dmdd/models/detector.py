@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import whole_file, write_atomically
 from dmdd.core.resize import resize_images
 from dmdd.models.blocks import upsample
 from dmdd.models.description import check_description, check_tensors, check_widths
@@ -324,14 +325,10 @@ class Detector(nn.Module):
             folder: Made if it does not exist.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        partial = folder / f"{WEIGHTS_FILE}.partial"
-        save_file(state, partial, metadata={"format": "pt"})
-        partial.replace(folder / WEIGHTS_FILE)
-        partial = folder / f"{SPEC_FILE}.partial"
-        partial.write_text(json.dumps(self.spec, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / SPEC_FILE)
+        with whole_file(folder / WEIGHTS_FILE) as partial:
+            save_file(state, partial, metadata={"format": "pt"})
+        write_atomically(folder / SPEC_FILE, json.dumps(self.spec, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Detector":

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dmdd.core.doors import find_opened
 from dmdd.core.errors import UserError
 from dmdd.models.blocks import ResidualBlock, conv_norm_act, upsample
 
@@ -117,6 +118,29 @@ BODIES: dict[str, type[ReverseBody] | type[EncoderDecoderBody]] = {
 }
 
 
+def find_body(name: str) -> type[nn.Module]:
+    """Find the class of a body.
+
+    Args:
+        name: A key of ``BODIES``, or ``PACKAGE.CLASS`` of a package that the user allows (:mod:`dmdd.core.doors`): a
+            module with the arguments ``channels`` and ``widths``, called as :class:`ReverseBody` is.
+
+    Returns:
+        The class.
+
+    Raises:
+        UserError: There is no such body, its package is not allowed, or it is no ``torch.nn.Module``.
+    """
+    if name in BODIES:
+        return BODIES[name]
+    if "." not in name:
+        raise UserError(f"student.body={name}: choose one of {', '.join(BODIES)}, or PACKAGE.CLASS (docs/extending.md)")
+    found = find_opened(name)
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        raise UserError(f"student.body={name}: expected a subclass of torch.nn.Module")
+    return found
+
+
 class DecoupleHead(nn.Module):
     """Expand one level's initial features with a 1x1 convolution and split them into two branches of equal capacity.
 
@@ -145,11 +169,12 @@ class Student(nn.Module):
 
     Args:
         channels: Teacher channels at strides 4, 8, 16; both branches end with them.
-        body: ``reverse`` (sees the teacher's features) or ``encoder_decoder`` (sees the image).
+        body: ``reverse`` (sees the teacher's features), ``encoder_decoder`` (sees the image), or the dotted name of a
+            class of another package, see :func:`find_body`.
         widths: Channels of the initial features at strides 4, 8, 16.
 
     Raises:
-        UserError: ``body`` is neither of the two, or ``widths`` are not three positive numbers.
+        UserError: There is no such body, or ``widths`` are not three positive numbers.
 
     Source: paper (decouple student-teacher network); bodies reconstructed.
     """
@@ -158,11 +183,9 @@ class Student(nn.Module):
         self, *, channels: Sequence[int], body: str = "reverse", widths: Sequence[int] = (64, 96, 160)
     ) -> None:
         super().__init__()
-        if body not in BODIES:
-            raise UserError(f"student.body={body}: choose one of {', '.join(BODIES)}")
         if len(widths) != 3 or min(widths) < 1:
             raise UserError(f"student.widths={list(widths)}: give three positive numbers, for strides 4, 8 and 16")
-        self.body = BODIES[body](channels=channels, widths=widths)
+        self.body = find_body(body)(channels=channels, widths=widths)
         self.heads = nn.ModuleList(DecoupleHead(w, c) for w, c in zip(widths, channels, strict=True))
         self.spec: dict[str, Any] = {"body": body, "widths": [int(width) for width in widths]}
 

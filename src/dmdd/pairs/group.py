@@ -47,7 +47,7 @@ class Pairs:
     scene: Scene
     window: Window
     # On the CPU, so that selecting pairs by kind never waits for the device.
-    source: Tensor  # (b,) int64, index into SOURCES
+    source: Tensor  # (b,) int64, number of the source
     kind: Tensor  # (b,) int64, index into MASKS
     parts: Tensor  # (b,) int64, number of blobs or strokes
     reach: Tensor  # (b,) float64, share of the shorter side that the mask reaches from the anchor, at most

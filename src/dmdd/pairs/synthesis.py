@@ -18,6 +18,9 @@ STRUCTURE_SOURCES = ("shift", "warp", "missing")
 SOURCES = TEXTURE_SOURCES + STRUCTURE_SOURCES
 MASKS = ("perlin", "blob", "stroke", "patch")
 
+_DRAWN = (*TEXTURE_SOURCES, "own", *STRUCTURE_SOURCES)  # `own` is what a subclass paints
+_FIRST_STRUCTURE = _DRAWN.index(STRUCTURE_SOURCES[0])
+
 _SMALLEST_FOREGROUND = 1e-3  # share of the image; less is an estimation failure and the whole image is used instead
 _FALLBACK_RADIUS = 0.02  # share of the shorter side: 5 px at 256 px, an area of 0.12 %
 _FALLBACK_CHANGE = 0.25
@@ -33,13 +36,14 @@ class PairSynthesis:
     batch.
 
     Sources that cover the part: `dtd` (a texture image), `procedural` (noises, stripes, plain colour), `tone` (stain,
-    shadow, wear), `scramble` (shuffled patches of another normal image). Sources that change its structure, of the
+    shadow, wear), `scramble` (shuffled patches of another normal image), `own` (what a subclass
+    paints in :meth:`own_source`). Sources that change its structure, of the
     same image: `shift` (a piece moved or turned), `warp` (bent, bulged, twisted), `missing` (a piece gone, background
     in its place). The latter use the kinds `blob` and `patch` only (`blob` if both weigh nothing), are not blended,
     and may leave the foreground, as a bent tip does.
 
     Args:
-        dtd, procedural, tone, scramble, shift, warp, missing: Weights of the sources, >= 0.
+        dtd, procedural, tone, scramble, own, shift, warp, missing: Weights of the sources, >= 0.
         perlin, blob, stroke, patch: Weights of the mask kinds, >= 0.
         blend_max: The normal image's share in the blend is U(0, blend_max), in [0, 1). Strokes use a third of it: a
             scratch of one pixel that is also transparent cannot be seen.
@@ -77,6 +81,7 @@ class PairSynthesis:
     procedural: float = 0.0
     tone: float = 0.0
     scramble: float = 0.0
+    own: float = 0.0
     shift: float = 0.0
     warp: float = 0.0
     missing: float = 0.0
@@ -108,8 +113,8 @@ class PairSynthesis:
     empty_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for names in (SOURCES, MASKS):
-            weights = [getattr(self, name) for name in names]
+        for names, drawn in ((SOURCES, _DRAWN), (MASKS, MASKS)):
+            weights = [getattr(self, name) for name in drawn]
             if min(weights) < 0 or sum(weights) == 0:
                 raise ValueError(f"weights of {', '.join(names)} must be >= 0 and not all 0, got {weights}")
         for name in ("blend_max", "min_change"):
@@ -174,6 +179,26 @@ class PairSynthesis:
                 paste(mask, part_mask, pairs.rows, pairs.window)
         return twin, mask
 
+    def own_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
+        """Paint what covers the part in pairs of the source `own`; for subclasses (docs/extending.md).
+
+        Args:
+            pixels: The pixels of this call; `pixels.cut(pairs)` gives the windows of the normal images.
+            pairs: b pairs that share a window size; `pairs.uniform[:, Column.VARIANT]` and its neighbours are drawn for
+                them.
+            shape: (b, h, w), positive inside the mask, px from its edge.
+
+        Returns:
+            (b, 3, h, w) float32 in [0, 1], drawn from `pairs.uniform` and `pairs.source_keys` alone.
+
+        Raises:
+            NotImplementedError: This class paints nothing of its own.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has the weight own={self.own} but no own_source")
+
+    def _own_source(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
+        return self.own_source(pixels, pairs, shape)
+
     def _range(self, name: str) -> tuple[float, float]:
         return getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
 
@@ -206,14 +231,14 @@ class PairSynthesis:
 
     def _decide(self, plan: Tensor, pixels: Pixels) -> Pairs:
         device = pixels.images.device
-        source = _draw(plan[:, Column.SOURCE], [getattr(self, name) for name in SOURCES])
+        source = _draw(plan[:, Column.SOURCE], [getattr(self, name) for name in _DRAWN])
         kind = _draw(plan[:, Column.MASK], [getattr(self, name) for name in MASKS])
         solid = [0.0, self.blob or float(not self.patch), 0.0, self.patch]
-        structural = source >= len(TEXTURE_SOURCES)
+        structural = source >= _FIRST_STRUCTURE
         kind = torch.where(structural, _draw(plan[:, Column.MASK], solid), kind)
         # A deformation needs the smooth window of a blob.
-        kind = kind.masked_fill(source == SOURCES.index("warp"), MASKS.index("blob"))
-        escaping = source == SOURCES.index("missing")
+        kind = kind.masked_fill(source == _DRAWN.index("warp"), MASKS.index("blob"))
+        escaping = source == _DRAWN.index("missing")
         parts = masks.count_parts(plan).masked_fill(structural, 1)
         uniform = send(plan.float(), device)
         anchor = uniform[:, Column.ANCHOR]
@@ -300,7 +325,7 @@ class PairSynthesis:
 
     def _weigh(self, pairs: Pairs, shape: Tensor, inside: Tensor | None) -> Tensor:
         """Turn signed fields into the source's share (b, h, w) in [0, 1]: hard, or fading inwards."""
-        structural = pairs.source >= len(TEXTURE_SOURCES)
+        structural = pairs.source >= _FIRST_STRUCTURE
         if self.soft_edges:
             radius = self._radius_px(pairs) * pairs.uniform[:, Column.SOFTNESS] ** 2
             sharp = send(structural | (pairs.kind == MASKS.index("stroke")), shape.device)
@@ -319,14 +344,14 @@ class PairSynthesis:
         """Share (b,) of the source in the blend."""
         share = torch.full(pairs.kind.shape, self.blend_max)
         share[pairs.kind == MASKS.index("stroke")] = self.blend_max / 3
-        share[pairs.source >= len(TEXTURE_SOURCES)] = 0
+        share[pairs.source >= _FIRST_STRUCTURE] = 0
         return 1 - send(share, pairs.rows.device) * pairs.uniform[:, Column.BLEND]
 
     def _paint(self, pixels: Pixels, pairs: Pairs, shape: Tensor) -> Tensor:
         """What covers the normal images: (b, 3, h, w) float32."""
         painted = torch.empty(len(pairs.rows), 3, *pairs.window.size, device=pairs.rows.device)
         for source, at, group in pairs.split(pairs.source):
-            make = getattr(self, f"_{SOURCES[source]}_source")
+            make = getattr(self, f"_{_DRAWN[source]}_source")
             if group is pairs:
                 return make(pixels, group, shape)
             own = make(pixels, group, shape[at])

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmdd.config.compose import print_error
-from dmdd.core.errors import UserError
+from dmdd.core.errors import UserError, print_error
 from dmdd.core.files import write_atomically
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """One table over many runs: means over seeds, means over categories, and the paper's claims beside them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -155,7 +156,10 @@ def _coverage(dataset: str, count: int) -> str:
 
 
 def _mean_cell(rows: Sequence[Row], metric: str) -> Cell | None:
-    """Average the categories' means; deviation and number of seeds are those of the seeds that every category has."""
+    """Average the categories' means; deviation and number of seeds are those of the seeds that every category has.
+
+    Their intervals are joined by square-and-add (Newcombe 1998): no test image is in two categories.
+    """
     if not all(metric in row.cells for row in rows):
         return None
     cells = [row.cells[metric] for row in rows]
@@ -163,11 +167,21 @@ def _mean_cell(rows: Sequence[Row], metric: str) -> Cell | None:
     if any(cell.bounds for cell in cells):
         pairs = [cell.bounds or (cell.mean, cell.mean) for cell in cells]
         bounds = fmean(lower for lower, _ in pairs), fmean(upper for _, upper in pairs)
+    mean = fmean(cell.mean for cell in cells)
     by_category = [_values_of_seeds(row, metric) for row in rows]
     common = set.intersection(*(set(values) for values in by_category))
     by_seed = [fmean(values[seed] for values in by_category) for seed in common]
     deviation = stdev(by_seed) if len(by_seed) > 1 else None
-    return Cell(fmean(cell.mean for cell in cells), deviation, len(common), bounds)
+    return Cell(mean, deviation, len(common), bounds, _interval_of_mean(mean, cells))
+
+
+def _interval_of_mean(mean: float, cells: Sequence[Cell]) -> tuple[float, float] | None:
+    known = [(cell.mean, *cell.interval) for cell in cells if cell.interval is not None]
+    if len(known) < len(cells):
+        return None
+    below = math.hypot(*(value - lower for value, lower, _ in known)) / len(cells)
+    above = math.hypot(*(upper - value for value, _, upper in known)) / len(cells)
+    return max(0.0, mean - below), min(1.0, mean + above)
 
 
 def _values_of_seeds(row: Row, metric: str) -> dict[int | None, float]:

@@ -188,11 +188,45 @@ def _read_folder(folder: Path, found: Found) -> None:
             found.unreadable.append(Unreadable(config_file, str(error)))
     if result_file.is_file():
         try:
-            found.runs.append(Run(folder, read_result(result_file), config))
+            run = Run(folder, read_result(result_file), config)
+            check_whole(run)
+            found.runs.append(run)
         except UserError as error:
             found.unreadable.append(Unreadable(result_file, str(error)))
     elif config is not None and {"dataset", "category", "seed"} <= set(config):  # else another program's config.yaml
         found.unfinished.append(Unfinished(folder, _progress(folder)))
+
+
+LIMITS = ("limit_test_batches", "fast_dev_run")
+"""Settings of a trainer that older versions took, and then measured a part of the test images or none."""
+
+
+def check_whole(run: Run) -> None:
+    """Refuse figures that are not of all test images that were listed.
+
+    Args:
+        run: A run or an evaluation, of this version or an older one.
+
+    Raises:
+        UserError: They are not.
+    """
+    images = run.result.get("images", {})
+    listed, tested = images.get("listed"), images.get("tested")
+    if listed is not None and tested != listed:
+        raise UserError(f"measured on {tested} of {listed} test images")
+    trainer = (run.config or {}).get("trainer")
+    settings = {f"trainer.{name}": value for name, value in (trainer if isinstance(trainer, dict) else {}).items()}
+    for name in (f"trainer.{limit}" for limit in LIMITS):
+        value = settings.get(name, run.overrides.get(name))
+        if str(value) not in ("None", "null", "1.0", "False", "false"):
+            raise UserError(f"{name}={value}: not measured on all test images; train again without it")
+    metrics = run.figures()
+    if (
+        metrics
+        and metrics == (run.result.get("synthetic_validation") or {}).get("metrics")
+        and not run.result["test"].get("types")
+    ):
+        raise UserError("its test figures are those of the synthetic validation; measure the model with dmdd evaluate")
 
 
 def _read_config(file: Path) -> dict[str, Any]:

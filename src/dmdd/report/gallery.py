@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmdd.core.files import picture_name
 from dmdd.report.collect import Unreadable
 from dmdd.report.detail import Score
 
@@ -68,7 +69,7 @@ def _scores_by_picture(scores: Sequence[Score]) -> dict[str, Score]:
     """Name scores as ``dmdd.experiment.pictures`` names files; where two images share a name, neither can be told."""
     named: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
-        named[re.sub(r"[^\w.-]+", "_", f"{score.defect}_{Path(score.file).stem}")].append(score)
+        named[picture_name(score.defect, Path(score.file).stem)].append(score)
     return {name: own[0] for name, own in named.items() if len(own) == 1}
 
 

@@ -10,6 +10,7 @@ LEGEND = (
     "Percent. ± is the sample standard deviation over seeds, in a mean row over those that every category has; "
     "without it there are fewer than two. "
     "[ ] is the 95 % interval over the choice of test images, averaged over the seeds; it says nothing about seeds. "
+    "In a mean row it is that of the mean over these categories. "
     "( ) are certified bounds of the value itself, shown where they differ from it at two decimals."
 )
 CLAIM_NOTE = (

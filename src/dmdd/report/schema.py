@@ -54,10 +54,12 @@ def _check(result: dict[str, Any]) -> None:
             shares = {k: v for k, v in figures.items() if k != "images"} if isinstance(figures, dict) else figures
             _check_shares(shares, f"test.{name}.{key}")
     for name in ("bounds", "intervals_95"):
+        _check_pairs(test.get(name, {}), f"test.{name}")
+    _require(isinstance(test.get("type_intervals_95", {}), dict), "'test.type_intervals_95' is no object")
+    for key, pairs in test.get("type_intervals_95", {}).items():
+        _check_pairs(pairs, f"test.type_intervals_95.{key}")
+    for name in ("decisions", "left_out"):
         _require(isinstance(test.get(name, {}), dict), f"'test.{name}' is no object")
-        for key, pair in test.get(name, {}).items():
-            good = isinstance(pair, list) and len(pair) == 2 and all(_is_number(v) for v in pair)
-            _require(good, f"'test.{name}.{key}' is no pair of numbers")
     for name in ("calibration", "images", "teacher", "protocol", "wall_time_s", "precision", "versions"):
         _require(isinstance(result.get(name, {}), dict), f"'{name}' is no object")
     command = result.get("command", [])
@@ -74,6 +76,13 @@ def _check_shares(figures: Any, where: str) -> None:
     _require(isinstance(figures, dict), f"'{where}' is no object")
     for name, value in figures.items():
         _require(_is_number(value) and 0 <= value <= 1, f"'{where}.{name}' is no number in [0, 1]")
+
+
+def _check_pairs(pairs: Any, where: str) -> None:
+    _require(isinstance(pairs, dict), f"'{where}' is no object")
+    for key, pair in pairs.items():
+        good = isinstance(pair, list) and len(pair) == 2 and all(_is_number(v) for v in pair)
+        _require(good, f"'{where}.{key}' is no pair of numbers")
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dmdd.config.compose import compose_config
+from dmdd.config.schema import ServeSettings
 from dmdd.core.errors import UserError
 from dmdd.deploy.serve.limits import Limits
 from dmdd.serve import main, open_port
@@ -38,13 +38,12 @@ def running(folder: Path, *arguments: str, cwd: Path) -> Iterator[tuple[subproce
 
 
 def end_with_open_page(process: subprocess.Popen, address: str, number: int) -> str:
-    """End it while a page is open, which is an answer without end; give what it has said on stderr."""
+    """End it while a page is open, with its connection; give what it has said on stderr."""
     with httpx.Client(base_url=address, timeout=20) as client:
         assert client.get("/health").json()["status"] == "ok"
-        with client.stream("GET", "/page/gradio_api/heartbeat/abc") as page:
-            assert next(page.iter_lines()) == "data: ALIVE"
-            process.send_signal(number)
-            assert process.wait(30) == 0
+        assert client.get("/").text.startswith("<!doctype html>")
+        process.send_signal(number)
+        assert process.wait(30) == 0
     return process.stderr.read()  # uvicorn would complain here if the page had held it up
 
 
@@ -111,11 +110,11 @@ def test_bad_settings_are_one_line(tmp_path, monkeypatch, capsys, arguments, mes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "dmdd.deploy.serve.page", raising=False)
+def test_without_fastapi_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "dmdd.deploy.serve.api", raising=False)
     assert main(["model=x", "port=0"]) == 2
-    assert capsys.readouterr().err == "error: dmdd serve needs gradio; install it: pip install 'dmdd[serve]'\n"
+    assert capsys.readouterr().err == "error: dmdd serve needs fastapi; install it: pip install 'dmdd[serve]'\n"
 
 
 def test_loopback_is_told_from_other_addresses():
@@ -127,7 +126,5 @@ def test_loopback_is_told_from_other_addresses():
         open_port("127.0.0.1", True)
 
 
-def test_help_is_the_configuration_and_its_limits_are_the_defaults(capsys):
-    assert main(["--help"]) == 0
-    assert capsys.readouterr().out.startswith("# Open a page to drop images on")
-    assert Limits(**compose_config("serve", []).limits) == Limits()
+def test_the_limits_of_the_configuration_are_the_defaults():
+    assert Limits(**vars(ServeSettings.compose("model=x").limits)) == Limits()

@@ -1,6 +1,5 @@
 """Fetching a published data set: download with resumption, checksum, safe unpacking, all in its place at once."""
 
-import hashlib
 import http.client
 import shutil
 import sys
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import file_sha256
 from dmdd.data.download.archives import CHUNK_BYTES, extract_archive, free_bytes
 from dmdd.data.layout_inspection import READERS
 from dmdd.data.layouts import list_categories, list_visa_categories
@@ -230,15 +230,12 @@ def _verify(archive: Path, *, sha256: str | None, downloaded: bool) -> None:
         raise UserError(f"no archive {archive.resolve()}")
     if sha256 is None:
         return
-    digest = hashlib.sha256()
-    with archive.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256.lower():
+    found = file_sha256(archive)
+    if found != sha256.lower():
         if downloaded:
             archive.unlink()
         hint = "run again to fetch it anew" if downloaded else "give --sha256 none if it is another release or a part"
-        raise UserError(f"wrong checksum of {archive}: sha256 {digest.hexdigest()}, expected {sha256}; {hint}")
+        raise UserError(f"wrong checksum of {archive}: sha256 {found}, expected {sha256}; {hint}")
 
 
 def _unpack(archive: Path, *, dataset: str, target: Path, max_bytes: int) -> None:

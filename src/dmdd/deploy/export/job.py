@@ -3,14 +3,16 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dmdd.config.schema import ExportSettings
 from dmdd.core import hardware
-from dmdd.core.errors import UserError, check_positive
+from dmdd.core.errors import UserError
+from dmdd.core.failures import report_write_errors
 from dmdd.core.files import write_atomically
 from dmdd.deploy.export.comparison import compare
 from dmdd.deploy.export.graph import DetectorGraph, Tiling
@@ -19,12 +21,44 @@ from dmdd.deploy.export.onnx import add_metadata, halve_weights, load_onnx, quan
 from dmdd.deploy.export.openvino import load_openvino, write_openvino
 from dmdd.deploy.export.program import load_program, trace, write_program
 from dmdd.deploy.export.runtime import Run, reference
-from dmdd.deploy.export.sources import Source, normal_images
+from dmdd.deploy.export.sources import Source, choose_source, normal_images
+from dmdd.experiment.category import read_category
 from dmdd.models.detector import Detector
 from dmdd.models.tiling import check_tiling
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-PRECISIONS = ("float32", "float16", "int8")
+
+
+class Exported(NamedTuple):
+    """What an export came to.
+
+    Args:
+        files: The exported file, its weights where they are a file of their own, metadata and report.
+        report: The comparison with the detector; ``failed`` says why there is no file, None if there is one.
+    """
+
+    files: list[Path]
+    report: dict[str, Any]
+
+
+def export_model(settings: ExportSettings) -> Exported:
+    """Write a trained detector as one graph and compare it with the detector.
+
+    Args:
+        settings: From ``ExportSettings.compose(...)``.
+
+    Returns:
+        Files and comparison.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
+    """
+    job = Job.from_settings(settings)
+    category = None if settings.category is None else read_category(settings.dataset, settings.category)
+    source = choose_source(category, settings.images)
+    detector = Detector.load(settings.model)
+    with report_write_errors(job.file.parent, then="", own=False):
+        return Exported(job.files, job.run(detector, source))
 
 
 @dataclass(frozen=True)
@@ -35,7 +69,7 @@ class Job:
         model: The model folder.
         file: The exported file.
         file_format: A key of ``SUFFIXES``.
-        precision: One of ``PRECISIONS``.
+        precision: ``float32``, ``float16`` or ``int8``.
         tile: Cut images into tiles.
         tile_px: Height and width of a tile in pixels, None for the detector's input size.
         overlap: Share of a tile that at least lies in the next one.
@@ -48,17 +82,17 @@ class Job:
     file_format: str
     precision: str
     tile: bool
-    tile_px: Any
+    tile_px: int | tuple[int, ...] | None
     overlap: float
     calibration_images: int
     tolerance: float
 
     @classmethod
-    def from_config(cls, config: Any) -> "Job":
+    def from_settings(cls, settings: ExportSettings) -> "Job":
         """Read the settings.
 
         Args:
-            config: ``conf/export.yaml`` composed.
+            settings: Of the export.
 
         Returns:
             The job.
@@ -66,32 +100,24 @@ class Job:
         Raises:
             UserError: A setting cannot be used.
         """
-        if config.format not in SUFFIXES:
-            raise UserError(f"format={config.format}: choose one of {', '.join(SUFFIXES)}")
-        if config.precision not in PRECISIONS:
-            raise UserError(f"precision={config.precision}: choose one of {', '.join(PRECISIONS)}")
-        if config.format == "torch" and config.precision != "float32":
-            raise UserError(f"precision={config.precision} needs format=onnx or format=openvino")
-        if config.precision == "int8" and config.category is None:
+        if settings.format == "torch" and settings.precision != "float32":
+            raise UserError(f"precision={settings.precision} needs format=onnx or format=openvino")
+        if settings.precision == "int8" and settings.category is None:
             raise UserError("precision=int8 is calibrated on normal images: give category= (and dataset=, data_dir=)")
-        check_positive("calibration_images", config.calibration_images)
-        if not isinstance(config.tolerance, int | float) or not config.tolerance >= 0:
-            raise UserError(f"tolerance={config.tolerance}: give a number from 0")
-        suffix, model = SUFFIXES[config.format], Path(config.model)
-        file = model.parent / "export" / f"detector{suffix}" if config.output is None else Path(config.output)
+        suffix, model = SUFFIXES[settings.format], Path(settings.model)
+        file = model.parent / "export" / f"detector{suffix}" if settings.output is None else Path(settings.output)
         if file.suffix != suffix:
-            raise UserError(f"output={file}: a file of format={config.format} ends in {suffix}")
-        tile_px = tuple(config.tile_px) if isinstance(config.tile_px, Sequence) else config.tile_px
+            raise UserError(f"output={file}: a file of format={settings.format} ends in {suffix}")
         return cls(
             model=model,
             file=file,
-            file_format=config.format,
-            precision=config.precision,
-            tile=bool(config.tile),
-            tile_px=tile_px,
-            overlap=config.overlap,
-            calibration_images=config.calibration_images,
-            tolerance=float(config.tolerance),
+            file_format=settings.format,
+            precision=settings.precision,
+            tile=settings.tile,
+            tile_px=settings.tile_px,
+            overlap=settings.overlap,
+            calibration_images=settings.calibration_images,
+            tolerance=settings.tolerance,
         )
 
     @property
@@ -168,7 +194,7 @@ class Job:
         write_onnx(program, onnx_file, graph.outputs)
         if self.precision == "int8":
             if source.category is None:
-                raise ValueError("int8 without images to calibrate on")  # from_config has asked for a category
+                raise ValueError("int8 without images to calibrate on")  # from_settings has asked for a category
             quantize(onnx_file, normal_images(source.category, self.calibration_images), file.parent)
         if self.file_format == "onnx":
             if self.precision == "float16":

@@ -1,11 +1,11 @@
 """What an exported file says of itself."""
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dmdd.core import provenance
+from dmdd.core.files import file_sha256
 from dmdd.deploy.export.graph import OUTPUTS, Tiling
 from dmdd.models.detector import WEIGHTS_FILE, Detector
 
@@ -53,6 +53,6 @@ def describe(
         "normal_levels": detector.normal_levels.get(detector.score_map),
         "sigma_px": detector.sigma_px,
         "teacher": detector.teacher.spec["backbone"],
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(folder / WEIGHTS_FILE),
         "versions": provenance.describe_versions() | {package: version(package) for package in packages},
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dmdd.core.errors import UserError
-from dmdd.data.images import read_image, read_mask
+from dmdd.data.images import read_image, read_pair
 from dmdd.data.listing import Category, list_images
 
 SYNTHETIC_SIZES = ((256, 256), (300, 500), (480, 640), (1024, 1024), (97, 61))
@@ -46,11 +46,8 @@ class Source:
         """Read one example after the other."""
         if self.category is not None:
             for sample in self.category.test:
-                image, mask = read_image(sample.path), None
-                if self.category.has_masks:
-                    size = (image.shape[0], image.shape[1])
-                    mask = np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size=size)
-                yield Example(image, sample.label, mask)
+                image, mask = read_pair(sample.path, sample.mask_path if self.category.has_masks else None)
+                yield Example(image, sample.label, mask if self.category.has_masks else None)
         elif self.files:
             yield from (Example(read_image(file)) for file in self.files)
         else:

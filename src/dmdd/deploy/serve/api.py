@@ -59,12 +59,12 @@ class Inspected:
     """An image, what the detector says of it, and how long both took."""
 
     pixels: np.ndarray
-    detection: Prediction
+    prediction: Prediction
     time_ms: float
 
 
 class Inspection:
-    """From a request to a detection, within the limits; the endpoint and the page share it.
+    """From a request to a prediction, within the limits; the endpoint and the page share it.
 
     Args:
         model: What inspects.
@@ -107,8 +107,8 @@ class Inspection:
     def _inspect(self, data: bytes) -> Inspected:
         started = time.perf_counter()
         pixels = decode_image(data)
-        detection = self.model.predictor(pixels)
-        return Inspected(pixels, detection, 1000 * (time.perf_counter() - started))
+        prediction = self.model.predictor(pixels)
+        return Inspected(pixels, prediction, 1000 * (time.perf_counter() - started))
 
 
 def build_api(model: ServedModel, limits: Limits, *, hosts: list[str] | None) -> tuple[FastAPI, Inspection]:
@@ -180,19 +180,24 @@ def _routes(inspection: Inspection) -> APIRouter:
         """Describe the model."""
         entries = {name: getattr(model, name) for name in ModelCard.model_fields if hasattr(model, name)}
         return ModelCard(
-            model=model.title, dmdd_version=__version__, upload_mb=limits.upload_mb, max_pixels=MAX_PIXELS, **entries
+            model=model.title,
+            dmdd_version=__version__,
+            upload_mb=limits.upload_mb,
+            max_pixels=MAX_PIXELS,
+            page_images=limits.page_images,
+            **entries,
         )
 
     return router
 
 
 def _answer(found: Inspected, model: ServedModel, with_map: bool, with_mask: bool) -> PredictionResponse:
-    detection = found.detection
+    prediction = found.prediction
     height, width = found.pixels.shape[:2]
     answer = PredictionResponse(
-        score=detection.score,
-        label=detection.label,
-        verdict=None if detection.label is None else "anomalous" if detection.label else "normal",
+        score=prediction.score,
+        label=prediction.label,
+        verdict=None if prediction.label is None else "anomalous" if prediction.label else "normal",
         image_threshold=model.image_threshold,
         pixel_threshold=model.pixel_threshold,
         width=width,
@@ -201,9 +206,9 @@ def _answer(found: Inspected, model: ServedModel, with_map: bool, with_mask: boo
         time_ms=round(found.time_ms, 1),
     )
     if with_map:
-        answer.map = _png(np.rint(detection.map * 65535).astype(np.uint16))
+        answer.map = _png(np.rint(prediction.map * 65535).astype(np.uint16))
     if with_mask:
-        answer.mask = None if detection.mask is None else _png(detection.mask.astype(np.uint8) * 255)
+        answer.mask = None if prediction.mask is None else _png(prediction.mask.astype(np.uint8) * 255)
     return answer
 
 

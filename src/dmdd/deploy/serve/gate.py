@@ -1,38 +1,25 @@
-"""What every request passes first: only what the page and the endpoint need gets through."""
+"""What every request passes first: who may ask, and what the browser may do with the answer."""
 
-import json
 from collections.abc import Iterable
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dmdd.deploy.serve.limits import Refusal, limited_stream
-
-PAGE = "/page"
-
-# Gradio brings some 80 routes, among them a file server, a proxy, uploads to disk and a code editor. The page needs
-# these; all others do not exist here.
-PAGE_PATHS = ("", "/", "/theme.css", "/gradio_api/startup-events", "/gradio_api/queue/join", "/gradio_api/queue/data")
-PAGE_FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
-EVENT_BYTES = 65_536
-EVENT_INPUTS = (0, 3)  # none, or the list of images (null, it is kept here) and two thresholds
+from dmdd.deploy.serve.limits import Refusal
 
 SECURITY_HEADERS = {
-    # Gradio's page has inline scripts and compiles its templates; what matters is that nothing leaves this server.
-    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
+    # Nothing from elsewhere, no inline script; pictures come inside the answers.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 
 
 class Gate:
-    """ASGI middleware: host, origin, the page's routes and events, security headers.
+    """ASGI middleware: host, origin, security headers.
 
     Args:
         app: What lies behind.
@@ -64,9 +51,6 @@ class Gate:
 
         try:
             self._check_address(Headers(scope=scope))
-            receive = await _check_page(scope, receive)
-        except ClientDisconnect:
-            return
         except Refusal as refusal:
             answer = JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
             await answer(scope, receive, guarded)
@@ -87,37 +71,3 @@ def _split(address: str) -> SplitResult:
         return urlsplit(address)
     except ValueError:  # a bracket too few, letters that look like others
         return urlsplit("")
-
-
-async def _check_page(scope: Scope, receive: Receive) -> Receive:
-    """Let the page's own routes and events through; give the ``receive`` to go on with."""
-    path = scope["path"]
-    if path != PAGE and not path.startswith(f"{PAGE}/"):
-        return receive
-    rest = path[len(PAGE) :]
-    if rest not in PAGE_PATHS and not rest.startswith(PAGE_FOLDERS):
-        raise Refusal(404, "no such page")
-    if rest != "/gradio_api/queue/join" or scope["method"] != "POST":
-        return receive
-    body = b"".join([piece async for piece in limited_stream(Request(scope, receive), EVENT_BYTES)])
-    _check_event(body)
-
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replay
-
-
-def _check_event(body: bytes) -> None:
-    """Refuse events whose inputs are not the page's: Gradio would fetch the files and URLs that objects name."""
-    try:
-        event: Any = json.loads(body)
-        inputs = event["data"]
-        plain = isinstance(inputs, list) and len(inputs) in EVENT_INPUTS
-        plain = plain and all(value is None or 0 <= value <= 1 for value in inputs)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        plain = False
-    if not plain:
-        raise Refusal(422, "not an event of this page")

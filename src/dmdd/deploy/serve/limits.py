@@ -44,7 +44,6 @@ class Limits:
         timeout_s: Seconds from a request's first byte to its answer.
         requests_per_minute: Images a client (an IP address) may send in a minute; 0 for no limit.
         page_images: Images the page shows at once.
-        page_memory_mb: Memory for what all open pages show, in MB.
 
     Raises:
         UserError: A limit is out of its range.
@@ -57,7 +56,6 @@ class Limits:
     timeout_s: float = 60.0
     requests_per_minute: int = 0
     page_images: int = 40
-    page_memory_mb: int = 256
 
     def __post_init__(self) -> None:
         for field in fields(self):

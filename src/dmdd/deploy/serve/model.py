@@ -1,6 +1,5 @@
 """The model a server answers with, and what it says about it."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import numpy as np
 
 import dmdd
+from dmdd.core.files import file_sha256
 from dmdd.inference.predictor import Predictor
 from dmdd.models.detector import WEIGHTS_FILE
 
 
 class ServedModel:
-    """An predictor with a name, a fingerprint and its calibration in plain words.
+    """A predictor with a name, a fingerprint and its calibration in plain words.
 
     Args:
         predictor: What inspects.
@@ -54,8 +54,7 @@ def find_title(folder: Path) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Compute the SHA-256 of the weights file, as hexadecimal digits."""
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(folder / WEIGHTS_FILE)
 
 
 def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> ServedModel:

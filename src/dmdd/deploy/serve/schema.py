@@ -48,6 +48,7 @@ class ModelCard(BaseModel):
     thresholds_from: str | None = Field(description="What the thresholds were set on.")
     upload_mb: int = Field(description="Largest file that is taken, in MB (a million bytes).")
     max_pixels: int = Field(description="Largest image that is decoded, in pixels.")
+    page_images: int = Field(description="Images that the page shows at once.")
 
 
 class Health(BaseModel):

@@ -2,28 +2,15 @@
 
 import signal
 import socket
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.routing import Mount
 
 GRACE_S = 5
 """Seconds that running requests have to finish after a signal."""
 
 CONNECTIONS = 512
 """Open connections beyond which uvicorn answers 503 by itself."""
-
-
-class _Server(uvicorn.Server):
-    """Ends Gradio's open connections too, which would otherwise hold the server until the grace is over."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        app = self.config.app
-        for route in app.routes if isinstance(app, FastAPI) else ():
-            if isinstance(route, Mount) and hasattr(route.app, "stop_event"):
-                route.app.stop_event.set()
-        super().handle_exit(sig, frame)
 
 
 def make_server(app: FastAPI) -> uvicorn.Server:
@@ -45,7 +32,7 @@ def make_server(app: FastAPI) -> uvicorn.Server:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE_S,
     )
-    return _Server(config)
+    return uvicorn.Server(config)
 
 
 def run_server(app: FastAPI, listener: socket.socket) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmdd.core.errors import UserError
-from dmdd.data.listing import IMAGE_EXTENSIONS, is_ignored
+from dmdd.data.listing import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, is_ignored, tell_unread
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,16 @@ def stat_item(path: Path, *, base: Path) -> Item:
     return Item(path, name, status.st_size, status.st_mtime_ns)
 
 
-def scan(folder: Path, *, recursive: bool, skip: Path | None = None) -> Iterator[Path]:
+def scan(
+    folder: Path, *, recursive: bool, skip: Path | None = None, extensions: frozenset[str] = IMAGE_EXTENSIONS
+) -> Iterator[Path]:
     """List the visible image files of a folder in the order of their names, each folder's files before its subfolders.
 
     Args:
         folder: Where to look.
         recursive: Whether to descend into visible subfolders; links to folders are not followed.
         skip: A folder that is passed over, as the output may lie in the input.
+        extensions: What counts, file name endings in lower case.
 
     Yields:
         Paths of files.
@@ -70,14 +73,14 @@ def scan(folder: Path, *, recursive: bool, skip: Path | None = None) -> Iterator
         for entry in entries:
             if is_ignored(Path(entry.name)):
                 continue
-            if os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS and entry.is_file():
+            if os.path.splitext(entry.name)[1].lower() in extensions and entry.is_file():
                 files.append(entry.name)
             if recursive and entry.is_dir(follow_symlinks=False) and Path(entry.path) != skip:
                 folders.append(entry.name)
     for name in sorted(files):
         yield folder / name
     for name in sorted(folders):
-        yield from scan(folder / name, recursive=True, skip=skip)
+        yield from scan(folder / name, recursive=True, skip=skip, extensions=extensions)
 
 
 def find_base(entries: Sequence[str]) -> Path:
@@ -115,7 +118,7 @@ class Listing:
         self.entries, self.base, self.recursive, self.skip = entries, base, recursive, skip
         for entry in entries:
             if next(_expand(entry, recursive=recursive, skip=skip), None) is None:
-                raise UserError(_nothing(entry, recursive=recursive))
+                raise UserError(_nothing(entry, recursive=recursive, skip=skip))
 
     def __iter__(self) -> Iterator[Item]:
         """Yield the images as they are now, in the order given and of their names."""
@@ -129,35 +132,71 @@ class Listing:
                 yield stat_item(path, base=self.base)
 
 
+def find_unread(entries: Sequence[str], *, recursive: bool, skip: Path) -> list[str]:
+    """Count the pictures of kinds that are not read among what folders and patterns name.
+
+    Args:
+        entries: As for :func:`find_items`.
+        recursive: Whether subfolders of folders count.
+        skip: The output folder, which is passed over.
+
+    Returns:
+        One sentence, or none.
+
+    Raises:
+        UserError: An entry cannot be listed.
+    """
+    folders = [entry for entry in entries if not os.path.isfile(entry)]
+    found = [_expand(entry, recursive=recursive, skip=skip, extensions=UNREAD_EXTENSIONS) for entry in folders]
+    return tell_unread(list(dict.fromkeys(itertools.chain(*found))))
+
+
 def _base(entry: str) -> str:
     place = os.path.abspath(entry)
     if os.path.isdir(place):
         return place
-    if os.path.isfile(place) or not glob.has_magic(place):
+    there, rest = _split(place)
+    if os.path.isfile(place) or not any(map(glob.has_magic, rest)):
         return os.path.dirname(place)
-    return str(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(place).parts)))
+    return str(Path(there, *itertools.takewhile(lambda part: not glob.has_magic(part), rest)))
 
 
-def _expand(entry: str, *, recursive: bool, skip: Path) -> Iterator[Path]:
+def _split(place: str) -> tuple[Path, tuple[str, ...]]:
+    """Split a path into the folders that exist and the rest: a folder's name may hold what a pattern has too."""
+    parts = Path(place).parts
+    there = Path(parts[0])
+    for number, part in enumerate(parts[1:], start=1):
+        if not (there / part).is_dir():
+            return there, parts[number:]
+        there = there / part
+    return there, ()
+
+
+def _expand(
+    entry: str, *, recursive: bool, skip: Path, extensions: frozenset[str] = IMAGE_EXTENSIONS
+) -> Iterator[Path]:
     place = os.path.abspath(entry)
     if os.path.isdir(place):
         try:
-            yield from scan(Path(place), recursive=recursive, skip=skip)
+            yield from scan(Path(place), recursive=recursive, skip=skip, extensions=extensions)
         except OSError as error:
             raise UserError(f"input={entry} cannot be listed: {error.strerror}: {error.filename}") from None
     elif os.path.isfile(place):  # before patterns: a file's name may hold brackets
         yield Path(place)
     elif glob.has_magic(place):
-        for found in sorted(glob.glob(place, recursive=True)):
+        there, rest = _split(place)
+        for found in sorted(glob.glob(os.path.join(glob.escape(str(there)), *rest), recursive=True)):
             path = Path(found)
-            if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file() and skip not in path.parents:
+            if path.suffix.lower() in extensions and path.is_file() and skip not in path.parents:
                 yield path
 
 
-def _nothing(entry: str, *, recursive: bool) -> str:
+def _nothing(entry: str, *, recursive: bool, skip: Path) -> str:
+    unread = "".join(f"; {told}" for told in find_unread([entry], recursive=recursive, skip=skip))
     if os.path.isdir(entry):
         more = "" if recursive else "; recursive=true looks into its subfolders too"
-        return f"input={entry}: no images ({', '.join(sorted(IMAGE_EXTENSIONS))}) in this folder{more}"
+        return f"input={entry}: no images ({', '.join(sorted(IMAGE_EXTENSIONS))}) in this folder{more}{unread}"
     if glob.has_magic(entry):
-        return f"input={entry}: no image matches this pattern"
+        brackets = "; brackets match one of the signs in them, [[] matches a bracket" if "[" in entry else ""
+        return f"input={entry}: no image matches this pattern{brackets}{unread}"
     return f"input={entry}: no such file or folder"

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import whole_file
 from dmdd.inference.folder.inputs import Item
 from dmdd.inference.folder.known import KnownFiles
 
@@ -26,13 +27,13 @@ class Record:
 
     Args:
         file: Path below the input folder, with ``/``.
-        score: In [0, 1]; None for a bad image.
-        label: ``normal`` or ``anomalous``; None for a bad image and without an image threshold.
+        score: In [0, 1]; None for an image that could not be read.
+        label: ``normal`` or ``anomalous``; None for an image that could not be read and without an image threshold.
         image_threshold: What the score was held against.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
         time_ms: Decoding, network and pictures; in a batch the image's share.
-        error: Why the image is bad; None if it is not.
+        error: Why the image is bad: it could not be read, or its pictures not be written; None if it is not.
         bytes: Size of the file.
         mtime_ns: When the file was last written, in nanoseconds since 1970.
         scored_at: When this line was written, UTC.
@@ -160,11 +161,9 @@ def _read(file: Path) -> Iterator[Record]:
 
 
 def _write_csv(file: Path, records: Iterable[Record]) -> None:
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("wb") as target:
+    with whole_file(file) as partial, partial.open("wb") as target:
         target.write(_csv_line(COLUMNS))
         target.writelines(_csv_line(vars(record).values()) for record in records)
-    partial.replace(file)
 
 
 def _json_line(record: Record) -> bytes:

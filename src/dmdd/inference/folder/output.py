@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import write_atomically
 from dmdd.inference.folder.ledger import CSV, JSONL
 from dmdd.models.detector import SPEC_FILE, WEIGHTS_FILE
 
@@ -80,9 +81,10 @@ def _claim(folder: Path, claim: dict[str, Any], *, overwrite: bool) -> None:
         _clear(folder)
     else:
         _compare(folder, _read_claim(file), claim)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)
+    try:
+        write_atomically(file, json.dumps(claim, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}; the same command goes on from here") from None
 
 
 def _read_claim(file: Path) -> dict[str, Any]:

@@ -1,18 +1,31 @@
 """Maps, masks and overlays as files, named after the image they belong to."""
 
+import errno
 import io
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dmdd.core.drawing import blend, colour_map, draw_contours
 from dmdd.core.errors import UserError
+from dmdd.core.failures import is_out_of_memory
+from dmdd.core.files import write_atomically
 from dmdd.inference.predictor import Prediction
 
-MAP_KINDS = ("none", "png16", "npy")
 CONTOUR_FOUND = (255, 255, 255)
 LONGEST_JPEG_PX = 65_000
+
+OF_THE_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""What a file system answers that the next file would meet too."""
+
+
+class ImageError(UserError):
+    """The pictures of one image cannot be written; others can."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ class PictureWriter:
             rgb: ``(H, W, 3)`` uint8; only overlays need it.
 
         Raises:
-            UserError: A file cannot be written.
+            ImageError: A file of this image cannot be written, though others can.
+            UserError: No file can be written: the disk is full, the folder is gone or closed.
         """
         if self.maps == "png16":
             self._write_encoded(f"maps/{name}.png", (detection.map * np.float32(65535)).round().astype(np.uint16))
@@ -68,17 +82,33 @@ class PictureWriter:
     def _write_encoded(self, name: str, pixels: np.ndarray) -> None:
         # cv2.imwrite cannot write to every path on every system; encoding first can.
         quick = [cv2.IMWRITE_PNG_COMPRESSION, 1] if name.endswith(".png") else [cv2.IMWRITE_JPEG_QUALITY, 90]
-        self._write_bytes(name, cv2.imencode(Path(name).suffix, pixels, quick)[1].tobytes())
+        try:
+            content = cv2.imencode(Path(name).suffix, pixels, quick)[1].tobytes()
+        except cv2.error as error:
+            if is_out_of_memory(error):
+                raise
+            raise ImageError(f"{self.folder / name} cannot be written: {' '.join(str(error).split())}") from None
+        self._write_bytes(name, content)
 
     def _write_bytes(self, name: str, content: bytes) -> None:
         file = self.folder / name
-        partial = file.with_name(file.name + ".partial")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-            partial.replace(file)
+            write_atomically(file, content)
         except OSError as error:
-            raise UserError(f"{file} cannot be written: {error.strerror}; the same command goes on from here") from None
+            told = f"{file} cannot be written: {error.strerror}"
+            if error.errno not in OF_THE_DISK and self._takes_files():
+                raise ImageError(told) from None
+            raise UserError(f"{told}; the same command goes on from here") from None
+
+    def _takes_files(self) -> bool:
+        """Try whether the output folder takes any file at all."""
+        probe = self.folder / f".probe-{threading.get_ident()}.partial"
+        try:
+            probe.write_bytes(b"0")
+            probe.unlink()
+        except OSError:
+            return False
+        return True
 
 
 def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, middle: float) -> np.ndarray:
@@ -93,12 +123,9 @@ def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, 
     Returns:
         ``(H, W, 3)`` uint8 RGB; smaller where a side is longer than a JPEG can be.
     """
-    level = (np.clip(heat / (2 * max(middle, 1e-6)), 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    overlay = cv2.addWeighted(np.ascontiguousarray(rgb), 0.6, colours, 0.4, 0)
+    overlay = blend(rgb, colour_map(heat, middle=middle))
     if mask is not None:
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         # Still visible when a large image is shown on a screen.
-        cv2.drawContours(overlay, contours, -1, CONTOUR_FOUND, max(1, round(max(heat.shape) / 800)))
+        draw_contours(overlay, mask, CONTOUR_FOUND, width_px=max(1, round(max(heat.shape) / 800)))
     scale = LONGEST_JPEG_PX / max(heat.shape)
     return overlay if scale >= 1 else cv2.resize(overlay, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

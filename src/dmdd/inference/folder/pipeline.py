@@ -16,7 +16,7 @@ from dmdd.core.errors import UserError
 from dmdd.inference.conversion import as_tensor
 from dmdd.inference.folder.inputs import Item
 from dmdd.inference.folder.ledger import Ledger, Record
-from dmdd.inference.folder.pictures import PictureWriter
+from dmdd.inference.folder.pictures import ImageError, PictureWriter
 from dmdd.inference.folder.progress import Progress
 from dmdd.inference.predictor import Predictor
 
@@ -182,21 +182,30 @@ class Scorer:
         heats, scores = self.predictor.predict([d.image for d in good if d.image is not None]) if good else ([], [])
         share = (time.perf_counter() - began) / max(1, len(good))
         # All pictures of the batch are there before its first line says so.
-        drawn = list(pool.map(self._draw, good, heats, scores)) if self.pictures.wanted else [0.0] * len(good)
-        found = {d.item.name: (score, share + more) for d, score, more in zip(good, scores, drawn, strict=True)}
-        records = [self._record(decoded, *found.get(decoded.item.name, (None, 0.0))) for decoded in batch]
+        drawn = list(pool.map(self._draw, good, heats, scores)) if self.pictures.wanted else [(0.0, None)] * len(good)
+        found = {
+            d.item.name: (score, share + more, error)
+            for d, score, (more, error) in zip(good, scores, drawn, strict=True)
+        }
+        records = [
+            self._record(decoded, *found.get(decoded.item.name, (None, 0.0, decoded.error))) for decoded in batch
+        ]
         for record in records:
             self.ledger.append(record)
         self.progress.advance(records)
 
-    def _draw(self, decoded: Decoded, heat: Tensor, score: float) -> float:
-        began = time.perf_counter()
+    def _draw(self, decoded: Decoded, heat: Tensor, score: float) -> tuple[float, str | None]:
+        """Write the pictures of an image; gives the seconds it took, and why they could not be written."""
+        began, error = time.perf_counter(), None
         if decoded.size is not None:
-            detection = self.predictor.finish(heat, score, decoded.size)
-            self.pictures.write(decoded.item.name, detection, decoded.rgb)
-        return time.perf_counter() - began
+            prediction = self.predictor.finish(heat, score, decoded.size)
+            try:
+                self.pictures.write(decoded.item.name, prediction, decoded.rgb)
+            except ImageError as failed:
+                error = str(failed)
+        return time.perf_counter() - began, error
 
-    def _record(self, decoded: Decoded, score: float | None, seconds: float) -> Record:
+    def _record(self, decoded: Decoded, score: float | None, seconds: float, error: str | None) -> Record:
         label = None if score is None else self.predictor.label(score)
         height, width = decoded.size or (None, None)
         return Record(
@@ -207,7 +216,7 @@ class Scorer:
             width=width,
             height=height,
             time_ms=round(1000 * (decoded.seconds + seconds), 2),
-            error=decoded.error,
+            error=error,
             bytes=decoded.item.bytes,
             mtime_ns=decoded.item.mtime_ns,
             scored_at=datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -3,16 +3,15 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from dmdd.core.errors import UserError, check_positive
+from dmdd.config.schema import PredictSettings
+from dmdd.core.errors import UserError
 from dmdd.inference.folder.inputs import find_base
-from dmdd.inference.folder.pictures import MAP_KINDS
-from dmdd.inference.predictor import Predictor
 
-SWITCHES = ("recursive", "overwrite", "watch", "masks", "overlays", "tile")
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is told before
+    from dmdd.inference.predictor import Predictor
+
 TILING = ("tile_px", "overlap")
 
 
@@ -35,90 +34,65 @@ class Places:
     skip: Path
 
 
-def check_settings(settings: dict[str, Any]) -> Places:
+def check_settings(settings: PredictSettings) -> Places:
     """Refuse settings that cannot be used.
 
     Args:
-        settings: ``conf/predict.yaml`` as plain values.
+        settings: Of the prediction.
 
     Returns:
         Where to read and write.
 
     Raises:
-        UserError: A setting is missing, of the wrong kind or out of range, or the output would hold the input.
+        UserError: Settings contradict each other, or the output would hold the input.
     """
-    for name in ("model", "input", "output"):
-        if settings[name] in (None, "", []):
-            raise UserError(f"{name} is missing: give {name}=..., --help shows how")
-    for name in SWITCHES:
-        if not isinstance(settings[name], bool):
-            raise UserError(f"{name}={settings[name]}: give true or false")
-    for name in ("poll_s", "settle_s"):
-        check_seconds(name, settings[name])
-    check_positive("batch_size", settings["batch_size"])
-    if settings["workers"] is not None:
-        check_positive("workers", settings["workers"])
-    if (settings["maps"] or "none") not in MAP_KINDS:
-        raise UserError(f"maps={settings['maps']}: choose one of {', '.join(MAP_KINDS)}")
     for name in TILING:
-        if not settings["tile"] and settings[name] not in (None, 0.25):
-            raise UserError(f"{name}={settings[name]} counts only with tile=true")
+        if not settings.tile and getattr(settings, name) not in (None, 0.25):
+            raise UserError(f"{name}={getattr(settings, name)} counts only with tile=true")
     return _find_places(settings)
 
 
-def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no positive number of seconds.
-
-    Args:
-        name: The setting.
-        value: What was given.
-
-    Raises:
-        UserError: It is no number above 0.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise UserError(f"{name}={value}: give a number of seconds above 0")
-
-
-def _find_places(settings: dict[str, Any]) -> Places:
-    given = settings["input"] if isinstance(settings["input"], list) else [settings["input"]]
+def _find_places(settings: PredictSettings) -> Places:
+    given = [settings.input] if isinstance(settings.input, str) else settings.input
     # Shells do not expand the ~ of input=~/parts.
     entries = [os.path.expanduser(str(entry)) for entry in given]
-    if settings["watch"] and (len(entries) != 1 or not os.path.isdir(entries[0])):
+    if settings.watch and (len(entries) != 1 or not os.path.isdir(entries[0])):
         raise UserError(f"input={','.join(entries)}: watch=true follows one folder, which must exist")
-    base, output = find_base(entries), Path(os.path.abspath(os.path.expanduser(str(settings["output"]))))
+    base, output = find_base(entries), Path(os.path.abspath(os.path.expanduser(str(settings.output))))
     # Links resolved, for what may be one folder under two names.
     real_base, real_output = base.resolve(), output.resolve()
     if real_output == real_base or real_output in real_base.parents:
-        raise UserError(f"output={settings['output']} is or holds the input's folder {base}; give a folder of its own")
+        raise UserError(f"output={settings.output} is or holds the input's folder {base}; give a folder of its own")
     if output.exists() and not output.is_dir():
-        raise UserError(f"output={settings['output']} is a file; give a folder")
+        raise UserError(f"output={settings.output} is a file; give a folder")
     inside = real_output.is_relative_to(real_base)
     skip = base / real_output.relative_to(real_base) if inside else output
-    return Places(Path(str(settings["model"])).expanduser(), entries, base, output, skip)
+    return Places(Path(str(settings.model)).expanduser(), entries, base, output, skip)
 
 
-def check_model(settings: dict[str, Any], predictor: Predictor) -> None:
+def check_model(settings: PredictSettings, predictor: "Predictor") -> None:
     """Refuse settings that this model cannot follow.
 
     Args:
-        settings: ``conf/predict.yaml`` as plain values.
+        settings: Of the prediction.
         predictor: Built from it.
 
     Raises:
         UserError: Masks are wanted without a pixel threshold, or the tiles are out of range.
     """
-    if settings["masks"] and predictor.pixel_threshold is None:
+    if settings.masks and predictor.pixel_threshold is None:
         raise UserError("masks=true: this model has no pixel threshold; give pixel_threshold=NUMBER")
-    if settings["tile"]:
+    if settings.tile:
+        import torch
+
         predictor.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)])  # tiles are checked where they are cut
 
 
-def describe(settings: dict[str, Any], places: Places, predictor: Predictor, fingerprint: str) -> dict[str, Any]:
+def describe(settings: PredictSettings, places: Places, predictor: "Predictor", fingerprint: str) -> dict[str, Any]:
     """Name everything that must be the same when an output folder is continued.
 
     Args:
-        settings: ``conf/predict.yaml`` as plain values.
+        settings: Of the prediction.
         places: Of this prediction.
         predictor: Built from the configuration.
         fingerprint: Of the model.
@@ -132,10 +106,10 @@ def describe(settings: dict[str, Any], places: Places, predictor: Predictor, fin
         "input": str(places.base),
         "image_threshold": predictor.image_threshold,
         "pixel_threshold": predictor.pixel_threshold,
-        "precision": settings["precision"],
-        "tile": settings["tile"],
-        **({name: settings[name] for name in TILING} if settings["tile"] else {}),
-        "maps": settings["maps"] or "none",
-        "masks": settings["masks"],
-        "overlays": settings["overlays"],
+        "precision": settings.precision,
+        "tile": settings.tile,
+        **({name: getattr(settings, name) for name in TILING} if settings.tile else {}),
+        "maps": settings.maps or "none",
+        "masks": settings.masks,
+        "overlays": settings.overlays,
     }

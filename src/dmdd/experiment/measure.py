@@ -1,0 +1,157 @@
+"""A saved model measured on a test set, as the test that ends a training does it."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from torch.utils.data import DataLoader
+
+from dmdd.config.check import plain_of
+from dmdd.config.schema import EvaluateSettings
+from dmdd.config.targets import build, check_arguments
+from dmdd.core import failures, hardware, provenance
+from dmdd.core.errors import UserError, warn
+from dmdd.data.datamodule import keep_batch
+from dmdd.data.datasets import FileDataset
+from dmdd.data.listing import Category
+from dmdd.data.plausibility import doubts_of_category
+from dmdd.data.saturation import defect_reader
+from dmdd.experiment import devices, outputs
+from dmdd.experiment.experiment import quiet_lightning, write_evaluation
+from dmdd.models.detector import MAP_NAMES, Detector
+from dmdd.training.evaluation import EvaluationModule, choose_exact
+
+
+def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
+    """Measure the model and write what is found.
+
+    Args:
+        settings: Of the evaluation.
+        category: Whose test set.
+
+    Returns:
+        What ``result.json`` holds.
+
+    Raises:
+        UserError: The model, the data or a setting cannot be used.
+    """
+    started, run_dir = time.monotonic(), Path(settings.run_dir)
+    check_arguments(plain_of(settings))
+    detector = Detector.load(settings.model)
+    warn(doubts_of_category(category, size=None if settings.native_masks else detector.input_size))
+    choose_maps(detector, anomaly_map=settings.anomaly_map, score_map=settings.score_map)
+    accelerator = hardware.resolve_accelerator(settings.accelerator)
+    devices.check_devices(1, accelerator, settings.batch_size)
+    precision = hardware.resolve_precision(settings.precision, accelerator, setting="precision")
+    module = _score(settings, detector, category, accelerator=accelerator, precision=precision)
+    entries = outputs.evaluation_entries(module, "test", listed=len(category.test))
+    with failures.report_write_errors(run_dir, then="start the same command again"):
+        if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
+            shutil.rmtree(run_dir / "images", ignore_errors=True)
+        write_evaluation(
+            run_dir, evaluation=module, category=category, pictures=settings.pictures, accelerator=accelerator
+        )
+        result = {
+            "dataset": category.dataset,
+            "category": category.name,
+            "model": str(Path(settings.model).resolve()),
+            "test": entries,
+            "images": {"listed": len(category.test), "tested": len(module.scores)},
+            "calibration": detector.calibration,
+            "training": training_of(Path(settings.model)),
+            "protocol": outputs.protocol(native_masks=settings.native_masks),
+            "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
+            "device": hardware.describe_device(accelerator),
+            "precision": {"evaluation": precision},
+            "commit": provenance.git_commit(),
+            "versions": provenance.describe_versions(),
+            "command": ["python", "-m", "dmdd.evaluate", *settings.overrides],
+        }
+        outputs.write_result(run_dir / "result.json", result)
+    outputs.print_summary(result, run_dir)
+    return result
+
+
+def _score(
+    settings: EvaluateSettings, detector: Detector, category: Category, *, accelerator: str, precision: Any
+) -> EvaluationModule:
+    quiet_lightning()
+    module = EvaluationModule(
+        detector,
+        defects=[sample.defect for sample in category.test],
+        has_masks=category.has_masks,
+        study_maps=settings.study_maps,
+        resamples=settings.resamples,
+        exact=choose_exact(settings.exact, category.test, size=None if settings.native_masks else detector.input_size),
+        read_defects=defect_reader(category.test),
+    )
+    dataset = FileDataset(category.test, detector.input_size, native_masks=settings.native_masks)
+    indices, size = list(range(len(dataset))), settings.batch_size
+    batches = [indices[i : i + size] for i in range(0, len(indices), size)]
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=settings.num_workers, collate_fn=keep_batch)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision=precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[build(entry) for entry in settings.callbacks.values() if entry is not None],
+    )
+    with failures.report_errors("the test", sizes={"batch_size": size}), hardware.whole_float32():
+        trainer.test(module, dataloaders=loader, verbose=False)
+    return module
+
+
+FOUND = ("pixel_f1_on_synthetic", "normal_images")
+"""Of the calibration what nobody changes by hand, as thresholds are."""
+
+
+def training_of(model: Path) -> dict[str, Any] | None:
+    """Give what a reader of figures must know of the training, from the result that lies beside a run's model.
+
+    Args:
+        model: The model folder.
+
+    Returns:
+        ``dataset``, ``category``, ``seed``, ``teacher`` (backbone, weights, checksum) and ``commit``; None where the
+        model was taken out of its run, or is another one by its calibration.
+
+    Source: ours.
+    """
+    try:
+        result = json.loads((model / ".." / "result.json").read_text(encoding="utf-8"))
+        calibration = json.loads((model / "detector.json").read_text(encoding="utf-8"))["calibration"]
+        if any(result["calibration"].get(name) != calibration.get(name) for name in FOUND):
+            return None
+        return {name: result[name] for name in ("dataset", "category", "seed", "teacher", "commit")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def choose_maps(detector: Detector, *, anomaly_map: str | None, score_map: str | None) -> None:
+    """Let a detector use other maps than its own; its thresholds hold for its own only, so they are dropped then.
+
+    A warning says so where a model does not know the levels of normal images in the score's map.
+
+    Args:
+        detector: Changed in place.
+        anomaly_map: Name of a map; None keeps the detector's.
+        score_map: The same for the image score.
+
+    Raises:
+        UserError: There is no such map.
+    """
+    for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
+        if name is None or name == getattr(detector, setting):
+            continue
+        if name not in MAP_NAMES:
+            raise UserError(f"{setting}={name}: choose one of {', '.join(MAP_NAMES)}")
+        setattr(detector, setting, name)
+        detector.calibration = {}
+    if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:
+        told = f"the model is older than the map {detector.score_map}: its score leaves the image's level out"
+        warn([f"{told}, which a training today would not"])
