@@ -133,6 +133,26 @@ def test_what_cannot_be_decoded_is_told_and_leaves_nothing(paths, tmp_path):
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
+def test_memory_does_not_grow_with_the_number_of_images(paths, tmp_path, monkeypatch):
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    if not Path("/proc/self/statm").is_file():
+        pytest.skip("no /proc on this system")
+    image, part = np.full((*SIZE, 3), 7, np.uint8), np.ones(SIZE, bool)
+    monkeypatch.setattr(store, "read_image", lambda path: image)
+    monkeypatch.setattr(store, "resize_images", lambda batch, size: batch)
+    monkeypatch.setattr(store, "estimate_foreground", lambda image: part)
+    on_disk(paths, tmp_path)[:]  # what is imported and allocated once
+    many = [path for _ in range(1000) for path in paths]
+    before = resident_mb()
+    disk = on_disk(many, tmp_path / "many")
+    for first in range(0, len(disk), 100):
+        assert int(disk.pixels(torch.arange(first, first + 100)).max()) == 7
+    assert disk.file.stat().st_size > 110e6
+    assert resident_mb() - before < 30
+
+
 def test_a_disk_that_is_full(paths, tmp_path, monkeypatch):
     monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: FreeSpace)
     with pytest.raises(

@@ -49,7 +49,6 @@ EXPECTED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The `srun` command is available on your system",  # processes are started by us, see launch.py
     r"The '\w+_dataloader' does not have many workers",  # images are in memory
-    r"The `srun` command is available on your system but is not used",  # a run on a cluster's front node
 )
 
 

@@ -136,7 +136,7 @@ def find_unread(entries: Sequence[str], *, recursive: bool, skip: Path) -> list[
     """Count the pictures of kinds that are not read among what folders and patterns name.
 
     Args:
-        entries: As for :func:`find_items`.
+        entries: As for :class:`Listing`.
         recursive: Whether subfolders of folders count.
         skip: The output folder, which is passed over.
 
