@@ -40,7 +40,7 @@ def test_everything_that_is_there_is_checked(data_dir):
     trees.mvtec_category(data_dir / "demo", "plate")
     for name, (_, write) in trees.PUBLISHED.items():
         if name != "mvtec_ad":
-            write(data_dir if name == "folder" else data_dir / name)
+            write(data_dir if name in ("folder", "mvtec_layout") else data_dir / name)
     trees.write_image(data_dir / "mvtec_loco/pushpins/train/good/001.png", seed=7)
     lines, problems = check_data(data_dir=data_dir)
     assert problems == 0

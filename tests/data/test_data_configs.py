@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 import trees
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
+from dmdd.config.schema import TrainSettings
 from dmdd.data.check import LAYOUTS
 from dmdd.data.demo.generate import generate_demo
+from dmdd.experiment.category import read_category
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
 
 
-def test_every_layout_has_its_config():
+def test_there_is_one_config_per_layout():
     assert {path.stem for path in CONFIGS} == set(LAYOUTS)
 
 
@@ -22,12 +22,16 @@ def test_config_reads_its_layout(tmp_path, path):
     category = trees.PUBLISHED[path.stem][0] if path.stem in trees.PUBLISHED else "plate"
     if path.stem == "demo":
         generate_demo(tmp_path, size=64, train=1, test_good=1, per_defect=1)
-    else:
+    elif path.stem != "mvtec_layout":
         trees.PUBLISHED[path.stem][1](tmp_path if path.stem == "folder" else tmp_path / path.stem)
-    config = OmegaConf.create({"data_dir": str(tmp_path), "category": category, "dataset": OmegaConf.load(path)})
-    assert config.dataset.name == path.stem
-    found = instantiate(config.dataset.layout)
-    assert (found.dataset, found.name) == (path.stem, category)
+    own = path.stem == "mvtec_layout"  # the folder holds the categories and names the data set
+    data_dir = tmp_path / "castings" if own else tmp_path
+    if own:
+        trees.mvtec_category(data_dir, category)
+    settings = TrainSettings.compose(dataset=path.stem, category=category, data_dir=data_dir)
+    assert settings.dataset.name == ("castings" if own else path.stem)
+    found = read_category(settings.dataset, settings.category)
+    assert (found.dataset, found.name) == (settings.dataset.name, category)
     assert found.train
     assert found.test
     assert found.has_masks

@@ -202,10 +202,10 @@ def bsdata_root(root: Path) -> Path:
 
 
 def aitex_root(root: Path) -> Path:
-    """Fabric 03: 5 normal strips, 2 with defects; fabric 04: 2 normal ones."""
+    """Fabric 03: 5 normal strips, 2 with defects; fabric 04: 3 normal ones."""
     for number in range(5):
         write_image(root / "NODefect_images" / "2608691-202020u" / f"{number:04d}_000_03.png", seed=number)
-    for number in (8, 9):
+    for number in (7, 8, 9):
         write_image(root / "NODefect_images" / "2311694-1930c7u" / f"{number:04d}_000_04.png", seed=number)
     for name in ("0010_002_03", "0011_019_03"):
         write_image(root / "Defect_images" / f"{name}.png", seed=11)
@@ -220,6 +220,7 @@ PUBLISHED: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "btad": ("01", btad_category),
     "mvtec_loco": ("pushpins", loco_category),
     "folder": ("bracket", folder_category),
+    "mvtec_layout": ("screw", mvtec_category),
     "mvtec_ad_2": ("can", mvtec_ad_2_category),
     "mvtec_3d": ("bagel", mvtec_3d_category),
     "real_iad": ("audiojack", real_iad_category),

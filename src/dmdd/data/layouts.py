@@ -47,11 +47,11 @@ def list_categories(root: Path | str) -> list[str]:
         root: The data set's folder; need not exist.
 
     Returns:
-        Names of the subfolders that hold a folder `train`, sorted.
+        Names of the subfolders that hold a folder `train` with folders in it, sorted.
 
     Source: ours.
     """
-    return [folder.name for folder in list_folders(Path(root)) if (folder / "train").is_dir()]
+    return [folder.name for folder in list_folders(Path(root)) if list_folders(folder / "train")]
 
 
 def category_names(layout: dict[str, str]) -> list[str]:
