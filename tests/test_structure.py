@@ -34,7 +34,7 @@ def test_import_dmdd_and_help_stay_light():
 GROUP_SIZES = {
     "augmentation": 5,
     "callbacks": 1,
-    "dataset": 7,
+    "dataset": 8,
     "launcher": 5,
     "logger": 4,
     "pairs": 5,
@@ -54,12 +54,13 @@ def test_every_group_is_counted_here():
     groups = [folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"]
     assert {folder.name: len(list(folder.glob("*.yaml"))) for folder in groups} == GROUP_SIZES
     assert [file.name for file in (CONF / "hydra").rglob("*.yaml")] == ["category.yaml"]
-    commands = {"bench", "evaluate", "export", "predict", "serve", "train"}
+    commands = {"bench", "calibrate", "evaluate", "export", "predict", "serve", "train"}
     assert {file.stem for file in CONF.glob("*.yaml")} == commands
     classes = {name: getattr(schema, f"{name.title()}Settings") for name in commands}
     assert {command.COMMAND for command in classes.values()} == commands
+    needed = {"predict": ["input=a", "output=b"], "calibrate": ["good=a"]}
     for name in commands - {"train"}:
-        assert classes[name].compose("model=y", *(["input=a", "output=b"] if name == "predict" else [])).model == "y"
+        assert classes[name].compose("model=y", *needed.get(name, [])).model == "y"
     assert config_dir() == CONF
 
 
@@ -108,7 +109,7 @@ EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*/*.yaml"))
 
 
 def test_every_experiment_composes_and_states_its_command():
-    assert len(EXPERIMENTS) == 17
+    assert len(EXPERIMENTS) == 19
     for file in EXPERIMENTS:
         override = f"+experiments/{file.parent.name}={file.stem}"
         settings = composed("recipe=cpu", override)

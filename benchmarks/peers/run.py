@@ -69,6 +69,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--dataset", default="mvtec_ad")
+    parser.add_argument(
+        "--root", type=Path, help="folder of categories in MVTec AD's layout, instead of the data set's own"
+    )
     parser.add_argument("--category", default="screw")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS), metavar="A,B")
     parser.add_argument("--model", type=Path, help="model folder of a run, for the method dmdd")
@@ -177,8 +180,11 @@ def read_samples(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     from dmdd.config.schema import TrainSettings
     from dmdd.experiment.category import read_category
 
-    chosen = {name: getattr(options, name) for name in ("dataset", "category", "data_dir")}
-    settings = TrainSettings.compose(**chosen)
+    chosen = {name: getattr(options, name) for name in ("category", "data_dir")}
+    overrides = [f"dataset={options.dataset}"]
+    if options.root is not None:
+        overrides = ["dataset=mvtec_ad", f"dataset.name={options.dataset}", f"dataset.layout.root='{options.root}'"]
+    settings = TrainSettings.compose(*overrides, **chosen)
     category = read_category(settings.dataset, settings.category)
 
     def some(samples: tuple[Any, ...]) -> list[Any]:

@@ -8,6 +8,7 @@ COMMANDS = {
     "train": ("dmdd.train", "train DMDD on one category: dmdd train category=screw"),
     "evaluate": ("dmdd.evaluate", "measure a saved model: dmdd evaluate model=runs/.../model category=screw"),
     "predict": ("dmdd.predict", "score a folder of images: dmdd predict model=runs/.../model input=DIR output=DIR"),
+    "calibrate": ("dmdd.calibrate", "set thresholds from photographs: dmdd calibrate model=runs/.../model good=DIR"),
     "export": ("dmdd.export", "write a graph for other runtimes: dmdd export model=runs/.../model format=onnx"),
     "serve": ("dmdd.serve", "open a page to drop images on: dmdd serve model=runs/.../model"),
     "bench": ("dmdd.bench", "measure the speed of a model: dmdd bench model=runs/.../model"),

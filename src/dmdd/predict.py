@@ -40,8 +40,10 @@ def predict(settings: PredictSettings) -> int:
     with StopSignal() as stop:  # from the start: loading takes seconds
         from dmdd.inference.folder.run import predict_folder
 
-        scores, counts = predict_folder(settings, stop=stop)
+        scores, counts, drift = predict_folder(settings, stop=stop)
     print(f"scores    {scores}")
+    if drift is not None:
+        print(f"drift     {drift}")
     print(_summary(counts))
     if stop.number is not None:
         return 0 if settings.watch else 128 + stop.number

@@ -125,9 +125,12 @@ def test_transfer_makes_pairs_in_training_and_labelled_images_otherwise(demo_cat
 def test_a_twin_without_change_counts_as_normal():
     image, mask = torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
     mask[1, 0, 0, 0] = 1
-    batch = as_evaluation(PairBatch((image * 255).byte(), image, mask, (4, 0)))
+    batch = as_evaluation(PairBatch((image * 255).byte(), image, mask, (4, 0)), 5)
     assert batch.labels.tolist() == [0, 0, 0, 1]
     assert batch.indices.tolist() == [4, 0, -5, -1]
+    again = as_evaluation(PairBatch((image * 255).byte(), image, mask, (4, 0)), 4)  # number 4 is image 0 a second time
+    assert again.indices.tolist() == [0, -5, -1]
+    assert torch.equal(again.images[0], (image[1] * 255).byte())
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -267,7 +270,8 @@ def test_the_seeds_of_two_runs_give_different_pairs(demo_category):
 def test_no_device_is_left_without_images(demo_category):
     for rank in range(2):
         module = make(demo_category, rank=rank, world_size=2, held_out_fraction=0.01)
-        assert [batch.indices.tolist() for batch in module.val_dataloader()] == [[0]]
+        numbers = [number for batch in module.val_dataloader() for number in batch.indices.tolist()]
+        assert numbers == list(range(16))  # the one image again and again, each time with another twin
 
 
 def test_batch_size_must_be_positive(demo_category):

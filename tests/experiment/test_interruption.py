@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from dmdd.config.check import plain_of
+from dmdd.config.compose import moved
 from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.experiment import launch, locking, resume
@@ -181,6 +182,24 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
 
 def save_settings(settings: TrainSettings, folder: Path) -> None:
     OmegaConf.save(OmegaConf.create(plain_of(settings)), folder / "config.yaml")
+
+
+def test_a_run_of_version_0_1_is_found_by_its_settings(tmp_path):
+    """Its file was written from Hydra's own configuration, before there was a schema."""
+    (tmp_path / "old").mkdir()
+    shutil.copy(Path(__file__).parents[1] / "fixtures/config_0_1.yaml", tmp_path / "old/config.yaml")
+    smoke = ["dataset=demo", "category=plate", "data_dir=data", "teacher=resnet18", "teacher.random_weights=true"]
+    smoke += ["recipe=smoke", "trainer.precision=32-true", "evaluation.pictures=4", f"run_dir={tmp_path}/new"]
+    assert resume.find_run(TrainSettings.compose(*smoke)) == tmp_path / "old"
+    assert resume.find_run(TrainSettings.compose(*smoke, "seed=1")) is None
+
+
+def test_a_run_that_goes_on_elsewhere_logs_there(tmp_path):
+    settings = TrainSettings.compose("recipe=smoke", category="x", run_dir=tmp_path / "new")
+    there = moved(replace(settings, seed=3), tmp_path / "old", "a=b")
+    assert (there.run_dir, there.name, there.seed) == (str(tmp_path / "old"), "a=b", 3)
+    assert there.logger["csv"]["save_dir"] == str(tmp_path / "old")
+    assert replace(there, run_dir=settings.run_dir, name=settings.name, logger=settings.logger, seed=0) == settings
 
 
 def test_runs_are_told_apart_by_what_they_compute(tmp_path):

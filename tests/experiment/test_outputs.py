@@ -2,14 +2,11 @@
 
 import csv
 import os
-import re
 from pathlib import Path
 
-import pytest
-
 from dmdd.data.listing import Sample
-from dmdd.data.plausibility import doubt_of_rate
-from dmdd.experiment.outputs import print_summary, write_scores
+from dmdd.experiment.outputs import odd_lines, print_summary, write_scores
+from dmdd.models.score_scale import ScoreScale
 
 
 def test_scores_keep_the_bytes_of_a_name_that_is_no_text(tmp_path):
@@ -20,6 +17,23 @@ def test_scores_keep_the_bytes_of_a_name_that_is_no_text(tmp_path):
     with (tmp_path / "scores.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         (row,) = csv.DictReader(file)
     assert os.fsencode(tmp_path / row["file"]) == os.fsencode(path)
+
+
+def test_scores_on_the_scale_for_people_keep_the_raw_ones(tmp_path):
+    table = ((0.3, 0.4), (0.5, 0.01))
+    samples = (Sample(tmp_path / "a.png", 0, "good", None),)
+    write_scores(tmp_path / "scores.csv", samples, [(0, 0, 0.4)], tmp_path, ScoreScale(0.4, 0.3, table))
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines == ["file,defect,label,score,raw_score,false_alarm_probability", "a.png,good,0,0.5,0.4,0.01"]
+
+
+def test_odd_images_are_told():
+    assert odd_lines({}) == []
+    odd = [{"file": f"{place}.png", "strangeness": 9.0} for place in range(7)]
+    lines = odd_lines({"suspicious": odd})
+    assert lines[0] == "look at   0.png: given as good, but like none of the others"
+    assert lines[-1] == "          and 2 more, see result.json"
+    assert len(lines) == 6
 
 
 def test_names_are_printed_as_they_are(tmp_path, capsys):
@@ -71,25 +85,3 @@ def test_of_good_images_alone_no_table_of_dashes_is_shown(tmp_path, capsys):
     assert "│" not in shown
     print_summary(HEAD | {"test": test, "calibration": {}}, tmp_path)
     assert "no image threshold: no good images were held out" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("held_out", "wanted", "words"),
-    [
-        (1, 0.01, "the least rate of false alarms that 1 held-out image can give is 50 %, and .*=0.01 needs 99: take"),
-        (32, 0.01, "that 32 held-out images can give is 3.03 %"),
-        (98, 0.01, "needs 99"),
-        (99, 0.01, "^$"),
-        (9, 0.1, "^$"),
-        (8, 0.1, "needs 9"),
-        (2, 0.3, "needs 3"),
-        (3, 0.3, "^$"),
-        (18, 0.05, "needs 19"),
-        (19, 0.05, "^$"),
-        (999, 0.0007, "needs 1,428"),
-    ],
-)
-def test_a_rate_that_cannot_be_had_is_told(held_out, wanted, words):
-    # The threshold lies above the largest of n held-out scores at best, which the next image exceeds in 1 of n + 1.
-    assert re.search(words, doubt_of_rate(held_out, wanted))
-    assert (doubt_of_rate(held_out, wanted) == "") == (1 / (held_out + 1) <= wanted + 1e-12)

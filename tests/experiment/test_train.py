@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dmdd.data.listing import listing_digest
 from dmdd.experiment.pictures import CAPTION_PX
-from dmdd.models.detector import Detector
+from dmdd.models.detector import MAP_NAMES, Detector
 from reference.wandb_log import read_records
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
@@ -67,7 +67,7 @@ def test_result_records_what_the_protocol_asks_for(run, demo_category):
     assert 0 < images.pop("part_share") < 1
     counts = {"trained_on": 11, "held_out": 1, "listed": 12, "tested": 12, "part_found_on": 11}
     assert images == {**counts, "augmented": False}  # seen twice each
-    assert set(result["test"]["maps"]) == {"fused", "segmentation", "geometric", "normality", "abnormality", "both"}
+    assert set(result["test"]["maps"]) == set(MAP_NAMES)
     for name in ("pixel_auroc", "aupro_30", "image_auroc"):
         assert 0 <= result["test"]["metrics"][name] <= 1
     assert set(result["test"]["intervals_95"]) == set(result["test"]["metrics"])
@@ -88,7 +88,7 @@ def test_scores_agree_with_the_saved_model_and_the_metric(run, demo_category):
         with Image.open(sample.path) as picture:
             image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None]
         with torch.no_grad():
-            assert detector(image).score.item() == pytest.approx(float(row["score"]), abs=1e-6)
+            assert detector(image).score.item() == pytest.approx(float(row["raw_score"]), abs=1e-6)
     normal = [float(row["score"]) for row in rows if row["label"] == "0"]
     anomalous = [float(row["score"]) for row in rows if row["label"] == "1"]
     auroc = np.mean([(a > n) + 0.5 * (a == n) for a in anomalous for n in normal])
@@ -312,15 +312,14 @@ def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_c
     done = dmdd(*SMOKE[2:], *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "runs/folder/part/n/result.json").read_text())
-    assert result["test"]["metrics"] == {}
+    assert "image_false_alarm_rate" in result["test"]["metrics"]
+    assert not {"image_auroc", "pixel_auroc", "aupro_30"} & set(result["test"]["metrics"])
     tested, held_out = result["images"]["tested"], result["images"]["held_out"]
     assert (tested >= 1, held_out) == (True, 1)
-    few = f"warning: 1 of {6 - tested} training images is held out for the threshold; the least rate of false alarms "
-    assert (
-        few + "that 1 held-out image can give is 50 %, and evaluation.false_alarm_rate=0.01 needs 99: " in done.stderr
-    )
+    few = f"warning: 1 of {6 - tested} training images is held out for the threshold, too few to promise "
+    assert few + "evaluation.false_alarm_rate=0.01: take more good images, or " in done.stderr
     assert "warning: no anomalous images: AUROC, AUPRO and how many defects are found are not measured" in done.stderr
-    assert "false alarms expected on 50 % of good images, from 1 held-out ones" in done.stdout
+    assert "threshold of the score 0.5: 1 % false alarms cannot be promised with 1 good image: expect" in done.stdout
     assert f"of {tested} good test images (" in done.stdout
     assert f"scores of {tested} good test images: " in done.stdout
     assert " - " not in done.stdout  # no table of dashes

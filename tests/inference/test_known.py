@@ -13,20 +13,21 @@ OUTCOMES = ("normal", "bad")
 def test_the_latest_line_of_a_file_counts(monkeypatch, merged_at):
     monkeypatch.setattr(known, "MERGED_AT", merged_at)
     files = KnownFiles(OUTCOMES)
-    for name, version, outcome in [
-        ("a.png", (1, 5), "normal"),
-        ("b.png", (1, 5), "bad"),
-        ("a.png", (2, 5), "bad"),
-        ("umlaut-\udce4.png", (None, None), "normal"),
-        ("b.png", (1, 6), "normal"),
+    for name, version, outcome, score in [
+        ("a.png", (1, 5), "normal", 0.1),
+        ("b.png", (1, 5), "bad", None),
+        ("a.png", (2, 5), "bad", None),
+        ("umlaut-\udce4.png", (None, None), "normal", None),
+        ("b.png", (1, 6), "normal", 0.25),
     ]:
-        files.note(name, version, outcome)
+        files.note(name, version, outcome, score)
     assert files.outcome("a.png", (2, 5)) == "bad"
     assert files.outcome("a.png", (1, 5)) is None
     assert files.outcome("b.png", (1, 6)) == "normal"
     assert files.outcome("umlaut-\udce4.png", (None, None)) == "normal"
     assert files.outcome("c.png", (1, 5)) is None
     assert files.counts() == {"normal": 2, "bad": 1}
+    assert files.scores("normal").tolist() == [0.25]
     assert files.outcome("a.png", (2, 5)) == "bad"
 
 
@@ -36,8 +37,8 @@ def test_many_files_take_little_memory():
         files.note(f"{number}.png", (number, 7), "normal")
     assert files.outcome("65535.png", (65535, 7)) == files.outcome("65536.png", (65536, 7)) == "normal"
     assert files.counts()["normal"] == 3 * known.MERGED_AT // 2
-    kept = (files._names, files._versions, files._found)
-    assert sum(part.nbytes for part in kept) == 17 * 3 * known.MERGED_AT // 2
+    kept = (files._names, files._versions, files._found, files._scores)
+    assert sum(part.nbytes for part in kept) == 25 * 3 * known.MERGED_AT // 2
     assert not files._latest
 
 

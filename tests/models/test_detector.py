@@ -13,11 +13,14 @@ from dmdd.experiment.measure import choose_maps
 from dmdd.models.detector import (
     MAP_NAMES,
     Detector,
+    combine,
     fuse,
     gaussian_blur,
     geometric_distance,
+    joint_distance,
     level_distances,
     mean_distance,
+    whitened_distance,
 )
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -146,6 +149,34 @@ def test_fused_map_of_known_features():
     assert torch.allclose(fuse(torch.ones(1, 1, 4, 4), opposite), torch.ones(1), atol=1e-6)
 
 
+def test_maps_of_whitened_residuals_of_known_distances():
+    # Shares of 32: 1/2 and 1/8, so W = (1/2 * 1/8)^(1/2) = 1/4.
+    whitened = whitened_distance([torch.full((1, 1, 4, 4), 16.0), torch.full((1, 1, 2, 2), 4.0)])
+    assert torch.allclose(whitened, torch.full((1, 1, 4, 4), 0.25), atol=1e-6)
+    # J = (1/2 * 1/16)^(1/3) = 32^(-1/3), J^6 = 1/1024, and (1/8 * 1/1024)^(1/7) = 2^(-13/7)
+    joint = joint_distance(torch.full((1, 1, 4, 4), 0.5), whitened)
+    assert torch.allclose(joint**3, torch.full((1, 1, 4, 4), 1 / 32), atol=1e-6)
+    combined = combine(torch.full((1, 1, 4, 4), 0.125), joint)
+    assert torch.allclose(combined, torch.full((1, 1, 4, 4), 2 ** (-13 / 7)), atol=1e-6)
+    far = whitened_distance([torch.full((1, 1, 4, 4), 1e6)])
+    none = whitened_distance([torch.zeros(1, 1, 4, 4)])
+    for distance in (far, none):
+        found = combine(torch.zeros(1, 1, 4, 4), joint_distance(torch.full((1, 1, 4, 4), 1e-6), distance))
+        assert torch.isfinite(found).all()
+    assert torch.equal(far, torch.ones(1, 1, 4, 4))
+
+
+def test_a_model_without_whitened_residuals_has_the_maps_of_its_time():
+    detector = make(anomaly_map="fused", score_map="geometric", whitened=False)
+    with torch.no_grad():
+        assert tuple(detector.maps(IMAGES)) == MAP_NAMES[3:]
+    with pytest.raises(UserError, match=r"anomaly_map=combined: this model has fused, segmentation, geometric"):
+        choose_maps(detector, anomaly_map="combined", score_map=None)
+    network = SegmentationNetwork(channels=detector.teacher.channels, width=8, inputs="whitened")
+    with pytest.raises(UserError, match=r"segmentation.inputs=whitened needs whitened residuals; use .*=products"):
+        make(anomaly_map="fused", score_map="geometric", whitened=False, segmentation=network)
+
+
 def test_levels_that_disagree_count_less_in_the_geometric_mean(detector):
     one, all_of_them = ([torch.full((1, 1, 4, 4), d) for d in levels] for levels in ((1.8, 0.2, 0.2), (0.7, 0.7, 0.7)))
     assert mean_distance(one).amax() > mean_distance(all_of_them).amin()
@@ -170,7 +201,7 @@ def test_a_map_whose_levels_a_model_does_not_know_is_scored_with_a_warning(capsy
 
 
 def test_a_model_of_format_1_keeps_its_maps(tmp_path):
-    detector = make(anomaly_map="segmentation", score_map="normality")
+    detector = make(anomaly_map="segmentation", score_map="normality", whitened=False)
     detector.save(tmp_path)
     spec = json.loads((tmp_path / "detector.json").read_text())
     del spec["anomaly_map"]
@@ -183,7 +214,7 @@ def test_a_model_of_format_1_keeps_its_maps(tmp_path):
 
 
 def test_a_model_of_format_2_keeps_its_teacher(tmp_path):
-    detector = make()
+    detector = make(anomaly_map="fused", score_map="geometric", whitened=False)
     detector.save(tmp_path)
     spec = json.loads((tmp_path / "detector.json").read_text())
     del spec["teacher"]["folded"]
@@ -244,8 +275,9 @@ def test_saved_and_loaded_detector_is_the_same(tmp_path):
         ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
         ({"level_power": 1.5}, r"level_power=1.5: give a number from 0 to 1"),
         ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
-        ({"score_map": "best"}, r"score_map=best: choose one of fused, segmentation, geometric, normality"),
-        ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of fused, segmentation"),
+        ({"score_map": "best"}, r"score_map=best: choose one of combined, distance, whitened, fused, segmentation"),
+        ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of combined, distance"),
+        ({"whitened": False}, r"anomaly_map=combined: choose one of fused, segmentation"),
     ],
 )
 def test_arguments_out_of_range(changes, message):
@@ -264,7 +296,7 @@ def test_damaged_models_are_told_apart(tmp_path):
     for text, message in [
         ("{", r"is damaged"),
         ("[]", r"does not describe a detector: it is not a JSON object"),
-        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 4"),
+        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 5"),
         (json.dumps({k: v for k, v in spec.items() if k != "student"}), r"does not describe a detector: 'student'"),
         (json.dumps(spec | {"student": {"body": "reverse", "widths": [8, 12, 20]}}), r"does not fit detector.json"),
     ]:

@@ -41,7 +41,7 @@ def test_it_says_what_it_said(tmp_path, version, again):
         found, maps = detector(draw_image()), detector.maps(draw_image())
     assert found.score.item() == pytest.approx(expected["score"], abs=1e-5)
     assert torch.allclose(found.map[0, 0, ::8, ::8], torch.tensor(expected["map"]), atol=1e-5)
-    assert found.map.std() > 0.02  # far more than the tolerance, so that the comparison means something
+    assert found.map.std() > 0.003  # far more than the tolerance, so that the comparison means something
     for name, mean in expected["maps_mean"].items():
         # Version 4 averages distances before it enlarges them, versions before it after; means are the same.
         assert maps[name].mean().item() == pytest.approx(mean, abs=1e-5), name

@@ -109,6 +109,8 @@ BAD = {
     "protocol": (changed(protocol="none"), r"'protocol' is no object"),
     "command": (changed(command="python"), r"'command' is no list of text"),
     "threshold": (changed(calibration={"image_threshold": "high"}), r"'calibration.image_threshold' is no number"),
+    "suspicious": (changed(suspicious={}), r"'suspicious' is no list"),
+    "a suspicious one": (changed(suspicious=[{"file": "a"}]), r"'suspicious' holds an entry without file and strange"),
     "time": (changed(wall_time_s={"total": "long"}), r"'wall_time_s.total' is no number"),
 }
 

@@ -25,6 +25,13 @@ def shown(folder, *, threshold=0.5, count=9, max_bytes=10**6, unreadable=None):
     return pictures(folder, scores, threshold=threshold, count=count, max_bytes=max_bytes, unreadable=problems)
 
 
+def test_scores_know_whether_they_are_on_the_scale_for_people(folder):
+    assert not any(score.readable for score in read_scores(folder, []))
+    text = "file,defect,label,score,raw_score,false_alarm_probability\na.png,good,0,0.25,0.31,0.2\n"
+    (folder / "scores.csv").write_text(text)
+    assert read_scores(folder, []) == [Score("a.png", "good", 0, 0.25, readable=True)]
+
+
 def test_histogram_counts_every_image_and_spans_the_threshold(folder):
     counted = histogram(read_scores(folder, []), 1.0)
     assert (counted["low"], counted["high"]) == (0.1, 1.0)

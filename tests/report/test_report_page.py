@@ -21,6 +21,8 @@ def report(tmp_path_factory):
     figures = {"cap": 0.95, "plate": 0.80, SCRIPT_NAME: 0.91}
     for place, (category, value) in enumerate(figures.items()):
         made = trees.result(category=category, metrics={"pixel_auroc": value, "aupro_30": 1 - value, "pixel_ap": 0.5})
+        made["suspicious"] = [{"file": "train/good/odd.png", "strangeness": 7.26, "held_out": False}]
+        made["calibration"]["promise"] = "3 good images: expect 1 % false alarms"
         trees.write_details(trees.write_run(root / f"runs/{place}", made))
     other = trees.result(category="cap", metrics={"pixel_auroc": 0.99}, overrides=(f"pairs={IMAGE_NAME}",), seed=1)
     other["commit"] = "</script><script>"
@@ -174,6 +176,31 @@ def test_a_run_shows_its_scores_types_losses_and_protocol(page):
     assert body.locator("line.threshold").count() == 1
     for text in ("95.00", "none on test data", "a processor", "total 1.0 min", "dent", "[12.50, 87.50]"):
         assert text in body.inner_text()
+
+
+def test_a_slider_moves_the_threshold_and_names_what_changes_sides(page):
+    page.select_option("#run-choice", index=0)
+    body = page.locator("#run-body")
+    rows = body.locator("table.confusion tbody tr")
+    rows.nth(1).wait_for()
+    assert [row.split("\t") for row in rows.all_inner_texts()] == [
+        ["normal", "1", "1", "50.0 %"],
+        ["anomalous", "1", "2", "33.3 %"],
+    ]
+    body.locator("input.threshold-slider").evaluate(
+        "slider => { slider.value = 0.2; slider.dispatchEvent(new Event('input')); }"
+    )
+    assert rows.nth(1).inner_text().split("\t") == ["anomalous", "0", "3", "0.0 %"]
+    assert "now right test/dent/001.png, 0.3" in body.locator("ul.plain").first.inner_text()
+    body.get_by_role("button", name="Calibrated threshold").click()
+    assert rows.nth(1).inner_text().split("\t") == ["anomalous", "1", "2", "33.3 %"]
+
+
+def test_odd_training_images_are_named(page):
+    page.select_option("#run-choice", index=0)
+    text = page.locator("#run-body").inner_text()
+    assert "train/good/odd.png, 7.3" in text
+    assert "3 good images: expect 1 % false alarms" in text
 
 
 def test_the_rest_is_named(page):

@@ -19,12 +19,13 @@ from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.models.whitening import ResidualWhitening
 from dmdd.pairs import PairSynthesis
 from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, by_levels_of_others, choose_exact
 from dmdd.training.optimization import adamw_one_cycle
-from dmdd.training.segmentation import SegmentationModule
+from dmdd.training.segmentation import SegmentationModule, some_evenly
 from tiny import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings(
@@ -101,6 +102,42 @@ def test_stage_2_leaves_stage_1_bit_identical(data, networks):
     assert all(not torch.equal(after[name], before[name]) for name in after)
 
 
+def test_stage_2_fits_the_whitening_to_the_trained_student_on_normal_images(data, networks):
+    teacher, student, _ = networks
+    quiet_trainer(2).fit(DistillationModule(teacher=teacher, student=student, steps=2), datamodule=data)
+    network = SegmentationNetwork(channels=teacher.channels, width=8, inputs="whitened")
+    whitening, expected = ResidualWhitening(teacher.channels), ResidualWhitening(teacher.channels)
+    module = SegmentationModule(
+        teacher=teacher,
+        student=student,
+        segmentation=network,
+        steps=2,
+        whitening=whitening,
+        normal_images=data.training_pixels,
+    )
+    quiet_trainer(2).fit(module, datamodule=data)
+
+    def features(images):
+        pixels = images / 255
+        found = teacher(pixels)
+        return found, student(pixels, found)[0]
+
+    with torch.no_grad():
+        expected.fit(data.training_pixels, features, batch_size=3)
+    for level in range(3):
+        for found, wanted in zip(whitening.gaussian(level), expected.gaussian(level), strict=True):
+            assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+        assert not torch.allclose(whitening.gaussian(level)[1], torch.eye(teacher.channels[level]), atol=0.1)
+    # A stage that goes on, or is loaded whole, has it from the state.
+    assert any(name.startswith("whitening.matrix") for name in module.state_dict())
+
+
+def test_images_are_taken_evenly():
+    images = torch.arange(10)
+    assert some_evenly(images, 4).tolist() == [0, 2, 5, 7]
+    assert some_evenly(images, 10) is images
+
+
 def test_a_weight_of_zero_trains_the_other_branch_alone(data, networks):
     teacher, student, _ = networks
     before = state(student)
@@ -174,6 +211,7 @@ class KnownDetector(torch.nn.Module):
     """Scores an image by its mean brightness, everywhere the same."""
 
     anomaly_map = score_map = "segmentation"
+    map_names = ("segmentation", "normality", "both")
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,18 +228,29 @@ class KnownDetector(torch.nn.Module):
         return raw.flatten(1).amax(1)
 
 
-def test_calibration_takes_the_kth_largest_normal_score(data):
+def test_calibration_uses_the_held_out_scores_and_how_training_images_scatter(data):
     detector = KnownDetector()
     data.held_out_fraction = 0.75  # 9 of 12
-    module = EvaluationModule(detector, false_alarm_rate=0.2, study_maps=False)
-    quiet_trainer().validate(module, datamodule=data, verbose=False)
-    normal = sorted(float(image.float().mean()) / 255 for batch in data.val_dataloader() for image in batch.images)
+    data.setup("fit")
+    wide = torch.arange(20, 240, 20, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 64, 64)
+    thresholds = {}
+    for name, training in (("none", None), ("wide", wide)):
+        module = EvaluationModule(detector, false_alarm_rate=0.2, study_maps=False, training_images=training)
+        quiet_trainer().validate(module, datamodule=data, verbose=False)
+        thresholds[name] = detector.calibration["image_threshold"]
+    normal = sorted(score for index, _, score in module.scores if index >= 0)
     calibration = detector.calibration
-    assert calibration["normal_images"] == 9
-    assert calibration["image_threshold"] == pytest.approx(normal[-2], abs=1e-6)  # int(0.2 * 10) = 2
-    assert sum(score >= calibration["image_threshold"] for index, _, score in module.scores if index >= 0) == 1
-    assert calibration["image_false_alarm_rate"] == pytest.approx(0.2)
+    assert calibration["normal_images"] == len(normal) == 9
+    assert module.training_scores == pytest.approx([level / 255 for level in range(20, 240, 20)])
+    assert normal[4] < thresholds["none"] < thresholds["wide"]
+    assert calibration["image_false_alarm_rate"] == pytest.approx(0.2, abs=1e-3)
+    low, high = calibration["image_false_alarm_interval"]
+    assert 0 <= low < 0.2 < high <= 1
     assert 0 <= calibration["pixel_threshold"] <= 1
+    assert calibration["typical_peak"] == pytest.approx(normal[4], abs=1 / 4096)
+    twins = [score for _, label, score in module.scores if label]
+    found = sum(score >= calibration["image_threshold"] for score in twins) / len(twins)
+    assert calibration["anomalous_found"] == pytest.approx(found)
 
 
 def test_unchanged_twins_are_no_more_normal_images(data):
@@ -245,7 +294,9 @@ def test_calibration_says_when_the_wanted_rate_cannot_be_had(data):
     detector = KnownDetector()
     data.held_out_fraction = 0.25  # 3 of 12
     quiet_trainer().validate(EvaluationModule(detector, false_alarm_rate=0.01), datamodule=data, verbose=False)
-    assert detector.calibration["image_false_alarm_rate"] == pytest.approx(1 / 4)
+    calibration = detector.calibration
+    assert calibration["promised"] is False
+    assert calibration["promise"].startswith("1 % false alarms cannot be promised with 3 good images: expect between")
 
 
 def test_test_scores_every_image_and_leaves_pixel_metrics_out_without_masks(data, demo_category):
@@ -291,6 +342,8 @@ def test_metrics_of_a_known_detector(data, demo_category):
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)
+    module.setup("validate")
+    assert (module.decisions, module.left_out, module.type_intervals) == (None, {}, {})
 
 
 def test_many_types_are_counted_without_pixel_figures(data, demo_category, monkeypatch):
@@ -407,7 +460,7 @@ def test_figures_of_one_phase_are_never_those_of_another(data, demo_category):
         evaluation_entries(module, "validation", listed=8)
     # A trainer that serves no batch calls nothing of the epoch, and the figures would be those of before.
     quiet_trainer(limit_test_batches=0).test(module, datamodule=data, verbose=False)
-    assert (module.metrics, module.types, module.curves, module.scores) == ({}, {}, {}, [])
+    assert (module.metrics, module.types, module.curves, module.scores, module.decisions) == ({}, {}, {}, [], None)
     with pytest.raises(UserError, match="the test measured nothing, so no result is written"):
         evaluation_entries(module, "test", listed=listed)
 
@@ -416,7 +469,7 @@ def test_figures_of_one_phase_are_never_those_of_another(data, demo_category):
 def test_a_part_of_the_test_images_makes_no_result(data, demo_category, batches):
     data.evaluation_batch_size = 5
     module = EvaluationModule(
-        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False
+        KnownDetector(), defects=[sample.defect for sample in demo_category.test], study_maps=False, resamples=20
     )
     quiet_trainer(limit_test_batches=batches).test(module, datamodule=data, verbose=False)
     with pytest.raises(UserError, match=f"the test scored {5 * batches} of 12 images, so no result"):

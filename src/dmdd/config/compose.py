@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dmdd.config.check import find_field, plain_of, read
-from dmdd.config.overrides import list_options, prepare, quoted
+from dmdd.config.overrides import list_options, prepare, quoted, quoted_if_needed
 from dmdd.config.schema import Settings
 from dmdd.config.targets import check_arguments, check_config
 from dmdd.core.errors import UserError
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
 S = TypeVar("S", bound=Settings)
-
-UNCLEAR = ("null", "true", "false", "nan", "inf")
-"""Words that an override takes for something else than a text."""
 
 
 def home() -> Path:
@@ -177,8 +174,7 @@ def _written(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_written, value))}]"
-    text = str(value)
-    return text if re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in UNCLEAR else quoted(text)
+    return quoted_if_needed(str(value))
 
 
 def moved(settings: S, folder: Path, name: str) -> S:
@@ -195,7 +191,7 @@ def moved(settings: S, folder: Path, name: str) -> S:
     Raises:
         UserError: As :func:`compose`.
     """
-    there: Any = compose(type(settings), settings.overrides, {"run_dir": folder, "name": name})  # type: ignore[attr-defined]
+    there: Any = compose(type(settings), settings.overrides, {"run_dir": folder, "name": name}, whole=False)  # type: ignore[attr-defined]
     changed: Any = {"run_dir": str(folder), "name": name, "logger": there.logger, "callbacks": there.callbacks}
     return replace(settings, **changed)  # type: ignore[type-var]
 

@@ -17,6 +17,7 @@ PURPOSE = {
     "train": "Train a detector on the normal images of one category, measure it once, write a run folder.",
     "evaluate": "Measure a saved model on a test set. The default settings give the figures of its training run.",
     "predict": "Score images with a trained model. The same command again continues where it stopped.",
+    "calibrate": "Set the thresholds of a model from photographs of the line, without training.",
     "export": "Write a trained detector as one graph and compare the file with the detector.",
     "serve": "Open a page to drop images on, and POST /predict for machines.",
     "bench": "Measure latency and throughput of PyTorch, ONNX Runtime and OpenVINO; about two minutes on two cores.",
@@ -40,6 +41,11 @@ EXAMPLES = {
         ("model=runs/.../model input='parts/*.png' output=scores maps=png16", "a pattern; maps as pictures"),
         ("model=runs/.../model input=incoming output=scores watch=true", "follow a folder"),
     ),
+    "calibrate": (
+        ("model=runs/.../model good=photographs/good", ""),
+        ("model=runs/.../model good=photographs/good bad=photographs/bad rate=0.05 dry_run=true", "look first"),
+        ("model=runs/.../export/detector.onnx good=photographs/good", "an exported file: its JSON is changed"),
+    ),
     "export": (
         ("model=runs/.../model format=onnx category=screw", ""),
         ("model=runs/.../model format=openvino precision=int8 category=screw", ""),
@@ -51,6 +57,7 @@ EXIT_CODES = {
     "train": "0 done, 1 internal error, 2 bad input (one line on stderr), 130 Ctrl-C, 143 SIGTERM",
     "evaluate": "0 done, 1 internal error, 2 bad input (one line on stderr), 130 Ctrl-C, 143 SIGTERM",
     "predict": "0 done, 1 internal error, 2 bad input, 3 done but some images were bad, 130 Ctrl-C, 143 SIGTERM",
+    "calibrate": "0 done, 1 internal error, 2 bad input, or a rate that so few photographs cannot promise",
     "export": "0 done, 1 the file differs too much or internal error, 2 bad input",
     "serve": "0 after SIGINT or SIGTERM, 1 internal error, 2 bad input",
     "bench": "0 done, 1 internal error, 2 bad input",

@@ -22,6 +22,9 @@ TAKING_A_VALUE = {"-c", "--cfg", "-p", "--package", "-sc", "--shell-completion",
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Settings of Hydra that are texts, as far as a user gives them."""
 
+UNCLEAR = ("null", "true", "false", "nan", "inf")
+"""Words that an override takes for something else than a text."""
+
 SWEEPS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|str|int|float|bool|json_str|extend_list)\(")
 """Hydra's functions, by which a sweep may give several values."""
 
@@ -105,16 +108,24 @@ def _prepare_one(schema: type[Settings], text: str, groups: Mapping[str, Sequenc
         return text
     entry, kind, rest = found
     value = expand_home(value) if rule_of(entry).is_path else value
-    if not rest and is_text(kind) and not (value.startswith("[") and kind is not str and parses(f"{name}={value}")):
-        value = value if value == "null" and type(None) in get_args(kind) else quote_values(value, sweeping)
-    elif not parses(f"{name}={value}"):
-        value = quoted(value)
-    elif not sweeping and _has_several(f"{name}={value}"):
-        hint = "several values need -m" if find_field(schema, "overrides") else "give one value"
-        raise UserError(f"{name}={value}: {hint}; a list is written {name}=[{value}]")
+    value = _prepare_value(schema, name, value, Any if rest else kind, sweeping)
     # What a file of conf/ mentions is overridden, all else is added.
     mentioned = not rest and not is_dataclass(kind) and entry.default is MISSING
     return f"{'' if mentioned else '++'}{name}={value}"
+
+
+def _prepare_value(schema: type[Settings], name: str, value: str, kind: Any, sweeping: bool) -> str:
+    """Quote a value where Hydra's parser would not take it as it is meant."""
+    understood = parses(f"{name}={value}")
+    is_list = value.startswith("[") and tuple[str, ...] in get_args(kind) and understood
+    if is_text(kind) and not is_list:
+        return value if value == "null" and type(None) in get_args(kind) else quote_values(value, sweeping)
+    if not understood:
+        return quoted(value)
+    if not sweeping and _has_several(f"{name}={value}"):
+        hint = "several values need -m" if find_field(schema, "overrides") else "give one value"
+        raise UserError(f"{name}={value}: {hint}; a list is written {name}=[{value}]")
+    return value
 
 
 def split_override(text: str) -> tuple[str, str, str, str]:
@@ -177,7 +188,20 @@ def quote_values(value: str, sweeping: bool) -> str:
 def _quote_once(value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and parses(f"name={value}"):
         return value
-    return quoted(value)
+    return quoted_if_needed(value)
+
+
+def quoted_if_needed(text: str) -> str:
+    """Quote a text where Hydra's parser would take it for something else, as it does with ``2024_01`` and ``null``.
+
+    Args:
+        text: Any.
+
+    Returns:
+        A value for an override.
+    """
+    plain = re.fullmatch(r"([A-Za-z_]|\.{0,2}/)[\w./-]*", text, re.ASCII) and text.lower() not in UNCLEAR
+    return text if plain else quoted(text)
 
 
 def quoted(name: str) -> str:

@@ -11,7 +11,9 @@ from typing import Any, Literal, Self
 Target = Mapping[str, Any]
 """A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.construct`."""
 
-MapName = Literal["fused", "segmentation", "geometric", "normality", "abnormality", "both"]
+MapName = Literal[
+    "combined", "distance", "whitened", "fused", "segmentation", "geometric", "normality", "abnormality", "both"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +263,32 @@ class PredictSettings(Settings):
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
     workers: int | None = setting("threads that decode, and that write; null: as many as cores, up to 8", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSettings(Settings):
+    """Settings of ``dmdd calibrate``."""
+
+    COMMAND = "calibrate"
+
+    model: str = setting(
+        "model folder of a run, or an exported file (.onnx, .xml, .pt2), whose JSON is changed",
+        missing="model=FOLDER, the model folder of a run, or an exported file",
+        is_path=True,
+    )
+    good: str = setting(
+        "photographs of good parts that the model was not trained on; subfolders count",
+        missing="good=FOLDER, photographs of good parts",
+        is_path=True,
+    )
+    bad: str | None = setting("photographs of bad parts; they set nothing, they are counted", is_path=True)
+    rate: float = setting("wanted share of good images that are rejected", above=0, below=1)
+    smallest_area_px: int | None = setting(
+        "smaller regions of a photograph are left out of masks; null: as before", unit="pixels", least=0
+    )
+    dry_run: bool = setting("show what would change, and write nothing")
+    device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
+    batch_size: int = setting("images that go through the network at once", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

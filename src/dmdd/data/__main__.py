@@ -56,6 +56,7 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_data_dir(check)
     check.add_argument("--dataset", help="one data set; all that are there if left out")
     check.add_argument("--category", default="all", help="one category (default: all)")
+    check.add_argument("--model", type=Path, help="model folder of a run: name the training images it found odd")
     check.set_defaults(run=_check)
 
 
@@ -99,6 +100,11 @@ def _as_flag(argument: str) -> str:
 def _check(options: argparse.Namespace) -> int:
     from dmdd.data.check import check_data
 
+    if options.model is not None:
+        from dmdd.data.odd import list_odd_images
+
+        print("\n".join(list_odd_images(options.model)).encode("utf-8", "backslashreplace").decode("utf-8"))
+        return 0
     lines, problems = check_data(data_dir=options.data_dir, dataset=options.dataset, category=options.category)
     # Names of files may be no UTF-8.
     print("\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8"))

@@ -1,5 +1,6 @@
 """The data module: normal images decoded once, twins made on the device, test images read once after training."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dmdd.core.errors import UserError, check_positive
 from dmdd.data.augmentation import Augmentation
@@ -25,6 +26,7 @@ from dmdd.data.store import ImageStore, StoredPart, open_images
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
+TWINS = 16  # of the synthetic validation at least, however few images are held out
 WORKER_OUTLASTS_S = 10  # a SIGTERM, which also comes from Python where a process ends before its loader does
 PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
 STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
@@ -147,6 +149,23 @@ class PairDataModule(LightningDataModule):
         return self._ready(self._held_out).images
 
     @property
+    def training_pixels(self) -> ImageStore:
+        """The normal images trained on, without augmentation; a slice of it is ``(B, 3, h, w)`` uint8."""
+        return self._ready(self._train).images
+
+    @property
+    def normal_pixels(self) -> ImageStore:
+        """The images trained on and then those held out, as :attr:`normal_files` names them."""
+        own, rest = self._ready(self._train).images, self._ready(self._held_out).images
+        return StoredPart(own.store, [*own.rows.tolist(), *rest.rows.tolist()])
+
+    @property
+    def normal_files(self) -> list[Path]:
+        """The files of the images trained on, then of those held out."""
+        rest = sorted(set(range(len(self.category.train))) - set(self._rows))
+        return [self.category.train[row].path for row in (*self._rows, *rest)]
+
+    @property
     def parts_found(self) -> tuple[int, float]:
         """On how many of the images trained on a part was found, and the median share of an image that counts.
 
@@ -233,12 +252,29 @@ class PairDataModule(LightningDataModule):
         return PairBlocks(blocks, self.make_pairs, share=share, steps=len(sampler))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Serve the held-out normal images with the plans of their twins; each device its own part."""
+        """Serve the held-out normal images with the plans of their twins; each device its own part.
+
+        Few images are served several times, each time with another twin.
+        """
         dataset = self._ready(self._held_out)
-        own = self._own_part(len(dataset.images))
-        places = [(VALIDATION_STEP, index, index) for index in own]
+        count = len(dataset.images)
+        own = self._own_part(count)
+        rounds = range(self._twins_of_each(count))
+        places = [(VALIDATION_STEP + again, index, index) for again in rounds for index in own]
         size = max(1, self.evaluation_batch_size // 2)
-        return self._loader(dataset, batch_sampler=[places[i : i + size] for i in range(0, len(places), size)])
+        return self._loader(
+            ValidationPairs(dataset), batch_sampler=[places[i : i + size] for i in range(0, len(places), size)]
+        )
+
+    @property
+    def validation_images(self) -> int:
+        """How many images the synthetic validation scores: the held-out ones and all of their twins."""
+        count = self.held_out_images
+        return count + count * self._twins_of_each(count)
+
+    @staticmethod
+    def _twins_of_each(count: int) -> int:
+        return math.ceil(TWINS / count)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""
@@ -299,7 +335,7 @@ class PairDataModule(LightningDataModule):
             pairs = self.make_pairs(batch)
         if self.trainer is not None and self.trainer.training:
             return pairs
-        return as_evaluation(pairs)
+        return as_evaluation(pairs, self.held_out_images)
 
     def make_pairs(self, batch: PlannedBatch) -> PairBatch:
         """Turn normal images and plans into pairs.
@@ -318,6 +354,25 @@ class PairDataModule(LightningDataModule):
             textures=batch.textures if len(batch.textures) else None,
         )
         return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()))
+
+
+class ValidationPairs(Dataset[PlannedBatch]):
+    """Number the pairs of the synthetic validation, where an image may have several twins.
+
+    Args:
+        dataset: Of the held-out images.
+
+    Source: ours.
+    """
+
+    def __init__(self, dataset: PlannedDataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, places: list[Place]) -> PlannedBatch:
+        """Gather a batch; the first round has the numbers of the images."""
+        count = len(self.dataset.images)
+        numbers = [(step - VALIDATION_STEP) * count + index for step, _, index in places]
+        return self.dataset.__getitems__(places)._replace(indices=torch.tensor(numbers))
 
 
 class PairBlocks:
@@ -351,20 +406,23 @@ class PairBlocks:
                 yield PairBatch(normal, anomalous, mask, pairs.indices[own])
 
 
-def as_evaluation(pairs: PairBatch) -> EvaluationBatch:
+def as_evaluation(pairs: PairBatch, normal_images: int) -> EvaluationBatch:
     """Lay pairs out as images to be scored: first the normal ones, then their twins.
 
     Args:
         pairs: ``B`` pairs.
+        normal_images: How many normal images there are; of pairs numbered from there on, which have the same normal
+            images again, only the twin is taken.
 
     Returns:
-        ``2 B`` images; a twin without any changed pixel is labelled normal.
+        At most ``2 B`` images; a twin without any changed pixel is labelled normal.
     """
-    images = torch.cat([pairs.normal, (pairs.anomalous * 255).round().to(torch.uint8)])
-    masks = torch.cat([torch.zeros_like(pairs.mask), pairs.mask]).bool()
-    labels = masks.flatten(1).any(1).long()
     own = torch.tensor(pairs.indices)
-    both = torch.cat([own, -1 - own])
+    first = own < normal_images
+    images = torch.cat([pairs.normal[first], (pairs.anomalous * 255).round().to(torch.uint8)])
+    masks = torch.cat([torch.zeros_like(pairs.mask[first]), pairs.mask]).bool()
+    labels = masks.flatten(1).any(1).long()
+    both = torch.cat([own[first], -1 - own])
     return EvaluationBatch(images, masks, labels, both)
 
 

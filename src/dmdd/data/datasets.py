@@ -15,7 +15,7 @@ from dmdd.data.augmentation import Augmentation
 from dmdd.data.images import read_pair
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
-from dmdd.data.store import ImageStore
+from dmdd.data.store import ImageStore, StoredPart
 from dmdd.pairs import Column, draw_plan
 
 
@@ -86,7 +86,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
     def __init__(
         self,
         *,
-        images: ImageStore,
+        images: StoredPart,
         textures: ImageStore | None,
         seed: int,
         augmentation: Augmentation | None = None,

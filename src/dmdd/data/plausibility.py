@@ -1,6 +1,5 @@
 """Whether test images and masks can be what they are taken for: the same check and words in every command."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -243,28 +242,11 @@ def doubts_of_counts(category: Category, *, held_out: int, wanted: float) -> lis
     told = [] if any(sample.label for sample in category.test) else [NO_ANOMALIES]
     if 0 < held_out < FEW_HELD_OUT:
         few = f"{held_out} of {len(category.train)} training images {'is' if held_out == 1 else 'are'} held out"
-        told.append(f"{few} for the threshold; {doubt_of_rate(held_out, wanted)}")
+        told.append(
+            f"{few} for the threshold, too few to promise evaluation.false_alarm_rate={wanted:g}: take more good "
+            "images, or raise data.held_out_fraction or evaluation.false_alarm_rate"
+        )
     return told
-
-
-def doubt_of_rate(held_out: int, wanted: float) -> str:
-    """Say that a rate of false alarms cannot be had with so few held-out images.
-
-    Args:
-        held_out: Their number, above 0.
-        wanted: Wanted share of false alarms, in (0, 1).
-
-    Returns:
-        A sentence without its full stop; empty where the rate can be had.
-    """
-    needed = math.ceil(round(1 / wanted, 9)) - 1
-    if held_out >= needed:
-        return ""
-    return (
-        f"the least rate of false alarms that {held_out} held-out image{'' if held_out == 1 else 's'} can give is "
-        f"{100 / (held_out + 1):.3g} %, and evaluation.false_alarm_rate={wanted:g} needs {needed:,}: take more good "
-        "images, or raise data.held_out_fraction or evaluation.false_alarm_rate"
-    )
 
 
 def doubts_of_content(found: Sequence[Inspected], peaks: Sequence[int | None] = ()) -> list[str]:

@@ -62,8 +62,8 @@ class ImageStore(ABC):
         """Give some images: the first of what :meth:`read` gives."""
         return self.read(index)[0]
 
-    def __getitem__(self, part: slice) -> Tensor:
-        """Give consecutive images: ``(B, 3, h, w)`` uint8 RGB."""
+    def __getitem__(self, part: slice | Tensor) -> Tensor:
+        """Give images by a slice or by positions: ``(B, 3, h, w)`` uint8 RGB."""
         return self.pixels(torch.arange(len(self))[part])
 
     def share_memory(self) -> None:

@@ -23,16 +23,17 @@ from dmdd.config.check import plain_of
 from dmdd.config.schema import Target, TrainSettings
 from dmdd.config.targets import build
 from dmdd.core import failures, files, hardware, provenance
-from dmdd.core.errors import Interrupted, warn
+from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.listing import Category, listing_digest
-from dmdd.data.plausibility import FEW_HELD_OUT, doubt_of_rate
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector
+from dmdd.models.score_scale import ScoreScale
+from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
@@ -76,7 +77,8 @@ def write_evaluation(
     Returns:
         The picture files.
     """
-    outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root)
+    scale = ScoreScale.of(evaluation.detector.calibration)
+    outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root, scale)
     write_curves(folder, evaluation.curves)
     with hardware.whole_float32():
         return write_pictures(
@@ -143,7 +145,12 @@ class Experiment:
             **vars(settings.distillation),
         )
         self.segmentation = SegmentationModule(
-            teacher=teacher, student=student, segmentation=segmentation, **vars(settings.segmentation_training)
+            teacher=teacher,
+            student=student,
+            segmentation=segmentation,
+            whitening=self.detector.whitening,
+            normal_images=self.data.training_pixels,
+            **vars(settings.segmentation_training),
         )
         self.evaluation = EvaluationModule(
             self.detector,
@@ -159,9 +166,11 @@ class Experiment:
             ),
             read_defects=defect_reader(category.test),
             normal_images=self.data.held_out_pixels,
+            training_images=self.data.training_pixels,
             levels_batch_size=settings.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
+        self.suspicious: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.precisions: list[str] = []
         self._started, self._earlier_s = time.monotonic(), 0.0
@@ -327,7 +336,26 @@ class Experiment:
             return {}
         self._measure("validate")
         # Each held-out image and its twin.
-        return outputs.evaluation_entries(self.evaluation, "validation", listed=2 * self.data.held_out_images)
+        return outputs.evaluation_entries(self.evaluation, "validation", listed=self.data.validation_images)
+
+    def suspect(self) -> None:
+        """Find the normal images that are like none of the others; they are in ``suspicious``, the strangest first."""
+        if not self.is_first:
+            return
+        sizes = {"data.evaluation_batch_size": self.settings.data.evaluation_batch_size, "image_size": self._size}
+        self.detector.to("cuda" if self.accelerator == "gpu" else "cpu")
+        with failures.report_errors("looking for odd training images", sizes=sizes), hardware.whole_float32():
+            found = strangeness(
+                self.detector, self.data.normal_pixels, batch_size=self.settings.data.evaluation_batch_size
+            )
+        root, files = self.category.root, self.data.normal_files
+        for place in found.argsort(descending=True).tolist():
+            if (value := float(found[place])) < SUSPICIOUS:
+                break
+            path = files[place]
+            shown = path.relative_to(root) if path.is_relative_to(root) else path
+            held_out = place >= self.data.training_images
+            self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
 
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.settings.callbacks)
@@ -386,9 +414,6 @@ class Experiment:
             self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.settings.upload_model
         )
         outputs.print_summary(result, self.run_dir)
-        held_out = self.detector.calibration.get("normal_images", 0)
-        doubt = doubt_of_rate(held_out, self.settings.evaluation.false_alarm_rate) if held_out >= FEW_HELD_OUT else ""
-        warn([doubt] if doubt else [])  # of fewer it was said before training
 
     def _result(self, test: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
         settings, (parts, share) = self.settings, self.data.parts_found
@@ -399,6 +424,7 @@ class Experiment:
             "test": test,
             "synthetic_validation": validation,
             "calibration": self.detector.calibration,
+            "suspicious": self.suspicious,
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,

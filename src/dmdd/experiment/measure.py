@@ -21,7 +21,7 @@ from dmdd.data.plausibility import doubts_of_category
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import devices, outputs
 from dmdd.experiment.experiment import quiet_lightning, write_evaluation
-from dmdd.models.detector import MAP_NAMES, Detector
+from dmdd.models.detector import Detector
 from dmdd.training.evaluation import EvaluationModule, choose_exact
 
 
@@ -148,8 +148,8 @@ def choose_maps(detector: Detector, *, anomaly_map: str | None, score_map: str |
     for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
         if name is None or name == getattr(detector, setting):
             continue
-        if name not in MAP_NAMES:
-            raise UserError(f"{setting}={name}: choose one of {', '.join(MAP_NAMES)}")
+        if name not in detector.map_names:
+            raise UserError(f"{setting}={name}: this model has {', '.join(detector.map_names)}")
         setattr(detector, setting, name)
         detector.calibration = {}
     if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:

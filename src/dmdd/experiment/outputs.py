@@ -14,7 +14,10 @@ from rich.table import Table
 from dmdd.core.files import write_atomically
 from dmdd.data.listing import NORMAL, Sample
 from dmdd.data.plausibility import NO_ANOMALIES
+from dmdd.models.score_scale import ScoreScale
 from dmdd.training.evaluation import EvaluationModule, ImageScore, Phase
+
+SUSPICIOUS_SHOWN = 5
 
 
 def protocol(*, native_masks: bool) -> dict[str, str]:
@@ -39,22 +42,26 @@ def protocol(*, native_masks: bool) -> dict[str, str]:
     }
 
 
-def write_scores(file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path) -> None:
-    """Write one line an image: file, defect, label, score.
+def write_scores(
+    file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path, scale: ScoreScale | None = None
+) -> None:
+    """Write one line an image: file, defect, label, score, and with a scale the raw score and false-alarm probability.
 
     Args:
         file: The CSV file.
         samples: The test set.
-        scores: ``(index, label, score)`` of each.
+        scores: ``(index, label, raw score)`` of each.
         root: Paths are written relative to it.
+        scale: Turns raw scores into those that users see; None where these are the raw ones.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "defect", "label", "score"])
-    for index, label, score in scores:
+    writer.writerow(["file", "defect", "label", "score", *(["raw_score", "false_alarm_probability"] if scale else [])])
+    for index, label, raw in scores:
         path = samples[index].path
         shown = path.relative_to(root) if path.is_relative_to(root) else path
-        writer.writerow([shown.as_posix(), samples[index].defect, label, f"{score:.9g}"])
+        values = [raw] if scale is None else [scale.readable(raw), raw, scale.false_alarm_probability(raw)]
+        writer.writerow([shown.as_posix(), samples[index].defect, label, *(f"{value:.9g}" for value in values)])
     write_atomically(file, text.getvalue())
 
 
@@ -120,13 +127,32 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
         console.print(_type_table(types))
     elif types:
         console.print(NO_ANOMALIES, soft_wrap=True, highlight=False)
-    for line in (*_threshold_lines(result), *_score_lines(run_dir / "scores.csv")):
-        console.print(line, soft_wrap=True, highlight=False)
+    for line in (*_threshold_lines(result), *_score_lines(run_dir / "scores.csv"), *odd_lines(result)):
+        console.print(_printable(line), soft_wrap=True, highlight=False)
     minutes = [f"{name} {seconds / 60:.1f} min" for name, seconds in result["wall_time_s"].items()]
     console.print(f"{', '.join(minutes)} on {result['device']}", soft_wrap=True)
     for title, name in (("result", "result.json"), ("pictures", "images"), ("model", "model")):
         if (run_dir / name).exists():
             console.print(_printable(f"{title:<9} {run_dir / name}"), soft_wrap=True)
+
+
+def odd_lines(result: dict[str, Any]) -> list[str]:
+    """Say which training images to look at.
+
+    Args:
+        result: As in ``result.json``.
+
+    Returns:
+        Lines; none for results that know of none.
+    """
+    suspicious = result.get("suspicious", [])
+    lines = [
+        f"look at   {entry['file']}: given as good, but like none of the others"
+        for entry in suspicious[:SUSPICIOUS_SHOWN]
+    ]
+    if len(suspicious) > SUSPICIOUS_SHOWN:
+        lines.append(f"          and {len(suspicious) - SUSPICIOUS_SHOWN} more, see result.json")
+    return lines
 
 
 COLUMNS = [("pixel_auroc", "pixel AUROC"), ("aupro_30", "AUPRO@0.3"), ("image_auroc", "image AUROC")]
@@ -154,8 +180,11 @@ def _threshold_lines(result: dict[str, Any]) -> list[str]:
     calibration, types = result.get("calibration") or {}, result["test"].get("types", {})
     if (threshold := calibration.get("image_threshold")) is None:
         return ["no image threshold: no good images were held out, or other maps than the model's own were chosen"]
-    line = f"threshold of the score {threshold:.4g}"
-    if (rate := calibration.get("image_false_alarm_rate")) is not None:
+    scaled = ScoreScale.of(calibration) is not None
+    line = f"threshold of the score {0.5 if scaled else threshold:.4g}"
+    if promise := calibration.get("promise"):
+        line += f": {promise}"
+    elif (rate := calibration.get("image_false_alarm_rate")) is not None:
         known = f", from {calibration['normal_images']} held-out ones" if "normal_images" in calibration else ""
         line += f": false alarms expected on {100 * rate:.3g} % of good images{known}"
     lines = [line]

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dmdd.config.overrides import split_arguments
 from dmdd.config.schema import TrainSettings
 from dmdd.config.targets import build
 from dmdd.core.errors import UserError, check_positive, print_error
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         file = Path(own["output"])
         if file.suffix.lower() != ".png":
             raise UserError(f"output={file}: give a file that ends in .png")
-        settings = TrainSettings.compose(*overrides)
+        settings = TrainSettings.compose(*split_arguments(overrides)[1])
         files, parts = write_sheet(settings, file, stage=own["stage"], **numbers)
     except UserError as error:
         print_error(error)

@@ -68,6 +68,7 @@ def train_on_this_device(settings: TrainSettings) -> None:
     experiment.save_model()
     validation = experiment.calibrate()
     experiment.save_model()
+    experiment.suspect()
     experiment.test()
     if experiment.is_first:
         experiment.write(validation=validation)

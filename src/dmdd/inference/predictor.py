@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from dmdd.core.hardware import whole_float32
 from dmdd.data.listing import list_images
 from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
 from dmdd.inference.conversion import Image, as_tensor
+from dmdd.inference.regions import drop_small
 from dmdd.models.detector import Detector
+from dmdd.models.score_scale import ScoreScale
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,29 @@ class Prediction:
 
     Args:
         map: ``(H, W)`` float32 in [0, 1] at the image's own size; large where a pixel looks anomalous.
-        score: In [0, 1]; large for an anomalous image.
+        score: In [0, 1]; large for an anomalous image. 0.5 is the calibrated threshold and 0.1 a typical good image,
+            unless the model is older than this scale; its scores are raw then.
         label: Whether the score reaches the image threshold; None if there is none.
-        mask: ``(H, W)`` bool, where the map reaches the pixel threshold; None if there is none.
+        mask: ``(H, W)`` bool, where the map reaches the pixel threshold, less regions smaller than the model's smallest
+            area; None if there is none.
+        raw_score: The score as the network's maps give it, in [0, 1]; it does not depend on the calibration.
+        false_alarm_probability: How likely a good image is to score at least so high; None if the model cannot say.
     """
 
     map: np.ndarray
     score: float
     label: bool | None
     mask: np.ndarray | None
+    raw_score: float | None = None
+    false_alarm_probability: float | None = None
+
+
+class Judgement(NamedTuple):
+    """What a raw score means: see :class:`Prediction`."""
+
+    score: float
+    label: bool | None
+    false_alarm_probability: float | None
 
 
 class Predictor:
@@ -48,7 +64,8 @@ class Predictor:
         detector: A calibrated detector; it is moved to the device.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; CUDA if there is one, if None.
         precision: ``float32``, ``bfloat16`` or ``float16``; what is not float32 is autocast.
-        image_threshold: A score from here on means anomalous, in [0, 1]; the detector's calibrated one if None.
+        image_threshold: A score from here on means anomalous, in [0, 1]; if None the calibrated one: 0.5, unless the
+            model is older than this scale.
         pixel_threshold: A pixel from here on belongs to the mask, in [0, 1]; the detector's calibrated one if None.
         tile: Look at each image in overlapping tiles at its own resolution instead of resized as a whole.
         tile_px: Side of a tile, or its height and width, in pixels of the image; the detector's input size if None.
@@ -77,7 +94,11 @@ class Predictor:
         self.precision = choose_precision(precision, self.device)
         self.detector = detector.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.image_threshold = choose_threshold("image_threshold", image_threshold, detector)
+        self.scale = ScoreScale.of(detector.calibration)
+        if self.scale is not None and image_threshold is None:
+            self.image_threshold = 0.5
         self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, detector)
+        self.smallest_area_px: int = detector.calibration.get("smallest_area_px") or 0
         if isinstance(overlap, bool) or not isinstance(overlap, int | float):
             raise UserError(f"overlap={overlap}: give a number from 0 to 0.9")
         self.tile, self.tile_px, self.overlap = tile, tile_px, overlap
@@ -153,7 +174,7 @@ class Predictor:
             prepared: What :meth:`prepare` gave, at least one.
 
         Returns:
-            Maps ``(h, w)`` float32 in [0, 1] on the CPU at the size of ``prepared``, and scores in [0, 1].
+            Maps ``(h, w)`` float32 in [0, 1] on the CPU at the size of ``prepared``, and raw scores in [0, 1].
 
         Raises:
             UserError: A map or a score is no number.
@@ -172,12 +193,12 @@ class Predictor:
             raise UserError(f"the model gives no numbers for an image in {self.precision or 'float32'}: it is damaged")
         return maps, scores
 
-    def finish(self, heat: Tensor, score: float, size: tuple[int, int]) -> Prediction:
+    def finish(self, heat: Tensor, raw_score: float, size: tuple[int, int]) -> Prediction:
         """Bring a map to the image's size and hold it and its score against the thresholds.
 
         Args:
             heat: ``(h, w)`` float32.
-            score: Of the image.
+            raw_score: Of the image.
             size: Height and width of the image in pixels.
 
         Returns:
@@ -185,12 +206,24 @@ class Predictor:
         """
         with torch.inference_mode():
             full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
-        mask = None if self.pixel_threshold is None else full >= self.pixel_threshold
-        return Prediction(map=full, score=score, label=self.label(score), mask=mask)
+        mask = None
+        if self.pixel_threshold is not None:
+            mask = drop_small(full >= self.pixel_threshold, self.smallest_area_px)
+        score, label, probability = self.judge(raw_score)
+        return Prediction(full, score, label, mask, raw_score=raw_score, false_alarm_probability=probability)
 
-    def label(self, score: float) -> bool | None:
-        """Say whether a score means anomalous; None without an image threshold."""
-        return None if self.image_threshold is None else bool(score >= self.image_threshold)
+    def judge(self, raw_score: float) -> Judgement:
+        """Say what a raw score means.
+
+        Args:
+            raw_score: In [0, 1].
+
+        Returns:
+            The score that users see, whether it means anomalous, and how likely a good image is to reach it.
+        """
+        score = raw_score if self.scale is None else self.scale.readable(raw_score)
+        label = None if self.image_threshold is None else bool(score >= self.image_threshold)
+        return Judgement(score, label, None if self.scale is None else self.scale.false_alarm_probability(raw_score))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision is None:

@@ -16,11 +16,15 @@ MAX_DILATIONS = 32
 ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
-        *("anomaly_map", "score_map", "score_smoothed", "level_power", "normal_levels", "calibration"),
+        *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "normal_levels", "calibration"),
+        "former_calibrations",
     ),
     "teacher": ("backbone", "mean", "std", "folded"),
     "calibration": (
         *("image_threshold", "image_false_alarm_rate", "normal_images"),
+        *("image_false_alarm_interval", "wanted_false_alarm_rate", "promised", "promise", "anomalous_found"),
+        "typical_peak",
+        *("typical_score", "spread", "false_alarm_table", "smallest_area_px", "calibrated_at"),
         *("pixel_threshold", "pixel_f1_on_synthetic", "source"),
     ),
 }
@@ -57,10 +61,14 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("anomaly_map", "score_map"):
         if not isinstance(spec.get(name, ""), str):
             raise _wrong(name, spec[name], "the name of a map is wanted")
-    if not isinstance(spec.get("score_smoothed", False), bool):
-        raise _wrong("score_smoothed", spec["score_smoothed"], "true or false is wanted")
+    for name in ("score_smoothed", "whitened"):
+        if not isinstance(spec.get(name, False), bool):
+            raise _wrong(name, spec[name], "true or false is wanted")
     _check_levels(spec.get("normal_levels", {}))
     _check_calibration(spec.get("calibration", {}))
+    former = spec.get("former_calibrations", [])
+    if not isinstance(former, list) or not all(isinstance(entry, Mapping) for entry in former):
+        raise _wrong("former_calibrations", former, "a list of objects is wanted")
 
 
 def check_widths(spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
@@ -135,13 +143,44 @@ def _check_levels(levels: Any) -> None:
 
 def _check_calibration(calibration: Mapping[str, Any]) -> None:
     """Check what is shown with the answers; the thresholds are checked where they are taken."""
-    rate, count, source = (calibration.get(name) for name in ("image_false_alarm_rate", "normal_images", "source"))
+    rate, count = (calibration.get(name) for name in ("image_false_alarm_rate", "normal_images"))
     if rate is not None and not (is_number(rate) and 0 <= rate <= 1):
         raise _wrong("calibration.image_false_alarm_rate", rate, "a number from 0 to 1 is wanted")
     if count is not None and not (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
         raise _wrong("calibration.normal_images", count, "a whole number is wanted")
-    if source is not None and not isinstance(source, str):
-        raise _wrong("calibration.source", source, "a text is wanted")
+    for name in ("source", "promise", "calibrated_at"):
+        if calibration.get(name) is not None and not isinstance(calibration[name], str):
+            raise _wrong(f"calibration.{name}", calibration[name], "a text is wanted")
+    area = calibration.get("smallest_area_px", 0)
+    if not isinstance(area, int) or isinstance(area, bool) or area < 0:
+        raise _wrong("calibration.smallest_area_px", area, "a whole number of pixels is wanted")
+    _check_scale(calibration)
+
+
+def _check_scale(calibration: Mapping[str, Any]) -> None:
+    """Check what turns raw scores into those that users see."""
+    for name, low, high in (
+        ("typical_score", 0, 1),
+        ("typical_peak", 0, 1 + math.ulp(1)),
+        ("spread", 0, math.inf),
+        ("wanted_false_alarm_rate", 0, 1),
+        ("anomalous_found", -math.ulp(0), 1 + math.ulp(1)),
+    ):
+        value = calibration.get(name)
+        if value is not None and not (is_number(value) and low < value < high):
+            raise _wrong(f"calibration.{name}", value, "a number in its range is wanted")
+    table = calibration.get("false_alarm_table")
+    if table is not None and not _is_table(table):
+        raise _wrong("calibration.false_alarm_table", table, "ascending scores and as many rates above 0 are wanted")
+
+
+def _is_table(table: Any) -> bool:
+    scores, rates = (table.get(name) for name in ("scores", "rates")) if isinstance(table, Mapping) else (None, None)
+    if not isinstance(scores, list) or not isinstance(rates, list) or len(scores) != len(rates) or not scores:
+        return False
+    if not all(map(is_number, [*scores, *rates])):
+        return False
+    return scores == sorted(set(scores)) and min(rates) > 0
 
 
 def is_number(value: Any) -> bool:

@@ -20,14 +20,18 @@ from dmdd.models.losses import cosine_distance
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.models.whitening import ResidualWhitening, mahalanobis
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
-# map and knew no levels.
-READABLE_VERSIONS = (1, 2, 3, 4)
+# map and knew no levels; 4 knew no whitened residuals.
+READABLE_VERSIONS = (1, 2, 3, 4, 5)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
-MAP_NAMES = ("fused", "segmentation", "geometric", "normality", "abnormality", "both")
+WHITENED_MAPS = ("combined", "distance", "whitened")
+MAP_NAMES = (*WHITENED_MAPS, "fused", "segmentation", "geometric", "normality", "abnormality", "both")
+LARGEST_MAHALANOBIS = 32.0
+"""Of a level, over the square root of its channels; larger ones count as this. Defects reach 2 to 12."""
 
 
 class Slices(Protocol):
@@ -36,8 +40,8 @@ class Slices(Protocol):
     def __len__(self) -> int:
         """Return how many there are."""
 
-    def __getitem__(self, part: slice, /) -> Tensor:
-        """Give consecutive images, ``(B, 3, h, w)``."""
+    def __getitem__(self, part: slice | Tensor, /) -> Tensor:
+        """Give images by a slice or by positions, ``(B, 3, h, w)``."""
 
 
 class DetectorOutput(NamedTuple):
@@ -88,9 +92,11 @@ class Detector(nn.Module):
         score_map: Which of the maps the image score is read from.
         score_smoothed: Read the score from the smoothed map at the input size, not from the raw one at stride 4.
         level_power: How much of an image's own level is taken out of its score, from 0 to 1; see :meth:`image_score`.
+        whitened: Whether it has whitened residuals; models up to format version 4 have none, nor the maps made of them
+            (``WHITENED_MAPS``).
 
     Raises:
-        UserError: An argument is out of its range.
+        UserError: An argument is out of its range, or a map or the segmentation network needs whitened residuals.
 
     Source: paper for the parts; smoothing and mean of the largest reconstructed; ``score_map`` and levels ours.
     """
@@ -102,12 +108,13 @@ class Detector(nn.Module):
         student: Student,
         segmentation: SegmentationNetwork,
         input_size: Sequence[int],
-        sigma_px: float = 4.0,
+        sigma_px: float = 1.0,
         score_fraction: float = 0.01,
-        anomaly_map: str = "fused",
-        score_map: str = "geometric",
+        anomaly_map: str = "combined",
+        score_map: str = "distance",
         score_smoothed: bool = False,
         level_power: float = 0.5,
+        whitened: bool = True,
     ) -> None:
         super().__init__()
         height, width = check_input_size(input_size)
@@ -117,9 +124,12 @@ class Detector(nn.Module):
             raise UserError(f"level_power={level_power}: give a number from 0 to 1")
         if sigma_px < 0:
             raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
+        self.whitening = ResidualWhitening(teacher.channels) if whitened else None
         for name, value in (("anomaly_map", anomaly_map), ("score_map", score_map)):
-            if value not in MAP_NAMES:
-                raise UserError(f"{name}={value}: choose one of {', '.join(MAP_NAMES)}")
+            if value not in self.map_names:
+                raise UserError(f"{name}={value}: choose one of {', '.join(self.map_names)}")
+        if segmentation.inputs == "whitened" and not whitened:
+            raise UserError("segmentation.inputs=whitened needs whitened residuals; use segmentation.inputs=products")
         self.teacher, self.student, self.segmentation = teacher, student, segmentation
         self.input_size = (height, width)
         self.sigma_px, self.score_fraction = float(sigma_px), float(score_fraction)
@@ -129,6 +139,13 @@ class Detector(nn.Module):
         self.normal_levels: dict[str, tuple[float, float]] = {}
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
+        # What the calibration was before ``dmdd.calibrate`` changed it, oldest first.
+        self.former_calibrations: list[dict[str, Any]] = []
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Names of the maps that it can give."""
+        return MAP_NAMES if self.whitening is not None else tuple(n for n in MAP_NAMES if n not in WHITENED_MAPS)
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
@@ -142,46 +159,55 @@ class Detector(nn.Module):
         raw = self.raw_maps(images, only=(self.anomaly_map, self.score_map))
         return DetectorOutput(self.smooth(raw[self.anomaly_map]), self.image_score(self.score_map, raw[self.score_map]))
 
-    def maps(self, images: Tensor, *, only: Sequence[str] = MAP_NAMES) -> dict[str, Tensor]:
+    def maps(self, images: Tensor, *, only: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Compute the anomaly map and, for study, what it is made of.
 
         Args:
             images: ``(B, 3, H, W)`` RGB, uint8 in [0, 255] or float in [0, 1], any size.
-            only: Names of the maps wanted.
+            only: Names of the maps wanted; all if None.
 
         Returns:
             ``(B, 1, h, w)`` float32 in [0, 1] at the input size by name.
         """
         return {name: self.smooth(raw) for name, raw in self.raw_maps(images, only=only).items()}
 
-    def raw_maps(self, images: Tensor, *, only: Sequence[str] = MAP_NAMES) -> dict[str, Tensor]:
+    def raw_maps(self, images: Tensor, *, only: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Compute maps as the networks give them.
 
         Args:
             images: ``(B, 3, H, W)`` RGB, uint8 in [0, 255] or float in [0, 1], any size.
-            only: Names of the maps wanted.
+            only: Names of the maps wanted; all if None.
 
         Returns:
-            ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``fused`` (:func:`fuse`), ``segmentation`` (stage 2),
-            ``geometric`` (geometric mean over levels of the normality distances ``D / 2``), ``normality`` and
-            ``abnormality`` (mean over levels of ``D / 2``), ``both`` (mean of these two).
+            ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``combined`` (:func:`combine`), ``distance``
+            (:func:`joint_distance`), ``whitened`` (geometric mean over levels of the whitened residuals' lengths),
+            ``fused`` (:func:`fuse`), ``segmentation`` (stage 2), ``geometric`` (geometric mean over levels of the
+            normality distances ``D / 2``), ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both``
+            (mean of these two).
         """
+        wanted = self.map_names if only is None else tuple(only)
         resized = self.preprocess(images)
         features = self.teacher(resized)
         normality, abnormality = self.student(resized, features)
+        residuals = None if self.whitening is None else self.whitening(features, normality)
         maps = {}
-        if {"fused", "geometric", "normality", "both"} & set(only):
+        if set(wanted) - {"segmentation", "abnormality"}:
             distances = level_distances(normality, features)
             maps["geometric"], maps["normality"] = geometric_distance(distances), mean_distance(distances)
-        if {"abnormality", "both"} & set(only):
+        if {"abnormality", "both"} & set(wanted):
             maps["abnormality"] = mean_distance(level_distances(abnormality, features))
-        if "both" in only:
+        if "both" in wanted:
             maps["both"] = (maps["normality"] + maps["abnormality"]) / 2
-        if {"fused", "segmentation"} & set(only):
-            maps["segmentation"] = torch.sigmoid(self.segmentation(features, normality, abnormality).float())
-        if "fused" in only:
+        if {"combined", "fused", "segmentation"} & set(wanted):
+            maps["segmentation"] = torch.sigmoid(self.segmentation(features, normality, abnormality, residuals).float())
+        if "fused" in wanted:
             maps["fused"] = fuse(maps["segmentation"], maps["geometric"])
-        return {name: maps[name] for name in only}
+        if residuals is not None and set(WHITENED_MAPS) & set(wanted):
+            maps["whitened"] = whitened_distance(mahalanobis(residuals))
+            maps["distance"] = joint_distance(maps["geometric"], maps["whitened"])
+            if "combined" in wanted:
+                maps["combined"] = combine(maps["segmentation"], maps["distance"])
+        return {name: maps[name] for name in wanted}
 
     def smooth(self, raw: Tensor) -> Tensor:
         """Enlarge raw maps ``(B, 1, h/4, w/4)`` to the input size and smooth them; values stay in [0, 1]."""
@@ -273,8 +299,10 @@ class Detector(nn.Module):
             "score_map": self.score_map,
             "score_smoothed": self.score_smoothed,
             "level_power": self.level_power,
+            "whitened": self.whitening is not None,
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
+            **({"former_calibrations": self.former_calibrations} if self.former_calibrations else {}),
         }
 
     @classmethod
@@ -307,10 +335,12 @@ class Detector(nn.Module):
                 score_map=spec["score_map"],
                 score_smoothed=spec["score_smoothed"] if version > 3 else True,
                 level_power=spec["level_power"] if version > 3 else 0,
+                whitened=spec["whitened"] if version > 4 else False,
             )
             if version > 3:
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
+            detector.former_calibrations = list(spec.get("former_calibrations", []))
         except UserError:
             raise
         except Exception as error:  # timm raises a zoo of types for names it half knows
@@ -416,6 +446,53 @@ def geometric_distance(distances: list[Tensor]) -> Tensor:
     size = (distances[0].shape[-2], distances[0].shape[-1])
     levels = [upsample(distance.clamp(0, 2) / 2, size).clamp(min=1e-6).log() for distance in distances]
     return torch.stack(levels).mean(0).exp()
+
+
+def whitened_distance(distances: list[Tensor]) -> Tensor:
+    """Take the geometric mean of the levels' Mahalanobis distances at the finest level's size.
+
+    Args:
+        distances: ``(B, 1, h_l, w_l)`` for each level, the finest first, as :func:`mahalanobis` gives them.
+
+    Returns:
+        ``(B, 1, h_1, w_1)`` float32 in [1e-6, 1]: of shares of ``LARGEST_MAHALANOBIS``.
+
+    Source: ours; docs/maps.md has what it is worth.
+    """
+    # The geometric mean takes halves of cosine distances; twice the share makes them shares of the largest.
+    return geometric_distance([2 * distance / LARGEST_MAHALANOBIS for distance in distances])
+
+
+def joint_distance(geometric: Tensor, whitened: Tensor) -> Tensor:
+    """Join the two distances of teacher and student, which agree on anomalies more than on normal texture.
+
+    Args:
+        geometric: ``G``, what :func:`geometric_distance` gives, ``(B, 1, h, w)`` above 0.
+        whitened: ``W``, what :func:`whitened_distance` gives, same shape.
+
+    Returns:
+        ``(B, 1, h, w)`` float32 in (0, 1]: ``(G W^2)^(1/3)``.
+
+    Source: ours; docs/maps.md has what it is worth.
+    """
+    return ((geometric.log() + 2 * whitened.log()) / 3).exp()
+
+
+def combine(segmented: Tensor, distance: Tensor) -> Tensor:
+    """Combine the segmentation network's map with the distance of teacher and student.
+
+    As :func:`fuse`, with the better of the distances and more weight on it.
+
+    Args:
+        segmented: The network's sigmoid ``S``, ``(B, 1, h, w)`` in [0, 1].
+        distance: What :func:`joint_distance` gives, ``J``, same shape, above 0.
+
+    Returns:
+        ``(B, 1, h, w)`` float32 in [0, 1]: ``(S J^6)^(1/7)``.
+
+    Source: ours; docs/maps.md has what it is worth.
+    """
+    return ((segmented.float().clamp(min=1e-6).log() + 6 * distance.log()) / 7).exp()
 
 
 def fuse(segmented: Tensor, geometric: Tensor) -> Tensor:

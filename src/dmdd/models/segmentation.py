@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dmdd.core.errors import UserError
 from dmdd.models.blocks import conv_norm_act, upsample
+
+INPUTS = ("products", "whitened")
 
 
 class ChannelAttention(nn.Module):
@@ -56,12 +59,28 @@ class SegmentationNetwork(nn.Module):
         channels: Teacher channels at strides 4, 8, 16.
         width: Channels inside.
         dilations: One branch a dilation, in pixels at stride 4.
+        inputs: What it is given of the normality features: ``products`` with the teacher's, or the sizes of
+            ``whitened`` residuals, which on textures it generalises from better (docs/maps.md).
 
-    Source: paper (fusion with multiple attention, several receptive fields); layout reconstructed.
+    Raises:
+        UserError: ``inputs`` is neither of the two.
+
+    Source: paper (fusion with multiple attention, several receptive fields); layout and ``products`` reconstructed,
+    ``whitened`` ours.
     """
 
-    def __init__(self, *, channels: Sequence[int], width: int = 64, dilations: Sequence[int] = (1, 2, 6, 12)) -> None:
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int],
+        width: int = 64,
+        dilations: Sequence[int] = (1, 2, 6, 12),
+        inputs: str = "products",
+    ) -> None:
         super().__init__()
+        if inputs not in INPUTS:
+            raise UserError(f"segmentation.inputs={inputs}: choose one of {', '.join(INPUTS)}")
+        self.inputs = inputs
         # Projected at each level's own size: a 1x1 convolution over the concatenation of upsampled levels is the sum of
         # the upsampled projections, and this way the wide levels never exist at stride 4.
         self.project = nn.ModuleList(nn.Conv2d(2 * c, width, 1, bias=False) for c in channels)
@@ -75,25 +94,44 @@ class SegmentationNetwork(nn.Module):
         )
         # The prior of a pixel to be anomalous, about 2 %: without it the first steps only learn the class imbalance.
         nn.init.constant_(self.fuse[-1].bias, -4.0)  # type: ignore[arg-type]
-        self.spec: dict[str, Any] = {"width": int(width), "dilations": [int(d) for d in dilations]}
+        self.spec: dict[str, Any] = {"width": int(width), "dilations": [int(d) for d in dilations], "inputs": inputs}
 
-    def forward(self, teacher: list[Tensor], normality: list[Tensor], abnormality: list[Tensor]) -> Tensor:
+    def forward(
+        self,
+        teacher: list[Tensor],
+        normality: list[Tensor],
+        abnormality: list[Tensor],
+        residuals: list[Tensor] | None = None,
+    ) -> Tensor:
         """Fuse the disagreement of teacher and student.
 
         Args:
             teacher: Features ``(B, C_l, h_l, w_l)`` at strides 4, 8, 16.
             normality: The student's normality features, same shapes.
             abnormality: The student's abnormality features, same shapes.
+            residuals: Whitened residuals of teacher and normality features, same shapes; only ``inputs=whitened``
+                needs them.
 
         Returns:
             Logits ``(B, 1, H/4, W/4)``; their sigmoid is the probability that a pixel is anomalous.
         """
         size = (teacher[0].shape[-2], teacher[0].shape[-1])
         total: Tensor | int = 0
-        for project, t, n, a in zip(self.project, teacher, normality, abnormality, strict=True):
-            t = -F.normalize(t, dim=1)
-            products = torch.cat([t * F.normalize(n, dim=1), t * F.normalize(a, dim=1)], dim=1)
-            # Entries are of the order 1 / C_l; scaled by C_l the three levels reach the projection at one size.
-            total = total + upsample(project(products * t.shape[1]), size)
+        for level, (project, t, n, a) in enumerate(zip(self.project, teacher, normality, abnormality, strict=True)):
+            # Entries of the products are of the order 1 / C_l; scaled by C_l the levels reach the projection at one
+            # size, which is that of whitened residuals too.
+            t = -t.shape[1] * F.normalize(t, dim=1)
+            if self.inputs == "products":
+                first = t * F.normalize(n, dim=1)
+            elif residuals is not None:
+                first = compress(residuals[level])
+            else:
+                raise ValueError("segmentation.inputs=whitened: residuals are missing")
+            total = total + upsample(project(torch.cat([first, t * F.normalize(a, dim=1)], dim=1)), size)
         x = self.enter(total)
         return self.fuse(torch.cat([branch(x) for branch in self.branches], dim=1))
+
+
+def compress(residuals: Tensor) -> Tensor:
+    """Give ``log(1 + |r|)`` of whitened residuals: a size without a sign, in which one far outlier does not decide."""
+    return (residuals.abs() + 1).log()

@@ -26,13 +26,15 @@ class Score(NamedTuple):
         file: The image, relative to its category.
         defect: Its type; "good" for a normal one.
         label: 0 normal, 1 anomalous.
-        score: Of the image.
+        score: Of the image, as users see it.
+        readable: Whether that is on the scale with the threshold at 0.5, not the raw score.
     """
 
     file: str
     defect: str
     label: int
     score: float
+    readable: bool = False
 
 
 def read_scores(folder: Path, unreadable: list[Unreadable]) -> list[Score]:
@@ -51,7 +53,7 @@ def read_scores(folder: Path, unreadable: list[Unreadable]) -> list[Score]:
     try:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
             rows = [
-                Score(row["file"], row["defect"], int(row["label"]), float(row["score"]))
+                Score(row["file"], row["defect"], int(row["label"]), float(row["score"]), "raw_score" in row)
                 for row in csv.DictReader(opened)
             ]
         if all(row.label in (0, 1) and math.isfinite(row.score) for row in rows):

@@ -17,7 +17,7 @@ from dmdd.report.gallery import pictures
 from dmdd.report.layout import CLAIM_NOTE, LEGEND, cell_text, metric_title, seeds_text
 from dmdd.report.rows import ResultTable, Row
 
-SCRIPTS = ("dom.js", "chart.js", "table.js", "curves.js", "run.js", "gallery.js", "main.js")
+SCRIPTS = ("dom.js", "chart.js", "table.js", "curves.js", "decision.js", "run.js", "gallery.js", "main.js")
 
 
 def build_page(
@@ -102,6 +102,8 @@ def _run(run: Run, configuration: str, *, count: int, max_bytes: int, unreadable
     result, test = run.result, run.result["test"]
     threshold = result.get("calibration", {}).get("image_threshold")
     scores = read_scores(run.folder, unreadable)
+    if scores and scores[0].readable:
+        threshold = 0.5
     shown = pictures(run.folder, scores, threshold=threshold, count=count, max_bytes=max_bytes, unreadable=unreadable)
     return {
         "folder": str(run.folder),
@@ -115,6 +117,9 @@ def _run(run: Run, configuration: str, *, count: int, max_bytes: int, unreadable
         "typeIntervals": test.get("type_intervals_95", {}),
         "threshold": threshold,
         "histogram": histogram(scores, threshold),
+        "scores": [[score.file, score.label, float(f"{score.score:.6g}")] for score in scores],
+        "promise": result.get("calibration", {}).get("promise"),
+        "suspicious": [[str(entry["file"]), entry["strangeness"]] for entry in result.get("suspicious", [])],
         "curves": read_curves(run.folder, unreadable),
         "losses": read_losses(run.folder, unreadable),
         "facts": _facts(run),
@@ -159,7 +164,8 @@ def _facts(run: Run) -> list[list[str]]:
 
 
 def _joined(entries: dict[str, Any]) -> str:
-    values = ((name, f"{v:.6g}" if isinstance(v, float) else v) for name, v in entries.items())
+    plain = {name: value for name, value in entries.items() if not isinstance(value, dict | list)}
+    values = ((name, f"{v:.6g}" if isinstance(v, float) else v) for name, v in plain.items())
     return ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in values)
 
 

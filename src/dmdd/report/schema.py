@@ -68,6 +68,11 @@ def _check(result: dict[str, Any]) -> None:
     )
     threshold = result.get("calibration", {}).get("image_threshold")
     _require(threshold is None or _is_number(threshold), "'calibration.image_threshold' is no number")
+    suspicious = result.get("suspicious", [])
+    _require(isinstance(suspicious, list), "'suspicious' is no list")
+    for entry in suspicious:
+        good = isinstance(entry, dict) and "file" in entry and _is_number(entry.get("strangeness"))
+        _require(good, "'suspicious' holds an entry without file and strangeness")
     for name, seconds in result.get("wall_time_s", {}).items():
         _require(_is_number(seconds), f"'wall_time_s.{name}' is no number")
 

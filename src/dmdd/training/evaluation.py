@@ -1,11 +1,11 @@
 """Evaluation: calibrate on held-out pairs, then measure the test set once."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
@@ -36,7 +36,8 @@ from dmdd.metrics import (
     pro_curve,
     roc_curve,
 )
-from dmdd.models.detector import MAP_NAMES, Detector, Slices
+from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
+from dmdd.models.detector import Detector, Slices
 from dmdd.training.figures import (
     ImageScore,
     decisions_at,
@@ -76,6 +77,8 @@ class EvaluationModule(LightningModule):
         study_maps: Also measure the maps of stage 1.
         normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
             keeps those the detector has.
+        training_images: ``(M, 3, h, w)`` uint8 trained on; how their scores scatter tells how those of few held-out
+            images may.
         levels_batch_size: How many of them at once.
         resamples: Test sets drawn for the intervals; 0 for none.
         exact: Keep every score of the detector's own map, see :func:`choose_exact`.
@@ -96,6 +99,7 @@ class EvaluationModule(LightningModule):
         has_masks: bool = True,
         study_maps: bool = True,
         normal_images: Slices | None = None,
+        training_images: Slices | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
         exact: bool = False,
@@ -108,13 +112,16 @@ class EvaluationModule(LightningModule):
             raise UserError(f"evaluation.resamples={resamples}: give a whole number from 0")
         self.detector, self.false_alarm_rate, self.has_masks = detector, false_alarm_rate, has_masks
         own = (detector.anomaly_map, detector.score_map)
-        self.map_names = tuple(MAP_NAMES) if study_maps else tuple(dict.fromkeys(own))
+        self.map_names = detector.map_names if study_maps else tuple(dict.fromkeys(own))
         self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics(exact=exact)
         # Plain collections and not submodules of one another: each keeps a state of its own.
         self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != own[0]})
         self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
+        self.training_images = training_images
+        self.training_scores: list[float] = []
+        self._pixels: list[tuple[int, Tensor]] = []  # of the synthetic validation, by index
         self._levels: dict[str, Tensor] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
@@ -172,7 +179,9 @@ class EvaluationModule(LightningModule):
             batch: Synthetic pairs laid out as images.
             batch_idx: Not used.
         """
-        self._step(batch)
+        maps = self._step(batch)
+        if isinstance(batch.masks, Tensor):
+            self._pixels += zip(batch.indices.tolist(), count_values(maps, batch.masks), strict=True)
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Score test images.
@@ -208,8 +217,21 @@ class EvaluationModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget earlier images, and learn the levels of normal ones before any score is computed."""
         self._reset(pixels_known=True)
+        self._pixels = []
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             self._levels = self.detector.learn_levels(self.normal_images, batch_size=self.levels_batch_size)
+        if self.training_images is not None:
+            self.training_scores = self._score(self.training_images)
+
+    def _score(self, images: Slices) -> list[float]:
+        """Score images one batch after the other; only those of the batch in hand are on the device."""
+        name, scores = self.detector.score_map, []
+        with torch.no_grad():
+            for first in range(0, len(images), self.levels_batch_size):
+                batch = images[first : first + self.levels_batch_size]
+                raw = self.detector.raw_maps(batch.to(self.device), only=(name,))[name]
+                scores += self.detector.image_score(name, raw).tolist()
+        return scores
 
     def on_test_epoch_start(self) -> None:
         """Forget earlier images."""
@@ -235,7 +257,8 @@ class EvaluationModule(LightningModule):
     def _forget(self) -> None:
         self.measured, self._uneven = None, False
         self.metrics, self.bounds, self.study = {}, {}, {}
-        self.intervals, self.types, self.curves = {}, {}, {}
+        self.intervals, self.types, self.type_intervals, self.curves = {}, {}, {}, {}
+        self.decisions, self.left_out = None, {}
         self.scores = []
         for metrics in self._collections():
             metrics.reset()
@@ -247,6 +270,7 @@ class EvaluationModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Compute the figures and set the thresholds."""
         self._finish()
+        self._pixels = self._gather(self._pixels)
         self.detector.calibration = self._calibrate()
         self.measured = "validation"
 
@@ -364,20 +388,19 @@ class EvaluationModule(LightningModule):
             values |= self.study_pixels[name].compute()  # type: ignore[operator]
         return {key: float(value) for key, value in values.items() if not math.isnan(float(value))}
 
-    def _gather(self, scores: list[ImageScore]) -> list[ImageScore]:
+    def _gather(self, found: list[Any]) -> list[Any]:
         if self.trainer.world_size == 1:
-            return scores
+            return found
         parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, scores)
-        return [score for part in parts for score in part]
+        torch.distributed.all_gather_object(parts, found)
+        return [one for part in parts for one in part]
 
     def _calibrate(self) -> dict[str, Any]:
         """Choose thresholds on held-out normal images and their synthetic twins.
 
-        The image threshold is the k-th largest of n normal scores, k the largest count that keeps the expected rate
-        k / (n + 1) at or under the wanted one, or 1 where n is too small for it, for any distribution of scores; it
-        says so when the wanted rate cannot be had. An image's score is here the one that it gets from the levels of
-        the others, as a new image would. The pixel threshold is the one of the largest F1.
+        An image's score is here the one that it gets from the levels of the others, as a new image would. The pixel
+        threshold is the one of the largest F1 over normal images and the twins that the image threshold finds: contours
+        are looked at where an image is rejected, and the faintest twins would make those of real defects too wide.
         """
         own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
         if not own:
@@ -387,17 +410,23 @@ class EvaluationModule(LightningModule):
             mine = levels.double().cpu()[list(own)]
             scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
             own = dict(zip(own, scores.tolist(), strict=True))
-        normal = sorted(own.values(), reverse=True)
-        k = max(1, int(self.false_alarm_rate * (len(normal) + 1)))
-        pixel = estimates(self.pixel_metrics)["pixel_f1_max"].threshold
-        # The smallest float32 above the k-th largest score, since at the threshold already means anomalous.
-        image = float(np.nextafter(np.float32(normal[k - 1]), np.float32(np.inf)))
+        image = calibrate_scores(
+            list(own.values()),
+            rate=self.false_alarm_rate,
+            training=self.training_scores,
+            anomalous=[score for _, label, score in self.scores if label],
+        )
+        counts = dict(self._pixels)
+        found = [i for i, label, score in self.scores if label and score >= image["image_threshold"]]
+        chosen = found or [i for i, label, _ in self.scores if label]
+        seen = [counts[i] for i in [*own, *chosen] if i in counts]
+        pixel = choose_pixel_threshold(torch.stack(seen)) if seen else None
+        normal = [counts[i] for i in own if i in counts]
         return {
-            "image_threshold": image,
-            "image_false_alarm_rate": k / (len(normal) + 1),
-            "pixel_threshold": None if math.isnan(pixel) else float(pixel),
-            "pixel_f1_on_synthetic": self.metrics.get("pixel_f1_max"),
-            "normal_images": len(normal),
+            **image,
+            "pixel_threshold": None if pixel is None else pixel[0],
+            "pixel_f1_on_synthetic": None if pixel is None else pixel[1],
+            **({"typical_peak": statistics.median(peaks(torch.stack(normal)))} if normal else {}),
             "source": "held-out normal training images and their synthetic twins",
         }
 

@@ -7,11 +7,16 @@ from torch import Tensor
 
 from dmdd.core.errors import check_positive
 from dmdd.data.datasets import PairBatch
+from dmdd.models.detector import Slices
 from dmdd.models.losses import segmentation_loss
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.models.whitening import ResidualWhitening
 from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
+
+WHITENING_IMAGES = 100
+"""Enough: at stride 16 of 256 px they have 25,600 positions for a covariance of about a hundred channels."""
 
 
 class SegmentationModule(LightningModule):
@@ -21,6 +26,9 @@ class SegmentationModule(LightningModule):
         teacher: Frozen teacher.
         student: Trained student; frozen when the stage begins, without gradients and with fixed batch statistics.
         segmentation: What is trained.
+        whitening: Fitted to the student's residuals when the stage begins, on every device to the same images; part of
+            the saved states. None where the detector has none.
+        normal_images: ``(N, 3, h, w)`` uint8, normal training images that it is fitted to.
         steps: Steps of the stage.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
@@ -39,6 +47,8 @@ class SegmentationModule(LightningModule):
         student: Student,
         segmentation: SegmentationNetwork,
         steps: int,
+        whitening: ResidualWhitening | None = None,
+        normal_images: Slices | None = None,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         focal_gamma: float = 4.0,
@@ -47,7 +57,7 @@ class SegmentationModule(LightningModule):
         self.strict_loading = False  # saved states leave the teacher out
         check_positive("segmentation_training.steps", steps)
         self.teacher, self.segmentation = teacher, segmentation
-        self.student = student
+        self.student, self.whitening, self.normal_images = student, whitening, normal_images
         self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
         self.focal_gamma = focal_gamma
 
@@ -59,6 +69,19 @@ class SegmentationModule(LightningModule):
         """
         self.teacher.eval()
         self.student.requires_grad_(False).eval()
+
+    def on_fit_start(self) -> None:
+        """Fit the whitening: the student has learnt what it will, and both are on the device."""
+        if self.whitening is None or self.normal_images is None:
+            return
+        kind = self.teacher.mean.dtype
+
+        def features(images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+            pixels = (images.to(self.device) / 255).to(kind).contiguous(memory_format=torch.channels_last)
+            teacher = self.teacher(pixels)
+            return teacher, self.student(pixels, teacher)[0]
+
+        self.whitening.fit(some_evenly(self.normal_images, WHITENING_IMAGES), features)
 
     def train(self, mode: bool = True) -> "SegmentationModule":
         """Set the mode of the segmentation network; the student stays in evaluation mode.
@@ -83,7 +106,8 @@ class SegmentationModule(LightningModule):
         with torch.no_grad():
             features = self.teacher(batch.anomalous)
             normality, abnormality = self.student(batch.anomalous, features)
-        logits = self.segmentation(features, normality, abnormality)
+            residuals = None if self.whitening is None else self.whitening(features, normality)
+        logits = self.segmentation(features, normality, abnormality, residuals)
         loss = segmentation_loss(logits, batch.mask, focal_gamma=self.focal_gamma)
         count = len(batch.normal)
         losses = over_devices({"segmentation/loss": loss}, self.trainer)
@@ -100,3 +124,10 @@ class SegmentationModule(LightningModule):
             steps=self.steps,
             fused=not self.trainer.gradient_clip_val,
         )
+
+
+def some_evenly(images: Slices, count: int) -> Tensor:
+    """Take up to ``count`` of ``(N, ...)`` images, evenly from all of them."""
+    if len(images) <= count:
+        return images[:]
+    return images[torch.arange(count) * len(images) // count]

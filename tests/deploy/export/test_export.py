@@ -15,12 +15,15 @@ from PIL import Image
 from torch import nn
 
 import dmdd
+from dmdd.calibrate import main as calibrate
 from dmdd.deploy.export.onnx import halve_weights, load_onnx
 from dmdd.deploy.export.openvino import load_openvino
 from dmdd.deploy.export.program import load_program
 from dmdd.deploy.export.runtime import reference
 from dmdd.export import main
+from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import Detector
+from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import detect_tiled
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -100,6 +103,32 @@ def test_torch_program(model, tmp_path, capsys):
     exported, expected = load_program(file, ("map", "score", "raw")), reference(Detector.load(model), None)
     for name, values in expected(noise(1, 300, 500)).items():
         assert np.abs(exported(noise(1, 300, 500))[name] - values).max() < 1e-4
+
+
+def test_a_calibrated_models_scores_are_on_the_scale_and_its_json_can_be_calibrated(model, tmp_path, capsys):
+    detector = Detector.load(model)
+    raw = [float(detector(torch.from_numpy(noise(1, 64, 96 + n)).permute(0, 3, 1, 2)).score) for n in range(30)]
+    detector.calibration = calibrate_scores(raw, rate=0.1) | {"pixel_threshold": 0.02, "typical_peak": 0.01}
+    detector.save(tmp_path / "run/model")
+    scale, file = ScoreScale.of(detector.calibration), tmp_path / "part.onnx"
+    assert run(tmp_path / "run/model", f"output={file}") == 0
+    exported = load_onnx(file)(noise(1, 64, 100))
+    assert list(exported) == ["map", "score", "raw", "raw_score"]
+    assert exported["score"][0] == pytest.approx(scale.readable(float(exported["raw_score"][0])), abs=1e-3)
+    before = json.loads((tmp_path / "part.onnx.json").read_text())
+    assert before["image_threshold"] == 0.5
+    assert before["calibration"]["image_threshold"] == scale.threshold
+    for n in range(40):
+        (tmp_path / "good").mkdir(exist_ok=True)
+        Image.fromarray(noise(1, 64, 96 + n)[0] // 2).save(tmp_path / f"good/{n}.png")
+    capsys.readouterr()
+    assert calibrate([f"model={file}", f"good={tmp_path / 'good'}", "rate=0.2"]) == 0
+    after = json.loads((tmp_path / "part.onnx.json").read_text())
+    new = after["calibration"]["image_threshold"]
+    assert after["image_threshold"] == pytest.approx(scale.readable(new))  # on the scale that the graph has
+    assert after["former_calibrations"] == [before["calibration"]]
+    assert after["pixel_threshold"] == after["calibration"]["pixel_threshold"] != before["pixel_threshold"]
+    assert {**after, "former_calibrations": 0}.keys() == {**before, "former_calibrations": 0}.keys()
 
 
 def test_tiles_inside_the_graph(model, tmp_path):

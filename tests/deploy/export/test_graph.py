@@ -17,6 +17,7 @@ from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.models.tiling import detect_tiled
+from dmdd.models.whitening import mahalanobis
 
 
 def make(**changes) -> Detector:
@@ -30,6 +31,11 @@ def make(**changes) -> Detector:
         "sigma_px": 2.0,
     }
     detector = Detector(**(settings | changes)).eval()
+    if detector.whitening is not None:
+        for level in range(3):  # as after fitting: lower triangular, larger than the identity
+            mean, matrix = detector.whitening.gaussian(level)
+            mean.normal_(0, 0.05)
+            matrix.add_(torch.randn_like(matrix).tril()).mul_(3)
     for module in detector.modules():  # statistics as after training, or folding would have nothing to do
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -77,7 +83,10 @@ def test_a_convolution_cut_in_parts_is_the_same():
 
 def test_rewritten_parts_are_the_same_functions():
     detector = make()
-    fold_batch_norms(detector, torch.zeros(1, 3, 64, 96))
+    channels = detector.teacher.channels
+    whitened = make(segmentation=SegmentationNetwork(channels=channels, width=8, inputs="whitened"))
+    for one in (detector, whitened):
+        fold_batch_norms(one, torch.zeros(1, 3, 64, 96))
     features = [torch.randn(2, c, 16 // 2**i, 24 // 2**i) for i, c in enumerate(detector.teacher.channels)]
     initial = torch.randn(2, 8, 16, 24)
     with torch.no_grad():
@@ -87,10 +96,19 @@ def test_rewritten_parts_are_the_same_functions():
         others = [[torch.randn_like(x) for x in features] for _ in range(2)]
         zero = [torch.zeros_like(x) for x in features]
         for normality, abnormality in (others, (zero, zero), (features, zero)):
-            logits, distances = FastSegmentation(detector.segmentation)(features, normality, abnormality)
+            logits, distances, lengths = FastSegmentation(detector.segmentation)(features, normality, abnormality)
             assert torch.allclose(logits, detector.segmentation(features, normality, abnormality), atol=1e-4)
+            assert lengths == []
             for ours, first, second in zip(distances, normality, features, strict=True):
                 assert torch.allclose(ours[:, 0], cosine_distance(first, second), atol=1e-5)
+            residuals = whitened.whitening(features, normality)
+            logits, _, lengths = FastSegmentation(whitened.segmentation, whitened.whitening)(
+                features, normality, abnormality
+            )
+            expected = whitened.segmentation(features, normality, abnormality, residuals)
+            assert torch.allclose(logits, expected, atol=1e-4)
+            for ours, theirs in zip(lengths, mahalanobis(residuals), strict=True):
+                assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_folded_network_is_the_same_function():
@@ -121,9 +139,17 @@ def test_smoothing_matrices_are_upsampling_and_gaussian(sigma_px):
 
 
 @pytest.mark.parametrize("smoothed", [False, True])
-@pytest.mark.parametrize(("anomaly_map", "score_map"), [(name, name) for name in MAP_NAMES] + [("fused", "both")])
-def test_graph_gives_what_the_detector_gives(anomaly_map, score_map, smoothed):
-    detector = make(anomaly_map=anomaly_map, score_map=score_map, score_smoothed=smoothed)
+@pytest.mark.parametrize(
+    ("anomaly_map", "score_map", "inputs"),
+    [
+        *((name, name, "products") for name in MAP_NAMES),
+        *(("fused", "both", inputs) for inputs in ("products", "whitened")),
+        *((name, "distance", "whitened") for name in ("combined", "segmentation")),
+    ],
+)
+def test_graph_gives_what_the_detector_gives(anomaly_map, score_map, inputs, smoothed):
+    segmentation = SegmentationNetwork(channels=Teacher(backbone="resnet10t").channels, width=8, inputs=inputs)
+    detector = make(anomaly_map=anomaly_map, score_map=score_map, score_smoothed=smoothed, segmentation=segmentation)
     given = images(130, 70)
     if not smoothed:
         detector.learn_levels(images(130, 70).permute(0, 3, 1, 2), batch_size=2)

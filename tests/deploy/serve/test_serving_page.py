@@ -210,6 +210,7 @@ def test_regions_area_and_csv_of_a_known_map(opened, tmp_path):
     page = opened
     photo = np.zeros((300, 200, 3), np.uint8)
     answer = make_answer(Inspected(photo, Prediction(map=heat_map(), score=0.7, label=True, mask=None), 12.0))
+    assert (answer.raw_score, answer.false_alarm_probability) == (None, None)
     page.route("**/page/inspect", lambda route: route.fulfill(json=answer.model_dump()))
     page.fill("#pixel-threshold", "0.5")
     page.press("#pixel-threshold", "Enter")
@@ -232,6 +233,8 @@ def test_regions_area_and_csv_of_a_known_map(opened, tmp_path):
         "height": "300",
         "model": "demo / bracket",
         "weights_sha256": "0123456789abcdef",
+        "raw_score": "",
+        "false_alarm_probability": "",
     }
     assert len(page.get_attribute("path.fill", "d").split("M")) - 1 == 30 + 10 + 10 + 2  # two runs a row at the hole
 

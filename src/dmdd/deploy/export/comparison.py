@@ -93,12 +93,12 @@ def compare(
             metrics[side].update(outputs[side], example)
         first, second = (outputs[side] for side in SIDES)
         maps.append(_map_difference(first, second))
-        scores.append(abs(float(first["score"][0]) - float(second["score"][0])))
+        scores.append(_score_difference(first, second))
         decisive.append(max(maps[-1][0], scores[-1]))
         if decisive[-1] > tolerance:
             resized = resize_images(torch.tensor(example.image).permute(2, 0, 1)[None], input_size)
             first, second = (run(resized.permute(0, 2, 3, 1).contiguous().numpy()) for run in runs.values())
-            again = max(_map_difference(first, second)[0], abs(float(first["score"][0]) - float(second["score"][0])))
+            again = max(_map_difference(first, second)[0], _score_difference(first, second))
             decisive[-1] = max(again, decisive[-1] / 10)
             first, second = (outputs[side] for side in SIDES)
         if threshold is not None:
@@ -123,6 +123,12 @@ def compare(
 def _map_difference(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> tuple[float, float]:
     difference = np.abs(first["map"] - second["map"])
     return float(difference.max()), float(difference.mean())
+
+
+def _score_difference(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
+    """Compare raw scores: how steep the scale for people is says nothing of the export."""
+    name = "raw_score" if "raw_score" in first else "score"
+    return abs(float(first[name][0]) - float(second[name][0]))
 
 
 def _latency(run: Run, images: list[np.ndarray]) -> float:

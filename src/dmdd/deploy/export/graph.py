@@ -10,19 +10,36 @@ from torch import Tensor, nn
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
 from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
 from dmdd.models.detector import (
+    WHITENED_MAPS,
     Detector,
     DetectorOutput,
+    combine,
     fuse,
     gaussian_kernel,
     geometric_distance,
+    joint_distance,
     level_distances,
     mean_distance,
+    whitened_distance,
 )
 from dmdd.models.folding import fold_batch_norms
+from dmdd.models.score_scale import ScoreScale
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled
 
-OUTPUTS = ("map", "score", "raw")
+
+def output_names(detector: Detector, tiling: "Tiling | None") -> tuple[str, ...]:
+    """Name what a detector's graph gives.
+
+    Args:
+        detector: What is exported; without a scale for people its score is the raw one, which is then not given twice.
+        tiling: With tiles there is no map at the input size.
+
+    Returns:
+        ``map``, ``score``, and ``raw`` and ``raw_score`` where there are such.
+    """
+    scaled = ScoreScale.of(detector.calibration) is not None
+    return ("map", "score", *(("raw",) if tiling is None else ()), *(("raw_score",) if scaled else ()))
 
 
 class Tiling(NamedTuple):
@@ -59,7 +76,8 @@ class Network(nn.Module):
         detector.smooth = self._smooth  # type: ignore[method-assign]
         self.features, self.student = detector.teacher.network, detector.student
         self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
-        self.segmentation = FastSegmentation(detector.segmentation)
+        used = detector.segmentation.inputs == "whitened" or {self.anomaly_map, self.score_map} & set(WHITENED_MAPS)
+        self.segmentation = FastSegmentation(detector.segmentation, detector.whitening if used else None)
         self.mean: Tensor
         self.factor: Tensor
         self.rows: Tensor
@@ -81,11 +99,16 @@ class Network(nn.Module):
         """
         features = list(self.features((pixels - self.mean) * self.factor))
         normality, abnormality = self.student(pixels / 255, features)
-        logits, distances = self.segmentation(features, normality, abnormality)
+        logits, distances, lengths = self.segmentation(features, normality, abnormality)
         segmented, geometric = torch.sigmoid(logits), geometric_distance(distances)
         raw = {}
         for name in dict.fromkeys((self.anomaly_map, self.score_map)):
-            if name == "fused":
+            if name in WHITENED_MAPS:
+                whitened = whitened_distance(lengths)
+                joint = joint_distance(geometric, whitened)
+                found = {"whitened": whitened, "distance": joint, "combined": combine(segmented, joint)}
+                raw[name] = found[name]
+            elif name == "fused":
                 raw[name] = fuse(segmented, geometric)
             elif name == "geometric":
                 raw[name] = geometric
@@ -122,7 +145,7 @@ class PixelDetector(nn.Module):
 
 
 class DetectorGraph(nn.Module):
-    """What is exported: uint8 pixels in, the outputs named in ``OUTPUTS`` out.
+    """What is exported: uint8 pixels in, the outputs that :func:`output_names` names out.
 
     Args:
         detector: In evaluation mode; it is copied, not changed.
@@ -134,6 +157,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, detector: Detector, *, tiling: Tiling | None = None) -> None:
         super().__init__()
         self.detector, self.tiling = PixelDetector(Network(detector)), tiling
+        self.scale, self.outputs = ScoreScale.of(detector.calibration), output_names(detector, tiling)
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -143,21 +167,20 @@ class DetectorGraph(nn.Module):
             images: ``(B, H, W, 3)`` uint8 in [0, 255], RGB, any size.
 
         Returns:
-            ``map`` ``(B, H, W)`` float32 in [0, 1], ``score`` ``(B,)``, and, without tiles, ``raw`` ``(B, h, w)``: the
-            map at the input size.
+            ``map`` ``(B, H, W)`` float32 in [0, 1], ``score`` ``(B,)``, without tiles ``raw`` ``(B, h, w)``, the map at
+            the input size, and with a scale for people ``raw_score`` ``(B,)``.
         """
         pixels = images.permute(0, 3, 1, 2)
         if self.tiling is not None:
             tile_px, overlap = self.tiling
             whole = detect_tiled(self.detector, pixels, tile_px=tile_px, overlap=overlap)
-            return whole.map[:, 0], whole.score
-        raw, score = self.detector(pixels)
-        return enlarge_traced(raw[:, 0], (pixels.shape[2], pixels.shape[3])), score, raw[:, 0]
+            return whole.map[:, 0], *self._scores(whole.score)
+        raw, raw_score = self.detector(pixels)
+        score, *more = self._scores(raw_score)
+        return enlarge_traced(raw[:, 0], (pixels.shape[2], pixels.shape[3])), score, raw[:, 0], *more
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what :meth:`forward` returns."""
-        return OUTPUTS[:2] if self.tiling is not None else OUTPUTS
+    def _scores(self, raw_score: Tensor) -> tuple[Tensor, ...]:
+        return (raw_score,) if self.scale is None else (self.scale.readable_traced(raw_score), raw_score)
 
 
 def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -154,7 +154,7 @@ class Job:
         with _aside(self.file) as folder:
             written = folder / self.file.name
             exported = self._write(DetectorGraph(detector, tiling=tiling), written, metadata, source)
-            threshold = detector.calibration.get("image_threshold")
+            threshold = metadata["image_threshold"]
             report = {
                 "file": self.file.name,
                 "format": self.file_format,

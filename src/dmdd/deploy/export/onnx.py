@@ -51,6 +51,7 @@ def add_metadata(file: Path, metadata: dict[str, Any]) -> None:
         INPUT: ("batch", "height", "width"),
         "map": ("batch", "height", "width"),
         "score": ("batch",),
+        "raw_score": ("batch",),
         "raw": ("batch",),
     }
     for value in [*model.graph.input, *model.graph.output]:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmdd.models.blocks import upsample
-from dmdd.models.segmentation import SegmentationNetwork
+from dmdd.models.segmentation import SegmentationNetwork, compress
 from dmdd.models.student import DecoupleHead
+from dmdd.models.whitening import ResidualWhitening
 
 EPSILON = 1e-12
 """That of ``F.normalize``, which the segmentation network uses."""
@@ -47,12 +48,15 @@ class FastSegmentation(nn.Module):
 
     Args:
         network: With folded batch norms.
+        whitening: The detector's; None where neither network nor maps use whitened residuals.
 
     Source: ours.
     """
 
-    def __init__(self, network: SegmentationNetwork) -> None:
+    def __init__(self, network: SegmentationNetwork, whitening: ResidualWhitening | None = None) -> None:
         super().__init__()
+        self.inputs = network.inputs
+        self.whiten = nn.ModuleList() if whitening is None else nn.ModuleList(whitening_layers(whitening))
         projects: Any = network.project
         self.normality = nn.ModuleList(split_inputs(project, 2)[0] for project in projects)
         self.abnormality = nn.ModuleList(split_inputs(project, 2)[1] for project in projects)
@@ -64,7 +68,7 @@ class FastSegmentation(nn.Module):
 
     def forward(
         self, teacher: list[Tensor], normality: list[Tensor], abnormality: list[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Fuse the disagreement of teacher and student to logits, as ``SegmentationNetwork.forward``.
 
         Args:
@@ -73,23 +77,35 @@ class FastSegmentation(nn.Module):
             abnormality: Same shapes.
 
         Returns:
-            Logits ``(B, 1, h_1, w_1)``, and what it needed on the way: the cosine distance of normality and teacher
-            ``(B, 1, h_l, w_l)`` for each level.
+            Logits ``(B, 1, h_1, w_1)``, and what it needed on the way, ``(B, 1, h_l, w_l)`` for each level: the cosine
+            distance of normality and teacher, and the Mahalanobis distance of their whitened residuals, if there are.
         """
         size = (teacher[0].shape[-2], teacher[0].shape[-1])
         total: Tensor | int = 0
-        distances = []
+        cosines, lengths = [], []
         levels = zip(self.normality, self.abnormality, teacher, normality, abnormality, strict=True)
-        for from_normality, from_abnormality, t, n, a in levels:
+        for level, (from_normality, from_abnormality, t, n, a) in enumerate(levels):
             size_t, size_n, product = length(t), length(n), t * n
-            distances.append((1 - channel_sum(product) / (size_t * size_n)).clamp(min=0))
+            cosines.append((1 - channel_sum(product) / (size_t * size_n)).clamp(min=0))
             factor = -t.shape[1] / size_t
-            first = from_normality(product) * (factor / size_n)
+            if len(self.whiten):
+                whitened = self.whiten[level](t / size_t - n / size_n)
+                lengths.append((channel_sum(whitened * whitened) / t.shape[1]).sqrt())
+            if self.inputs == "whitened":
+                first = from_normality(compress(whitened))
+            else:
+                first = from_normality(product) * (factor / size_n)
             second = from_abnormality(t * a) * (factor / length(a))
             total = total + upsample(first + second, size)
         x = self.enter(total)
         parts = [merge(branch(x)) for merge, branch in zip(self.merge, self.branches, strict=True)]
-        return self.rest(sum(parts[1:], parts[0])), distances
+        return self.rest(sum(parts[1:], parts[0])), cosines, lengths
+
+
+def whitening_layers(whitening: ResidualWhitening) -> list[nn.Conv2d]:
+    """Write the whitening of each level as a 1x1 convolution: ``M (r - mean)`` is ``M r`` and a bias."""
+    gaussians = [whitening.gaussian(level) for level in range(whitening.levels)]
+    return [_pointwise(matrix[:, :, None, None], -(matrix @ mean)) for mean, matrix in gaussians]
 
 
 def channel_sum(features: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from dmdd.deploy.export.graph import Tiling
+from dmdd.deploy.export.graph import Tiling, output_names
 from dmdd.models.blocks import upsample
 from dmdd.models.detector import Detector
+from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import detect_tiled
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -24,15 +25,19 @@ def reference(detector: Detector, tiling: Tiling | None) -> Run:
     Returns:
         A function with the outputs of the graph.
     """
+    scale, names = ScoreScale.of(detector.calibration), output_names(detector, tiling)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         pixels = torch.from_numpy(np.require(images, requirements="W")).permute(0, 3, 1, 2)
         with torch.inference_mode():
             if tiling is not None:
                 whole = detect_tiled(detector, pixels, tile_px=tiling.tile_px, overlap=tiling.overlap)
-                return {"map": whole.map[:, 0].numpy(), "score": whole.score.numpy()}
-            raw, score = detector(pixels)
-            own = upsample(raw, (pixels.shape[2], pixels.shape[3]))
-            return {"map": own[:, 0].numpy(), "score": score.numpy(), "raw": raw[:, 0].numpy()}
+                found = {"map": whole.map[:, 0], "raw_score": whole.score}
+            else:
+                raw, score = detector(pixels)
+                found = {"map": upsample(raw, (pixels.shape[2], pixels.shape[3]))[:, 0], "raw": raw[:, 0]}
+                found["raw_score"] = score
+            found["score"] = found["raw_score"] if scale is None else scale.readable_traced(found["raw_score"])
+            return {name: found[name].numpy() for name in names}
 
     return run

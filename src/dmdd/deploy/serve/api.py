@@ -196,6 +196,8 @@ def _answer(found: Inspected, model: ServedModel, with_map: bool, with_mask: boo
     height, width = found.pixels.shape[:2]
     answer = PredictionResponse(
         score=prediction.score,
+        raw_score=prediction.score if prediction.raw_score is None else prediction.raw_score,
+        false_alarm_probability=prediction.false_alarm_probability,
         label=prediction.label,
         verdict=None if prediction.label is None else "anomalous" if prediction.label else "normal",
         image_threshold=model.image_threshold,

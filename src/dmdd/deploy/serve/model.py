@@ -10,6 +10,7 @@ import dmdd
 from dmdd.core.files import file_sha256
 from dmdd.inference.predictor import Predictor
 from dmdd.models.detector import WEIGHTS_FILE
+from dmdd.models.score_scale import ScoreScale
 
 
 class ServedModel:
@@ -26,9 +27,12 @@ class ServedModel:
     def __init__(self, predictor: Predictor, *, title: str, weights_sha256: str = "") -> None:
         self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
         calibration: dict[str, Any] = predictor.detector.calibration
-        self.image_threshold: float | None = calibration.get("image_threshold")
+        scaled = ScoreScale.of(calibration) is not None
+        self.image_threshold: float | None = 0.5 if scaled else calibration.get("image_threshold")
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
         self.false_alarm_rate: float | None = calibration.get("image_false_alarm_rate")
+        self.false_alarm_interval: list[float] | None = calibration.get("image_false_alarm_interval")
+        self.promise: str | None = calibration.get("promise")
         self.normal_images: int | None = calibration.get("normal_images")
         self.thresholds_from: str | None = calibration.get("source")
         height, width = predictor.detector.input_size

@@ -30,6 +30,8 @@ class PageAnswer(BaseModel):
     """What the page shows of one image."""
 
     score: float = Field(description="In [0, 1].")
+    raw_score: float | None = Field(description="In [0, 1]; does not depend on the calibration.")
+    false_alarm_probability: float | None = Field(description="Of a good image to score so high; null if unknown.")
     width: int = Field(description="Of the upright image, in pixels.")
     height: int
     time_ms: float
@@ -80,6 +82,8 @@ def make_answer(found: Inspected) -> PageAnswer:
     jpeg = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     return PageAnswer(
         score=found.prediction.score,
+        raw_score=found.prediction.raw_score,
+        false_alarm_probability=found.prediction.false_alarm_probability,
         width=found.pixels.shape[1],
         height=found.pixels.shape[0],
         time_ms=round(found.time_ms, 1),

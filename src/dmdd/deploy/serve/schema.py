@@ -8,7 +8,14 @@ from pydantic import BaseModel, Field
 class PredictionResponse(BaseModel):
     """What the detector says of one image."""
 
-    score: float = Field(description="In [0, 1]; large for an anomalous image. Not a probability.")
+    score: float = Field(
+        description="In [0, 1]; large for an anomalous image. Not a probability; 0.5 is the calibrated threshold, 0.1 "
+        "a typical good image, unless the model is older than this scale."
+    )
+    raw_score: float = Field(description="In [0, 1]; does not depend on the calibration.")
+    false_alarm_probability: float | None = Field(
+        description="How likely a good image is to score at least so high; null if the model cannot say."
+    )
     label: bool | None = Field(
         description="True for anomalous: the score reaches the image threshold. Null if the model has no threshold."
     )
@@ -44,6 +51,8 @@ class ModelCard(BaseModel):
     false_alarm_rate: float | None = Field(
         description="Share of normal images expected to reach the image threshold, if they are like its own."
     )
+    false_alarm_interval: list[float] | None = Field(description="Lower and upper end of its 90 % interval.")
+    promise: str | None = Field(description="What the threshold promises, in a sentence.")
     normal_images: int | None = Field(description="How many normal images the image threshold was set on.")
     thresholds_from: str | None = Field(description="What the thresholds were set on.")
     upload_mb: int = Field(description="Largest file that is taken, in MB (a million bytes).")

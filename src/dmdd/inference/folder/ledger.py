@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import numpy as np
+
 from dmdd.core.errors import UserError
 from dmdd.core.files import whole_file
 from dmdd.inference.folder.inputs import Item
@@ -27,7 +29,7 @@ class Record:
 
     Args:
         file: Path below the input folder, with ``/``.
-        score: In [0, 1]; None for an image that could not be read.
+        score: In [0, 1], as in :class:`dmdd.inference.predictor.Prediction`; None for an image that could not be read.
         label: ``normal`` or ``anomalous``; None for an image that could not be read and without an image threshold.
         image_threshold: What the score was held against.
         width: Of the image, in pixels.
@@ -37,6 +39,8 @@ class Record:
         bytes: Size of the file.
         mtime_ns: When the file was last written, in nanoseconds since 1970.
         scored_at: When this line was written, UTC.
+        raw_score: Does not depend on the calibration; None for a bad image.
+        false_alarm_probability: Of a good image to score at least so high; None if the model cannot say.
     """
 
     file: str
@@ -50,6 +54,8 @@ class Record:
     bytes: int | None
     mtime_ns: int | None
     scored_at: str
+    raw_score: float | None = None  # these two are missing in older files
+    false_alarm_probability: float | None = None
 
     @property
     def outcome(self) -> str:
@@ -130,8 +136,12 @@ class Ledger:
             self._note(record)
             yield record
 
+    def normal_scores(self) -> np.ndarray:
+        """Give the raw scores of all images that were called normal by their latest line, in no order."""
+        return self._known.scores("normal")
+
     def _note(self, record: Record) -> None:
-        self._known.note(record.file, (record.bytes, record.mtime_ns), record.outcome)
+        self._known.note(record.file, (record.bytes, record.mtime_ns), record.outcome, record.raw_score)
 
 
 @contextlib.contextmanager

@@ -205,8 +205,9 @@ class Scorer:
                 error = str(failed)
         return time.perf_counter() - began, error
 
-    def _record(self, decoded: Decoded, score: float | None, seconds: float, error: str | None) -> Record:
-        label = None if score is None else self.predictor.label(score)
+    def _record(self, decoded: Decoded, raw_score: float | None, seconds: float, error: str | None) -> Record:
+        judged = None if raw_score is None else self.predictor.judge(raw_score)
+        score, label, probability = (None, None, None) if judged is None else judged
         height, width = decoded.size or (None, None)
         return Record(
             file=decoded.item.name,
@@ -220,4 +221,6 @@ class Scorer:
             bytes=decoded.item.bytes,
             mtime_ns=decoded.item.mtime_ns,
             scored_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            raw_score=raw_score,
+            false_alarm_probability=probability,
         )

@@ -25,10 +25,12 @@ class Predicted(NamedTuple):
     Args:
         scores: ``scores.csv``.
         counts: Images that are recorded, by ``normal``, ``anomalous``, ``unjudged`` and ``bad``.
+        drift: How the images called normal differ from the calibration's; None where nothing can be said.
     """
 
     scores: Path
     counts: Mapping[str, int]
+    drift: str | None
 
 
 def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None) -> Predicted:
@@ -58,17 +60,18 @@ def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None)
     check_model(settings, predictor)
     claim = describe(settings, places, predictor, model_fingerprint(places.model))
     with open_output(places.output, claim, overwrite=settings.overwrite):
-        counts = _score(settings, places, listing, predictor, stop)
-    return Predicted(places.output / "scores.csv", counts)
+        counts, drift = _score(settings, places, listing, predictor, stop)
+    return Predicted(places.output / "scores.csv", counts, drift)
 
 
 def _score(
     settings: PredictSettings, places: Places, listing: Listing | None, predictor: "Predictor", stop: StopSignal
-) -> Mapping[str, int]:
-    """Score what is not recorded yet, or follow the folder, and count what is recorded then."""
+) -> tuple[Mapping[str, int], str | None]:
+    """Score what is not recorded yet, or follow the folder; count what is recorded then, and tell how it drifts."""
     from dmdd.inference.folder.ledger import Ledger
     from dmdd.inference.folder.pictures import PictureWriter
     from dmdd.inference.folder.pipeline import Scorer
+    from dmdd.metrics.calibration import describe_drift
 
     kinds: dict[str, Any] = {"maps": settings.maps or "none", "masks": settings.masks, "overlays": settings.overlays}
     pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
@@ -92,9 +95,10 @@ def _score(
                 scorer.run((item for item in listing if not ledger.holds(item)), stopped=stop.requested)
                 if stop.requested():
                     progress.say("stopped before the end; the same command goes on from here")
+        drift = describe_drift(ledger.normal_scores(), predictor.detector.calibration)
         if listing is None:
-            return ledger.counts()
-        return {outcome: found[outcome] + count for outcome, count in ledger.added.items()}
+            return ledger.counts(), drift
+        return {outcome: found[outcome] + count for outcome, count in ledger.added.items()}, drift
 
 
 def _follow(settings: PredictSettings, places: Places, scorer: "Scorer", stop: StopSignal) -> None:

@@ -26,14 +26,6 @@ function part(title, ...children) {
   return element("div", {}, element("h3", {}, title), ...children);
 }
 
-function histogramPart(run) {
-  const host = element("div", { class: "chart" });
-  keepDrawn(host, () => drawHistogram(host, run.histogram, run.threshold));
-  const keys = element("p", { class: "small quiet" }, element("span", { class: "key k-normal" }), " normal  ", element("span", { class: "key k-anomalous" }), " anomalous  ");
-  if (run.threshold !== null) keys.append(`┆ threshold ${Number(run.threshold.toPrecision(5))}, from held-out normal images`);
-  return part("Image scores", host, keys);
-}
-
 function lossPart(stage, losses) {
   const series = Object.entries(losses).map(([name, [x, y]], colour) => ({ name, x, y, colour }));
   const xs = series.flatMap((one) => one.x), ys = series.flatMap((one) => one.y);
@@ -52,7 +44,8 @@ function drawRun(run) {
     element("div", { class: "tile" }, element("b", {}, percent(run.figures[metric])), element("span", {}, title)),
   );
   const parts = [];
-  if (run.histogram) parts.push(histogramPart(run));
+  if (run.histogram) parts.push(decisionPart(run));
+  if (run.suspicious.length) parts.push(suspiciousPart(run));
   for (const [stage, losses] of Object.entries(run.losses)) parts.push(lossPart(stage, losses));
   if (Object.keys(run.types).length) parts.push(part("By defect type, at the calibrated thresholds, percent", typeTable(run.types, run.typeIntervals), element("p", { class: "small quiet" }, "For good images, what is found is false. [ ] is the 95 % interval over the choice of test images.")));
   parts.push(part("Recorded", pairs([["folder", run.folder], ...(run.model === null ? [] : [["model", run.model]]), ...run.facts])));

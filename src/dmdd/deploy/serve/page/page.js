@@ -30,6 +30,16 @@ let findings = [];
 
 // ---- what the model is
 
+const between = (ends) =>
+  (ends === null ? "" : `; 90 % interval ${ends.map((end) => (100 * end).toFixed(1)).join(" to ")} %`);
+
+// How likely a good image is to score so high, in words.
+function chance({ false_alarm_probability: share }) {
+  if (share === null) return "";
+  const shown = share < 1e-4 ? "fewer than 0.01" : Number((100 * share).toPrecision(2));
+  return `${shown} % of good images score so high`;
+}
+
 function showModel() {
   document.title = `dmdd: ${model.model}`;
   const shown = (value) => (value === null ? "none" : value.toFixed(4));
@@ -40,7 +50,7 @@ function showModel() {
     ["Image threshold", shown(model.image_threshold), "a score at or above it: anomalous"],
     ["Pixel threshold", shown(model.pixel_threshold), "the map at or above it: contour, mask"],
     ["False alarms", rate === null ? "unknown" : `${(100 * rate).toFixed(1)} %`,
-      rate === null ? "the model states no rate" : "of good images, expected"],
+      rate === null ? "the model states no rate" : `of good images, expected${between(model.false_alarm_interval)}`],
   ];
   at("facts").append(...facts.map(([name, value, note]) =>
     make("div", [make("dt", name), make("dd", [value, make("small", note)])])));
@@ -49,7 +59,8 @@ function showModel() {
       " The sliders begin at 0.5, which means nothing for it; verdicts follow them.");
   } else {
     const count = model.normal_images === null ? "" : ` (${plural(model.normal_images, "normal image")})`;
-    at("origin").append(`Thresholds: ${model.thresholds_from ?? "an unknown source"}${count}. The false-alarm rate ` +
+    const promise = model.promise === null ? "" : `${model.promise[0].toUpperCase()}${model.promise.slice(1)}. `;
+    at("origin").append(`Thresholds: ${model.thresholds_from ?? "an unknown source"}${count}. ${promise}The false-alarm rate ` +
       "holds for good images like those, taken the same way. A score is not a probability.");
   }
   at("accepted").append(`PNG, JPEG, BMP, TIFF, WebP, GIF or PPM, up to ${model.upload_mb} MB each. ` +
@@ -226,7 +237,7 @@ function row(finding) {
     make("td", [make("b", name), make("small", `${width} x ${height} px`), make("small", `${finding.time_ms.toFixed(0)} ms`)],
       { class: "name" }),
     make("td", make("span", bad ? "anomalous" : "normal"), { class: "verdict" }),
-    make("td", [make("b", score.toFixed(4)), bar, make("small", found)], { class: "score" }),
+    make("td", [make("b", score.toFixed(4)), bar, make("small", found), make("small", chance(finding))], { class: "score" }),
     ...Object.entries(pictures).map(figure),
   ], { class: bad ? "bad" : "good" });
 }
@@ -245,10 +256,12 @@ function scores() {
   const cell = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
   // A spreadsheet would run a name that begins so as a formula.
   const text = (value) => cell(/^[=+\-@\t\r]/.test(value) ? `'${value}` : value);
-  const head = "file,score,verdict,image_threshold,pixel_threshold,area_percent,regions,width,height,model,weights_sha256";
+  const head = "file,score,verdict,image_threshold,pixel_threshold,area_percent,regions,width,height,model," +
+    "weights_sha256,raw_score,false_alarm_probability";
   const lines = findings.map((finding) => [
     text(finding.name), finding.score, finding.bad ? "anomalous" : "normal", cut.image, cut.pixel,
     (100 * finding.share).toFixed(3), finding.regions, finding.width, finding.height, text(model.model), model.weights_sha256,
+    finding.raw_score ?? "", finding.false_alarm_probability ?? "",
   ].join(","));
   return [head, ...lines].join("\n") + "\n";
 }

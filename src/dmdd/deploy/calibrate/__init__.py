@@ -1,0 +1,1 @@
+"""Setting thresholds anew from photographs of the line."""

@@ -1,0 +1,174 @@
+"""What is calibrated: a model's folder, or an exported file with its JSON; both score images and keep history."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmdd.core.errors import UserError
+from dmdd.core.files import write_atomically
+from dmdd.data.images import read_image
+from dmdd.models.detector import SPEC_FILE
+from dmdd.models.score_scale import ScoreScale
+
+EXPORTED = (".onnx", ".xml", ".pt2")
+
+
+class Subject(ABC):
+    """A model whose thresholds are set.
+
+    Args:
+        file: JSON that holds its calibration.
+        entries: Its content.
+    """
+
+    def __init__(self, file: Path, entries: dict[str, Any]) -> None:
+        self.file, self.entries = file, entries
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The calibration in force, on the scale of raw scores."""
+        return dict(self.entries.get("calibration") or {})
+
+    @property
+    def former(self) -> list[dict[str, Any]]:
+        """Those before it, oldest first."""
+        return list(self.entries.get("former_calibrations", []))
+
+    @abstractmethod
+    def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+        """Score images; returns raw scores and the maps' largest values, each ``(N,)`` in [0, 1]."""
+
+    def thresholds(self, calibration: dict[str, Any]) -> dict[str, Any]:
+        """Give entries beside the calibration that must follow it; none here."""
+        return {}
+
+    def keep(self, calibration: dict[str, Any]) -> None:
+        """Put a new calibration in force and keep the former one.
+
+        Args:
+            calibration: Plain JSON values.
+        """
+        former = [*self.former, self.calibration]
+        entries = {**self.entries, "calibration": calibration, "former_calibrations": former}
+        write_atomically(self.file, json.dumps(entries | self.thresholds(calibration), indent=2) + "\n")
+
+
+class TrainedModel(Subject):
+    """The ``model`` folder of a run.
+
+    Args:
+        folder: The folder.
+        device: As for ``dmdd.load``.
+        batch_size: Images at once.
+
+    Raises:
+        UserError: It holds no model.
+    """
+
+    def __init__(self, folder: Path, *, device: str | None, batch_size: int) -> None:
+        from dmdd.inference.predictor import load
+
+        self.predictor, self.batch_size = load(folder, device=device), batch_size
+        file = folder / SPEC_FILE
+        super().__init__(file, json.loads(file.read_text(encoding="utf-8")))
+
+    def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+        """Score image files."""
+        from dmdd.inference.conversion import as_tensor
+
+        scores: list[float] = []
+        peaks: list[float] = []
+        for first in range(0, len(files), self.batch_size):
+            prepared = [self.predictor.prepare(as_tensor(file)) for file in files[first : first + self.batch_size]]
+            maps, found = self.predictor.predict(prepared)
+            scores += found
+            peaks += [float(heat.max()) for heat in maps]
+        return np.array(scores), np.array(peaks)
+
+
+class ExportedModel(Subject):
+    """An exported file; what is written is the JSON beside it, whose thresholds are the ones to use.
+
+    Args:
+        file: Ends in one of ``EXPORTED``.
+
+    Raises:
+        UserError: The JSON is missing or damaged.
+    """
+
+    def __init__(self, file: Path) -> None:
+        beside = file.with_name(file.name + ".json")
+        try:
+            entries = json.loads(beside.read_text(encoding="utf-8"))
+            outputs = tuple(entries["output"])
+        except (OSError, ValueError, LookupError, TypeError):
+            raise UserError(f"{beside} is missing or damaged; export the model again") from None
+        super().__init__(beside, entries)
+        # The graph's own scale is the one it was exported with.
+        self.scale = ScoreScale.of((self.former or [self.calibration])[0])
+        self.run = _load(file, outputs)
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The calibration in force; files exported before it was written know two thresholds."""
+        known = {name: self.entries.get(name) for name in ("image_threshold", "pixel_threshold")}
+        return super().calibration or {name: value for name, value in known.items() if value is not None}
+
+    def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+        """Score image files, one after the other."""
+        found = [self.run(read_image(file)[None]) for file in files]
+        name = "raw_score" if "raw_score" in self.entries["output"] else "score"
+        return np.array([one[name][0] for one in found]), np.array([one["map"].max() for one in found])
+
+    def thresholds(self, calibration: dict[str, Any]) -> dict[str, Any]:
+        """Say what the graph's own outputs are to be compared with."""
+        raw = calibration["image_threshold"]
+        return {
+            "image_threshold": raw if self.scale is None else self.scale.readable(raw),
+            "pixel_threshold": calibration.get("pixel_threshold"),
+            "smallest_area_px": calibration.get("smallest_area_px", 0),
+        }
+
+
+def _load(file: Path, outputs: tuple[str, ...]) -> Any:
+    try:
+        if file.suffix == ".onnx":
+            from dmdd.deploy.export.onnx import load_onnx
+
+            return load_onnx(file)
+        if file.suffix == ".xml":
+            from dmdd.deploy.export.openvino import load_openvino
+
+            return load_openvino(file)
+        from dmdd.deploy.export.program import load_program
+
+        return load_program(file, outputs)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{file.suffix} files need {error.name}; install it: pip install 'dmdd[export]'") from None
+    except Exception as error:  # each runtime has its own
+        raise UserError(f"{file} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+
+
+def open_subject(model: Path, *, device: str | None, batch_size: int) -> Subject:
+    """Open what ``model=`` names.
+
+    Args:
+        model: A model folder or an exported file.
+        device: For a folder.
+        batch_size: For a folder.
+
+    Returns:
+        The subject.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if model.suffix in EXPORTED:
+        if not model.is_file():
+            raise UserError(f"model={model}: no such file")
+        return ExportedModel(model)
+    return TrainedModel(model, device=device, batch_size=batch_size)

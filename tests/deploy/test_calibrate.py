@@ -1,0 +1,138 @@
+"""dmdd calibrate: thresholds from photographs, what it refuses, what it keeps."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dmdd
+from dmdd.calibrate import main
+from dmdd.deploy.calibrate.histogram import draw_histogram
+from dmdd.inference.regions import drop_small
+from dmdd.models.detector import Detector
+from dmdd.predict import main as predict
+from tiny import draw_pixels, save_tiny_model
+
+OLD = {"image_threshold": 0.5, "pixel_threshold": 0.25, "typical_peak": 0.2, "source": "training"}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    """A model, photographs of forty good parts, and of three bad ones."""
+    root = tmp_path_factory.mktemp("line")
+    model = save_tiny_model(root / "model", calibration=OLD)
+    for place in range(40):
+        file = root / "good parts" / f"day{place % 2}" / f"{place:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        flat = np.full((64, 96, 3), 90 + 2 * place, np.uint8)
+        Image.fromarray(flat + draw_pixels(place, 64, 96) // 64).save(file)
+    for place in range(3):
+        file = root / "bad" / f"{place}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw_pixels(place, 64, 96)).save(file)
+    return root, model
+
+
+def test_thresholds_are_set_from_photographs_and_the_former_ones_kept(line, capsys):
+    root, model = line
+    before = (model / "weights.safetensors").read_bytes()
+    arguments = [f"model={model}", f"good={root / 'good parts'}", f"bad={root / 'bad'}", "rate=0.1", "device=cpu"]
+    assert main([*arguments, "dry_run=true"]) == 0
+    assert "nothing was written" in capsys.readouterr().out
+    assert Detector.load(model).calibration == OLD
+    assert main([*arguments, "smallest_area_px=7"]) == 0
+    printed = capsys.readouterr().out
+    detector = Detector.load(model)
+    new = detector.calibration
+    assert detector.former_calibrations == [OLD]
+    assert (model / "weights.safetensors").read_bytes() == before
+    assert (new["normal_images"], new["wanted_false_alarm_rate"], new["smallest_area_px"]) == (40, 0.1, 7)
+    raw = [dmdd.load(model, device="cpu")(str(file)).raw_score for file in sorted((root / "good parts").rglob("*.png"))]
+    assert sum(score >= new["image_threshold"] for score in raw) <= 10
+    assert np.median(raw) == pytest.approx(new["typical_score"], rel=0.02)
+    for text in (
+        "before: score",
+        "now: score",
+        "threshold 0.5000",
+        "promise   40 good images: expect 10 %",
+        "written ",
+    ):
+        assert text in printed
+    # Maps of good images moved, and the pixel threshold with them.
+    assert new["pixel_threshold"] != OLD["pixel_threshold"]
+    assert main([*arguments[:2], "rate=0.1", "device=cpu"]) == 0
+    assert [entry["source"] for entry in Detector.load(model).former_calibrations] == ["training", new["source"]]
+    found = dmdd.load(model, device="cpu")(draw_pixels(0, 64, 96))
+    cut = Detector.load(model).calibration["image_threshold"]
+    assert found.label == (found.score >= 0.5) == (found.raw_score >= cut)
+    assert 0 < found.false_alarm_probability <= 1
+    out = root / "out"
+    assert predict([f"model={model}", f"input={root / 'good parts'}", f"output={out}", "device=cpu"]) == 0
+    assert "drift     none seen: the median of " in capsys.readouterr().out
+    rows = [json.loads(text) for text in (out / "scores.jsonl").read_text().splitlines()]
+    assert all((row["score"] >= 0.5) == (row["raw_score"] >= cut) == (row["label"] == "anomalous") for row in rows)
+    assert all(0 < row["false_alarm_probability"] <= 1 and row["image_threshold"] == 0.5 for row in rows)
+    # The folder is one calibration's: after another, scores would not mean the same.
+    assert main([*arguments[:2], "rate=0.2", "device=cpu"]) == 0
+    assert predict([f"model={model}", f"input={root / 'good parts'}", f"output={out}", "device=cpu"]) == 2
+    assert "raw_image_threshold=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "model is missing: give model=FOLDER, the model folder of a run, or an exported file"),
+        (["model=x"], "good is missing: give good=FOLDER, photographs of good parts"),
+        (["model={model}", "good={root}/none"], r"good=.*none: no images in this folder"),
+        (["model={model}", "good={root}/bad", "bad={root}/none"], r"bad=.*none: no images in this folder"),
+        (["model={model}", "good={root}/bad", "rate=0"], "rate=0: "),
+        (["model={model}", "good={root}/bad", "smallest_area_px=-1"], "smallest_area_px=-1: "),
+        (["model={model}", "good={root}/bad", "batch_size=0"], "batch_size=0"),
+        (["model={root}/none.onnx", "good={root}/bad"], r"none.onnx: no such file"),
+        (
+            ["model={model}", "good={root}/bad", "rate=0.001"],
+            r"rate=0.001 cannot be promised with 3 good images: it may be up to .*; give rate=0.\d+, or about \d+",
+        ),
+    ],
+)
+def test_what_is_refused(line, capsys, arguments, message):
+    root, model = line
+    assert main([argument.format(root=root, model=model) for argument in arguments]) == 2
+    found = capsys.readouterr().err
+    assert found.count("\n") == 1
+    assert re.search(message, found), found
+
+
+def test_a_file_without_its_json_is_refused(tmp_path, capsys):
+    (tmp_path / "a.pt2").write_bytes(b"")
+    assert main([f"model={tmp_path / 'a.pt2'}", f"good={tmp_path}"]) == 2
+    assert "a.pt2.json is missing or damaged; export the model again" in capsys.readouterr().err
+    entries = {"output": {"map": "", "score": ""}, "calibration": OLD}
+    (tmp_path / "a.pt2.json").write_text(json.dumps(entries))
+    assert main([f"model={tmp_path / 'a.pt2'}", f"good={tmp_path}"]) == 2
+    assert "a.pt2 cannot be loaded" in capsys.readouterr().err
+
+
+def test_histogram_has_the_threshold_between_its_bars():
+    lines = draw_histogram("title", [0.1, 0.1, 0.3], [0.8], 0.5)
+    assert lines[0] == "title"
+    place = next(i for i, text in enumerate(lines) if "threshold 0.5000" in text)
+    assert sum(text.count("#") for text in lines[:place]) == 3
+    assert sum(text.count("x") for text in lines[place + 1 :]) == 1
+    assert lines[1].split() == ["0.1000", "2", "0", "##"]
+    assert "threshold 0.9000" in draw_histogram("", [0.1], [], 0.9)[-1]
+    assert draw_histogram("", [0.2, 0.2], [], None)[1].split() == ["0.2000", "2", "0", "##"]
+    many = draw_histogram("", [0.1] * 1000, [], None)
+    assert max(len(text) for text in many) < 80
+
+
+def test_small_regions_are_dropped():
+    mask = np.zeros((8, 8), bool)
+    mask[0, 0] = mask[1, 1] = True  # one region of two pixels, over the corner
+    mask[5, 5:8] = True
+    assert drop_small(mask, 0) is mask
+    assert drop_small(mask, 3).sum() == 3
+    assert drop_small(mask, 2).sum() == 5
+    assert not drop_small(mask, 4).any()

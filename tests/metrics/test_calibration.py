@@ -1,0 +1,165 @@
+"""Thresholds from few normal images: against known distributions, independent integration and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.calibration import simulate
+
+from dmdd.metrics.calibration import (
+    Rate,
+    calibrate_scores,
+    choose_pixel_threshold,
+    count_values,
+    describe_drift,
+    images_needed,
+    learn_normal_scores,
+    logit,
+    move_pixel_threshold,
+    peaks,
+    promise,
+    smallest_promise,
+)
+
+
+def squash(z):
+    return 1 / (1 + np.exp(-np.asarray(z)))
+
+
+def test_many_normal_scores_give_the_quantile_of_their_distribution():
+    z = -0.5 + 0.1 * torch.special.ndtri((torch.arange(400, dtype=torch.float64) + 0.5) / 400).numpy()
+    known = learn_normal_scores(squash(z))
+    assert float(logit(known.typical)) == pytest.approx(-0.5, abs=0.003)
+    assert known.spread == pytest.approx(0.1, rel=0.05)
+    # The 99 % quantile of a normal distribution is 2.326 standard deviations up; a little more, as it is not certain.
+    assert float(logit(known.threshold(0.01))) == pytest.approx(-0.5 + 0.1 * 2.45, abs=0.015)
+    rate = known.rate(known.threshold(0.01))
+    assert rate.expected == pytest.approx(0.01, rel=1e-3)
+    assert 0.003 < rate.low < 0.01 < rate.high < 0.02
+
+
+def test_expected_rate_equals_an_integration_by_hand():
+    """One image and a known spread: place and spread are integrated on a fine grid, family by family."""
+    known = learn_normal_scores(squash([-0.4]), known_spread=0.1)
+    cut = -0.4 + 0.35
+    steps = np.linspace(-4, 4, 801)
+    spread = 0.1 * np.exp(0.4 * np.linspace(-4, 4, 201))
+    prior = np.exp(-0.5 * np.linspace(-4, 4, 201) ** 2)
+    x = steps[None, :]  # of the image, in spreads: its place is -0.4 - x * spread
+    density = {
+        "normal": np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi),
+        "gumbel": 1.16569 * np.exp(-(0.36651 + 1.16569 * x) - np.exp(-(0.36651 + 1.16569 * x))),
+        "logistic": 1.62881 * np.exp(-1.62881 * x) / (1 + np.exp(-1.62881 * x)) ** 2,
+    }
+    # A strange image says nothing of place and spread; places far away then count, so the range matters little here.
+    y = (cut + 0.4) / spread[:, None] + x
+    above = {
+        "normal": 0.5 * np.vectorize(math.erfc)(y / math.sqrt(2)),
+        "gumbel": 1 - np.exp(-np.exp(-(0.36651 + 1.16569 * y))),
+        "logistic": 1 / (1 + np.exp(1.62881 * y)),
+    }
+    share = {"normal": 0.5, "gumbel": 0.25, "logistic": 0.25}
+    total = rate = 0.0
+    for name, own in density.items():
+        weight = share[name] * prior[:, None] * (0.98 * own + 0.02 / 20)
+        total += weight.sum()
+        rate += (weight * above[name]).sum()
+    assert float(known.expected([squash(cut)])[0]) == pytest.approx(rate / total, rel=0.08)
+
+
+def test_one_intruder_does_not_set_the_threshold():
+    random = np.random.default_rng(1)
+    z = -0.6 + 0.06 * random.standard_normal(21)
+    clean, dirty = learn_normal_scores(squash(z)), learn_normal_scores(squash([*z[:-1], 0.9]))
+    assert dirty.intruders[-1] > 0.99
+    assert dirty.intruders[:-1].max() < 0.2
+    away = float(logit(dirty.threshold(0.01)) - logit(clean.threshold(0.01)))
+    assert abs(away) < 0.06  # one spread
+
+
+@pytest.mark.parametrize("count", [3, 21])
+def test_rates_are_near_the_wanted_one_and_intervals_hold(count):
+    """Short form of benchmarks/calibration.py: seeded, so that it cannot fail by chance."""
+    found = [simulate(name, count, repeats=15) for name in ("normal", "gumbel")]
+    assert 0.001 < np.mean([one["rate"] for one in found]) < 0.03
+    assert np.mean([one["held"] for one in found]) > 0.8
+    assert np.mean([one["largest"] for one in found]) > 0.6 / (count + 1)  # what the largest score would do
+
+
+@pytest.mark.parametrize("scores", [[], [0.1, float("nan")]])
+def test_scores_that_cannot_be_used(scores):
+    with pytest.raises(ValueError, match="finite scores of at least one normal image are needed"):
+        learn_normal_scores(scores)
+
+
+def test_equal_scores_are_no_certainty():
+    known = learn_normal_scores([0.3, 0.3, 0.3, 0.3])
+    assert 0.3 < known.threshold(0.01) < 1
+    assert math.isfinite(known.spread)
+
+
+def test_calibration_is_what_a_detector_keeps():
+    z = -0.6 + 0.05 * np.random.default_rng(2).standard_normal(40)
+    found = calibrate_scores(squash(z), rate=0.05, anomalous=squash([-0.6, 0.0, 1.0]))
+    assert found["promised"] is True
+    assert found["anomalous_found"] == pytest.approx(2 / 3)
+    assert np.float32(found["image_threshold"]) == found["image_threshold"]
+    rates = found["false_alarm_table"]["rates"]
+    assert rates == sorted(rates, reverse=True)
+    assert len(rates) == len(found["false_alarm_table"]["scores"])
+    assert found["promise"].startswith("40 good images: expect 5 % false alarms, between ")
+
+
+def test_promises():
+    assert promise(Rate(0.01, 0.004, 0.02), 0.01, 300) == (
+        "300 good images: expect 1 % false alarms, between 0.4 % and 2 % of good images (90 % interval)"
+    )
+    assert promise(Rate(0.01, 0.0, 0.09), 0.01, 1) == (
+        "1 % false alarms cannot be promised with 1 good image: expect between 0 % and 9 % of good "
+        "images (90 % interval)"
+    )
+    # ln 9 / ln 3 = 2, so four times as many images.
+    assert images_needed(Rate(0.01, 0.0, 0.09), 10) == 40
+    known = learn_normal_scores(squash(-0.6 + 0.05 * np.random.default_rng(3).standard_normal(12)))
+    rate = smallest_promise(known)
+    assert known.rate(known.threshold(rate)).high <= 3 * rate
+    assert 0.01 < rate <= 0.5
+
+
+def test_drift_is_told_in_spreads():
+    calibration = {"typical_score": 0.4, "spread": 0.1, "normal_images": 100}
+    z = float(logit(0.4))
+    around = z + 0.1 * torch.special.ndtri((torch.arange(50, dtype=torch.float64) + 0.5) / 50).numpy()
+    assert describe_drift(squash(around), calibration).startswith(
+        "none seen: the median of 50 normal-looking images is"
+    )
+    told = describe_drift(squash(around + 0.15), calibration)
+    assert told.startswith("the median of 50 normal-looking images is 1.5 spreads above the calibration's: camera,")
+    assert describe_drift(squash(around[:9]), calibration) is None
+    assert describe_drift(squash(around), {"image_threshold": 0.5}) is None
+
+
+def test_pixel_threshold_is_the_one_of_the_largest_f1():
+    generator = torch.Generator().manual_seed(0)
+    maps, masks = torch.rand(3, 1, 16, 16, generator=generator), torch.rand(3, 1, 16, 16, generator=generator) < 0.2
+    maps[masks] = (maps[masks] + 0.6).clamp(max=1)
+    counts = count_values(maps, masks)
+    threshold, f1 = choose_pixel_threshold(counts)
+    values, truth = maps.flatten(), masks.flatten()
+    by_hand = []
+    for cut in (k / 4096 for k in range(4096)):
+        hit = int((truth & (values >= cut)).sum())
+        by_hand.append(2 * hit / (int(truth.sum()) + int((values >= cut).sum())))
+    assert f1 == pytest.approx(max(by_hand))
+    assert by_hand[round(threshold * 4096)] == pytest.approx(max(by_hand))
+    assert peaks(counts) == pytest.approx(maps.flatten(1).amax(1).tolist(), abs=1 / 4096)
+    assert choose_pixel_threshold(count_values(maps, torch.zeros_like(masks))) is None
+
+
+def test_pixel_threshold_moves_with_the_maps_of_good_images():
+    former = {"pixel_threshold": 0.5, "typical_peak": 0.2}
+    # logit 0.2 = -ln 4 and logit 0.5 = 0, so the threshold goes up by ln 4, to 0.8.
+    assert move_pixel_threshold([0.4, 0.5, 0.7], former) == pytest.approx({"pixel_threshold": 0.8, "typical_peak": 0.5})
+    assert move_pixel_threshold([0.5], {"pixel_threshold": 0.5}) == {}
+    assert move_pixel_threshold([0.5], {"pixel_threshold": None, "typical_peak": 0.2}) == {}

@@ -1,0 +1,29 @@
+"""Images given as good that are like none of the others."""
+
+import torch
+
+from dmdd.models.detector import Detector
+from dmdd.models.suspicion import SUSPICIOUS, strangeness
+from tiny import save_tiny_model
+
+
+def test_an_image_of_another_kind_is_the_strangest(tmp_path):
+    detector = Detector.load(save_tiny_model(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    images = 100 + torch.randint(0, 20, (12, 3, 64, 96), dtype=torch.uint8, generator=generator)
+    images[7, :, 10:50, 20:70] = 255 * (torch.arange(40).view(1, -1, 1) % 8 < 4)
+    found = strangeness(detector, images, batch_size=5)
+    assert found.shape == (12,)
+    assert int(found.argmax()) == 7
+    assert float(found[7]) > SUSPICIOUS
+    others = found[torch.arange(12) != 7]
+    assert float(others.median().abs()) < 1
+    # Two of a kind do not make each other usual.
+    images[3] = images[7]
+    again = strangeness(detector, images, batch_size=5)
+    assert set(again.argsort(descending=True)[:2].tolist()) == {3, 7}
+
+
+def test_too_few_images_say_nothing(tmp_path):
+    detector = Detector.load(save_tiny_model(tmp_path))
+    assert strangeness(detector, torch.zeros(4, 3, 64, 96, dtype=torch.uint8), batch_size=2).tolist() == [0] * 4
