@@ -122,7 +122,7 @@ def test_aitex_reads_one_fabric(tmp_path):
         ("0011_019_03.png", "c019", "0011_019_03_mask.png"),
     ]
     assert len(category.train) + sum(s.label == 0 for s in category.test) == 5
-    assert category_names({"_target_": "dmdd.data.layout_inspection.read_aitex", "root": str(tmp_path)}) == ["03", "04"]
+    assert category_names({"_target_": "dmdd.data.layouts.read_aitex", "root": str(tmp_path)}) == ["03", "04"]
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from dmdd.core.errors import UserError
 from dmdd.data.layout_folder import list_folder_categories, read_folder
-from dmdd.data.layout_inspection import READERS
+from dmdd.data.layout_inspection import (
+    READERS,
+    read_aitex,
+    read_bsdata,
+    read_dagm,
+    read_kolektor_sdd,
+    read_kolektor_sdd2,
+    read_mvtec_3d,
+    read_mvtec_ad_2,
+    read_real_iad,
+)
 from dmdd.data.layout_visa import list_visa_categories, read_visa
 from dmdd.data.listing import (
     NORMAL,
@@ -32,10 +42,18 @@ __all__ = [
     "list_categories",
     "list_folder_categories",
     "list_visa_categories",
+    "read_aitex",
+    "read_bsdata",
     "read_btad",
+    "read_dagm",
     "read_folder",
+    "read_kolektor_sdd",
+    "read_kolektor_sdd2",
+    "read_mvtec_3d",
     "read_mvtec_ad",
+    "read_mvtec_ad_2",
     "read_mvtec_loco",
+    "read_real_iad",
     "read_visa",
 ]
 
