@@ -78,7 +78,7 @@ fuzz: $(STAMP) ## try bad input in bulk and count what came of it (5 to 20 minut
 COMPAT ?= build/compat
 COMPAT_VERSIONS ?= oldest newest
 COMPAT_PYTHONS ?= python3.11 python3.12 python3.13
-COMPAT_TESTS ?= tests/models tests/metrics tests/pairs tests/training tests/test_inference.py tests/test_train.py
+COMPAT_TESTS ?= tests/models tests/metrics tests/pairs tests/training tests/inference/test_predictor.py tests/experiment/test_train.py
 COMPAT_TOOLS := pytest hypothesis httpx scipy scikit-learn absl-py
 compat: ## test a part with the oldest and the newest versions, in environments of their own (several GB; needs a registry)
 	@for python in $(COMPAT_PYTHONS); do \

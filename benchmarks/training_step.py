@@ -38,6 +38,7 @@ from dmdd.experiment.category import read_category
 from dmdd.models.losses import abnormality_mimicking_loss, normality_guidance_loss
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.pairs.window import as_float
 from dmdd.training.feature_cache import FeatureCache
 
 PARTS = ("pairs", "teacher", "student", "loss", "backward", "optimizer")
@@ -108,31 +109,29 @@ class Pairs:
     """Batches of pairs, one after the other."""
 
     def __init__(self, settings: TrainSettings, device: torch.device, steps: int) -> None:
-        self.device = device
         self.data = PairDataModule(
             category=read_category(settings.dataset, settings.category),
             synthesis=build(settings.pairs),
+            augmentation=build(settings.augmentation),
             image_size=settings.image_size,
             batch_size=settings.batch_size,
             seed=0,
             **vars(settings.data),
         )
         self.data.setup("fit")
-        self.epoch = -(-self.data.training_images // settings.batch_size)
+        self.epoch = -(-self.data.training_images * self.data.views // settings.batch_size)
         sampler = PairSampler(
             images=self.data.training_images,
             batch_size=settings.batch_size,
             first_step=0,
             steps=self.epoch + 1 + steps,
             seed=0,
+            views=self.data.views,
         )
         self.served = iter(self.data.serve(sampler, device))
 
     def __call__(self) -> PairBatch:
-        batch = next(self.served)
-        if isinstance(batch, PairBatch):  # made already, with those of some more steps
-            return batch
-        return self.data.make_pairs(self.data.transfer_batch_to_device(batch, self.device, 0))
+        return next(self.served)
 
 
 def best_rate(work: Callable[[], Any], amount: float, device: torch.device) -> float:
@@ -177,13 +176,13 @@ def make_loops(settings: TrainSettings, pairs: Pairs, device: torch.device, mixe
     teacher, _ = build(settings.teacher)
     spec = {**teacher.spec, "folded": False}
     as_given = Teacher(**spec)  # its weights do not matter for the time
-    cache = FeatureCache(images=pairs.data.training_images, limit_gb=settings.distillation.cache_limit_gb)
+    cache = FeatureCache(images=pairs.data.lasting_images, limit_gb=settings.distillation.cache_limit_gb)
 
     def remembered(batch: PairBatch) -> tuple[list[Tensor], list[Tensor]]:
         return cache(teacher, batch.normal, batch.indices, batch.anomalous)
 
     def plainly(batch: PairBatch) -> tuple[list[Tensor], list[Tensor]]:
-        return as_given(batch.normal), as_given(batch.anomalous)
+        return as_given(as_float(batch.normal)), as_given(batch.anomalous)
 
     def student(widths: Any = None) -> Student:
         return build(settings.student, **({"widths": list(widths)} if widths else {}))(channels=teacher.channels)

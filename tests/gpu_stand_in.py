@@ -5,6 +5,7 @@ What would make the program wait for a GPU is noted: values read back, and trans
 Not covered: backward passes (autograd asks the driver), the arithmetic of its kernels, memory, several of them.
 """
 
+import collections
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,10 @@ WAITS: list[str] = []
 """Where the program would have waited for the GPU: operation, file and line."""
 
 
+LAUNCHES: collections.Counter[str] = collections.Counter()
+"""Kernels that a GPU would have been given, by operation: what computes or copies, not views and not bare memory."""
+
+
 def _note(operation: str) -> None:
     own = [f for f in traceback.extract_stack() if "/dmdd/" in f.filename]
     WAITS.append(f"{operation} {own[-1].filename.rpartition('/dmdd/')[2]}:{own[-1].lineno}" if own else operation)
@@ -101,6 +106,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             _note("from the GPU" if source_there else "to the GPU")
     elif there and (func.overloadpacket in _READING or _takes_a_mask(func, args)):
         _note(str(func))
+    if target_there and not _is_view(func):
+        LAUNCHES[func.name()] += 1
     real = [v.held if isinstance(v, StandIn) else _CPU if isinstance(v, torch.device) else v for v in flat]
     real_args, real_kwargs = tree_unflatten(real, layout)
     found = func(*real_args, **real_kwargs)
@@ -114,6 +121,12 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return StandIn(value) if target_there else value
 
     return tree_map(back, found)
+
+
+def _is_view(func: Any) -> bool:
+    returned = [result.alias_info for result in func._schema.returns]
+    views = any(alias is not None and not alias.is_write for alias in returned)
+    return views or func.overloadpacket in (_OPS.empty, _OPS.empty_like, _OPS.empty_strided, _OPS.detach)
 
 
 def _takes_a_mask(func: Any, args: Any) -> bool:
@@ -145,6 +158,7 @@ def stand_in_gpu() -> Iterator[list[str]]:
     torch._C._set_only_lift_cpu_tensors(True)
     torch.cuda._lazy_init = lambda: None
     WAITS.clear()
+    LAUNCHES.clear()
     try:
         with torch.backends.cudnn.flags(enabled=False), _Mode():
             yield WAITS

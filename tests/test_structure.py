@@ -38,7 +38,7 @@ GROUP_SIZES = {
     "launcher": 5,
     "logger": 4,
     "pairs": 5,
-    "recipe": 5,
+    "recipe": 6,
     "segmentation": 1,
     "student": 2,
     "teacher": 4,

@@ -5,11 +5,12 @@ from typing import Literal, get_args
 
 import pytest
 
-from dmdd.config.check import plain_of, read
-from dmdd.config.schema import MapName, Settings, Target, TrainSettings, setting
+from dmdd.config.check import find_field, plain_of, read, rule_of
+from dmdd.config.schema import MapName, PredictSettings, Settings, Target, TrainSettings, setting
 from dmdd.core.errors import UserError
 from dmdd.models.detector import MAP_NAMES
 from dmdd.models.losses import AIM_FORMS
+from dmdd.models.tiling import MAX_OVERLAP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,4 +122,6 @@ def test_a_setting_that_is_needed_may_not_be_taken_away():
 
 def test_names_of_the_schema_are_those_of_the_code():
     assert get_args(MapName) == MAP_NAMES
+    overlap, _, _ = find_field(PredictSettings, "overlap")
+    assert rule_of(overlap).most == MAX_OVERLAP
     assert set(get_args(TrainSettings.compose().distillation.__annotations__["aim"])) == set(AIM_FORMS)

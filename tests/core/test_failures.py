@@ -26,6 +26,7 @@ from dmdd.core.errors import UserError
 from dmdd.data.__main__ import main as data_main
 from dmdd.experiment import outputs
 from dmdd.experiment.experiment import Experiment
+from dmdd.pairs.window import as_float
 from dmdd.train import main
 from dmdd.training import distillation, segmentation
 from dmdd.training.callbacks.divergence import LossGuard
@@ -184,9 +185,10 @@ def test_the_pairs_of_the_bad_step_are_drawn_again(
     with Image.open(tmp_path / "pairs.png") as picture:
         sheet = np.array(picture)
     assert sheet.shape == (3 * 64, BATCH * 64, 3)
+    normal = as_float(batch.normal)
     for place in range(BATCH):
         tile = sheet[:, place * 64 : (place + 1) * 64]
-        expected = torch.cat([part.permute(1, 2, 0) for part in (batch.normal[place] / 255, batch.anomalous[place])])
+        expected = torch.cat([part.permute(1, 2, 0) for part in (normal[place], batch.anomalous[place])])
         assert np.array_equal(tile[:128], (expected * 255).round().to(torch.uint8).numpy())
         assert np.array_equal(tile[128:, :, 0] == 255, batch.mask[place, 0].numpy() == 1)  # the part is grey
         file = Path(printed[place].removeprefix(f"pair {place}: "))

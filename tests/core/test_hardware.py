@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dmdd.core import hardware
 from dmdd.core.errors import UserError
@@ -97,3 +98,18 @@ def test_a_precision_is_recorded_as_what_is_computed(given, accelerator, expecte
 def test_weights_of_half_precision_are_refused(given):
     with pytest.raises(UserError, match=f"evaluation.precision={given}: choose one of 32-true, 16-mixed, bf16-mixed"):
         hardware.resolve_precision(given, "cpu", setting="evaluation.precision")
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_auto_is_half_precision_on_gpus_before_ampere(monkeypatch, bfloat16, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    assert hardware.resolve_precision("auto", "gpu") == expected
+
+
+@pytest.mark.parametrize("accelerator", ["mps", "tpu", "hpu", "xpu"])
+def test_devices_that_were_never_tried_are_refused(accelerator):
+    with pytest.raises(
+        UserError, match=rf"^trainer.accelerator={accelerator}: choose one of gpu \(CUDA or ROCm\), cpu"
+    ):
+        hardware.resolve_accelerator(accelerator)
+    assert hardware.resolve_accelerator("cuda") == "gpu"

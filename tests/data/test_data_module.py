@@ -18,12 +18,13 @@ from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import VALIDATION_STEP, PairDataModule, as_evaluation
 from dmdd.data.datasets import FileDataset, PairBatch
 from dmdd.data.images import read_image, read_mask
+from dmdd.data.sampling import PairSampler
 from dmdd.pairs import PairSynthesis
 
 MIX = {"procedural": 1, "shift": 1, "blob": 1, "stroke": 1}
 
 
-def make(category, *, max_steps=3, rank=0, world_size=1, stage="fit", device="cpu", **changes):
+def make(category, *, max_steps=3, rank=0, world_size=1, stage="fit", **changes):
     settings = {"synthesis": PairSynthesis(**MIX), "image_size": (64, 64), "batch_size": 4, "seed": 7} | changes
     module = PairDataModule(category=category, **settings)
     module.setup(stage)
@@ -33,13 +34,19 @@ def make(category, *, max_steps=3, rank=0, world_size=1, stage="fit", device="cp
         global_rank=rank,
         world_size=world_size,
         training=True,
-        strategy=SimpleNamespace(root_device=torch.device(device)),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     return module
 
 
 def pairs(module):
     return list(module.train_dataloader())
+
+
+def planned(module):
+    """What pairs are made of, step by step."""
+    counts = {"images": module.training_images, "batch_size": module.batch_size, "steps": module.trainer.max_steps}
+    return module.planned(PairSampler(**counts, first_step=0, seed=module.seed), torch.device("cpu"))
 
 
 def equal(first: PairBatch, second: PairBatch) -> bool:
@@ -78,13 +85,20 @@ def test_twin_differs_inside_the_mask_only(demo_category):
 
 def test_pairs_are_the_same_made_for_several_steps_at_once_or_step_by_step(demo_category, monkeypatch):
     together = pairs(make(demo_category, max_steps=11))
-    planned = list(make(demo_category, max_steps=11, device="cuda").train_dataloader())  # made after the transfer
-    assert (len(together), len(planned)) == (11, 11)
-    monkeypatch.setattr(datamodule, "STEPS_AT_ONCE", 3)
+    alone = list(planned(make(demo_category, max_steps=11)))
+    assert (len(together), len(alone)) == (11, 11)
+    monkeypatch.setitem(datamodule.AT_ONCE, "cpu", (64, 3))
     few = pairs(make(demo_category, max_steps=11))
-    for step, batch in enumerate(planned):
+    for step, batch in enumerate(alone):
         assert equal(make(demo_category).make_pairs(batch), together[step])
         assert equal(few[step], together[step])
+
+
+def test_images_that_another_process_has_read_are_not_read_again(demo_category, monkeypatch):
+    expected = pairs(make(demo_category))
+    decoded = make(demo_category).decode()
+    monkeypatch.setattr(datamodule, "open_images", None)
+    assert all(map(equal, pairs(make(demo_category, decoded=decoded)), expected))
 
 
 def test_a_resumed_stage_counts_all_its_steps_and_serves_the_rest(demo_category):
@@ -112,8 +126,8 @@ def test_validation_pairs_are_fixed_and_not_the_training_pairs(demo_category):
 
 
 def test_transfer_makes_pairs_in_training_and_labelled_images_otherwise(demo_category):
-    module = make(demo_category, device="cuda")
-    batch = next(iter(module.train_dataloader()))
+    module = make(demo_category)
+    batch = next(iter(planned(module)))
     assert isinstance(module.on_after_batch_transfer(batch, 0), PairBatch)
     module.trainer.training = False
     scored = module.on_after_batch_transfer(batch, 0)
@@ -155,18 +169,15 @@ def test_file_dataset_reads_image_mask_and_label_of_the_same_file(demo_category)
 def test_augmentation_changes_image_and_foreground_alike_and_is_reproducible(demo_category):
     albumentations = pytest.importorskip("albumentations")
     flip = build_augmentation(transforms=[albumentations.HorizontalFlip(p=1.0)])
-    plain, flipped = next(iter(make(demo_category, device="cuda").train_dataloader())), None
-    flipped = next(iter(make(demo_category, device="cuda", augmentation=flip).train_dataloader()))
+    plain, flipped = next(iter(planned(make(demo_category)))), None
+    flipped = next(iter(planned(make(demo_category, augmentation=flip))))
     assert torch.equal(flipped.images, plain.images.flip(-1))
     assert torch.equal(flipped.foreground, plain.foreground.flip(-1))
     sometimes = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
-    runs = [make(demo_category, device="cuda", augmentation=build_augmentation(transforms=sometimes)) for _ in range(2)]
-    first, second = ([batch.images for batch in module.train_dataloader()] for module in runs)
+    runs = [make(demo_category, augmentation=build_augmentation(transforms=sometimes)) for _ in range(2)]
+    first, second = ([batch.images for batch in planned(module)] for module in runs)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not all(
-        torch.equal(a, b.images)
-        for a, b in zip(first, make(demo_category, device="cuda").train_dataloader(), strict=True)
-    )
+    assert not all(torch.equal(a, b.images) for a, b in zip(first, planned(make(demo_category)), strict=True))
 
 
 def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_devices(demo_category):
@@ -182,6 +193,8 @@ def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_device
     assert all(equal(a, b) for a, b in zip(alone, joined, strict=True))
     plain = pairs(make(demo_category))
     assert not any(torch.equal(a.normal[i], b.normal[i]) for a, b in zip(alone, plain, strict=True) for i in range(4))
+    assert make(demo_category, augmentation=jitter()).lasting_images == 11  # one view, seen 11.3 times
+    assert make(demo_category, augmentation=jitter(60)).lasting_images == 22
     enough = make(demo_category, augmentation=jitter(30))  # 10.9 times
     assert enough.training_images == 11
     assert enough.augmentation is None
@@ -190,7 +203,7 @@ def test_images_seen_often_are_jittered_the_same_whatever_the_workers_and_device
 
 def test_workers_outlast_signals_to_the_whole_group(demo_category):
     """Ctrl-C and a scheduler's SIGTERM reach them too, and the process they work for needs more batches to save."""
-    batches = iter(make(demo_category, num_workers=2, device="meta", max_steps=12).train_dataloader())
+    batches = iter(planned(make(demo_category, num_workers=2, max_steps=12)))
     for _ in range(2):  # one of each: both have begun
         next(batches)
     workers = batches._workers
@@ -206,7 +219,7 @@ def test_workers_outlast_signals_to_the_whole_group(demo_category):
 def test_a_worker_does_not_outlast_a_signal_for_long(demo_category, monkeypatch):
     """Python ends the workers of a process that leaves before its loader does in this way, and waits for them."""
     monkeypatch.setattr(datamodule, "WORKER_OUTLASTS_S", 1)
-    batches = iter(make(demo_category, num_workers=1, device="meta", max_steps=12).train_dataloader())
+    batches = iter(planned(make(demo_category, num_workers=1, max_steps=12)))
     next(batches)
     (worker,) = batches._workers
     worker.terminate()
@@ -236,7 +249,7 @@ def test_augmentation_that_changes_size_or_kind_is_refused(demo_category, transf
     made = getattr(albumentations, transform)(*((32, 32) if transform == "CenterCrop" else ()))
     crop = build_augmentation(transforms=[made])
     with pytest.raises(UserError, match="use transforms that keep kind and size"):
-        next(iter(make(demo_category, device="cuda", augmentation=crop).train_dataloader()))
+        next(iter(planned(make(demo_category, augmentation=crop))))
 
 
 def test_no_transforms_no_augmentation():
@@ -252,8 +265,8 @@ def test_textures_that_are_missing(demo_category, tmp_path):
 
 def test_textures_are_chosen_by_the_plan(demo_category):
     folder = demo_category.test[0].path.parent
-    module = make(demo_category, device="cuda", synthesis=PairSynthesis(dtd=1, perlin=1), textures_dir=folder)
-    batch = next(iter(module.train_dataloader()))
+    module = make(demo_category, synthesis=PairSynthesis(dtd=1, perlin=1), textures_dir=folder)
+    batch = next(iter(planned(module)))
     assert batch.textures.shape == (4, 3, 64, 64)
     assert batch.textures.float().std() > 0
 

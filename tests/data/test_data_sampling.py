@@ -24,6 +24,12 @@ def test_each_epoch_is_a_permutation_of_its_own():
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
 
 
+def test_each_epoch_shows_the_next_view_of_all_images():
+    order = [index for batch in batches(views=3) for _, _, index in batch]
+    plain = [index for batch in batches() for _, _, index in batch]
+    assert order == [index + 10 * (place // 10 % 3) for place, index in enumerate(plain)]
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_devices_share_out_the_same_global_batches(world_size):
     parts = [batches(rank=rank, world_size=world_size) for rank in range(world_size)]

@@ -12,6 +12,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.experiment import launch, locking, resume
 from dmdd.experiment.leaving import no_empty_folder
+from dmdd.training.callbacks import interruption
 from dmdd.training.callbacks.interruption import StateSaver
+from dmdd.training.segmentation import SegmentationModule
 
 STEPS = {"distillation": 9, "segmentation": 6}
 ARGUMENTS = [
@@ -272,6 +275,9 @@ def test_a_full_disk_keeps_the_state_saved_before(tmp_path, error):
         saver.save(Spy(error))
 
 
+MIDDLE = SimpleNamespace(global_step=3, max_steps=7)
+
+
 class Told:
     """What a saver asks a trainer about at the end of a stage's last step."""
 
@@ -298,6 +304,62 @@ def test_a_stage_that_nobody_stopped_is_followed_by_the_next(tmp_path):
     saver.on_train_batch_end(trainer, None, None, None, 0)
     saver.check_stopped(trainer)
     assert not trainer.should_stop
+
+
+def test_a_state_is_saved_each_so_many_seconds(tmp_path, monkeypatch):
+    now, saved = [100.0], []
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
+    saver, trainer = StateSaver(tmp_path / "stage.ckpt", every_s=60), Told()
+    monkeypatch.setattr(saver, "save", lambda trainer: saved.append((trainer.global_step, now[0])))
+    trainer.max_steps = 8
+    saver.on_train_start(trainer, None)
+    for trainer.global_step, took in enumerate((50, 5, 10, 59, 1, 30, 30, 1), start=1):
+        now[0] += took
+        saver.on_train_batch_end(trainer, None, None, None, 0)
+    assert saved == [(3, 165.0), (5, 225.0), (7, 285.0), (8, 286.0)]
+
+
+def test_several_devices_agree_on_the_time_every_tenth_step(tmp_path, monkeypatch):
+    """Their clocks differ; one that saved alone would wait for the others for ever."""
+    saved, asked = [], []
+
+    def reduce_boolean_decision(decision, all):
+        asked.append((trainer.global_step, decision))
+        return (
+            trainer.global_step == 20 and len(asked) == 2
+        )  # another device's time is over, and it was not told to stop
+
+    saver, trainer = StateSaver(tmp_path / "stage.ckpt", every_s=3600), Told()
+    monkeypatch.setattr(saver, "save", lambda trainer: saved.append(trainer.global_step))
+    trainer.world_size, trainer.max_steps = 2, 100
+    trainer.strategy = SimpleNamespace(reduce_boolean_decision=reduce_boolean_decision)
+    saver.on_train_start(trainer, None)
+    for trainer.global_step in range(1, 31):
+        saver.on_train_batch_end(trainer, None, None, None, 0)
+    assert asked == [(10, False), (20, False), (20, False), (30, False)]
+    assert saved == [20]
+    assert not trainer.should_stop
+
+
+@pytest.mark.parametrize(("every_s", "every_n_steps"), [(0, None), (True, None), ("a", None), (60, 0)])
+def test_saving_never_is_refused(every_s, every_n_steps):
+    name = "save_state_every_s" if every_n_steps is None else "save_state_every_n_steps"
+    with pytest.raises(UserError, match=f"^{name}=.*: give a positive"):
+        StateSaver(Path("never written"), every_s=every_s, every_n_steps=every_n_steps)
+
+
+def test_a_state_holds_what_is_trained_and_at_the_end_its_weights_alone(tmp_path):
+    module = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1) for name in ("teacher", "student", "segmentation")})
+    module.frozen = SegmentationModule.frozen
+    saver = StateSaver(tmp_path / "s.ckpt")
+    for trainer, optimizer in ((MIDDLE, ["moments"]), (Told(), [])):
+        state = {"state_dict": module.state_dict(), "optimizer_states": ["moments"]}
+        saver.on_save_checkpoint(trainer, module, state)
+        assert list(state["state_dict"]) == ["segmentation.weight", "segmentation.bias"]
+        assert state["optimizer_states"] == optimizer
+    saver.restore(module, state)
+    earlier = {n: v for n, v in module.state_dict().items() if not n.startswith("teacher.")}  # as version 0.1 saved it
+    saver.restore(module, state | {"state_dict": earlier})
 
 
 class Sneaky:
@@ -332,7 +394,7 @@ def test_the_state_of_other_images_or_another_teacher_is_refused(tmp_path):
     module = torch.nn.Linear(2, 2)
     state = {"state_dict": module.state_dict()}
     before = {"training images": "a", "teacher weights": "b"}
-    StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before).on_save_checkpoint(None, module, state)
+    StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before).on_save_checkpoint(MIDDLE, module, state)
     StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before).restore(module, state)
     for name in before:
         saver = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, made_from=before | {name: "c"})
@@ -344,7 +406,7 @@ def test_a_stage_that_went_on_in_another_precision_has_both(tmp_path):
     state = {"state_dict": {}, "global_step": 1}
     first = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, precision="bf16-mixed")
     first._started = 0.0
-    first.on_save_checkpoint(None, torch.nn.Linear(1, 1), state)
+    first.on_save_checkpoint(MIDDLE, torch.nn.Linear(1, 1), state)
     torch.save(state, tmp_path / "s.ckpt")
     second = StateSaver(tmp_path / "s.ckpt", every_n_steps=1, precision="32-true")
     second.read()

@@ -42,7 +42,7 @@ def train_half(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.set_num_threads(1)
     student = make_student()
-    synchronise_batch_norm(student, gpu=False)
+    synchronise_batch_norm(student)
     normal, anomalous, mask = make_batch(4)
     own = slice(2 * rank, 2 * rank + 2)
     loss = loss_of(student, [f[own] for f in normal], [f[own] for f in anomalous], mask[own])
@@ -76,10 +76,23 @@ def test_gradients_and_statistics_of_two_processes_are_those_of_one(tmp_path):
 
 def test_alone_and_in_evaluation_it_is_the_ordinary_batch_norm():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    synchronise_batch_norm(network, gpu=False)
+    synchronise_batch_norm(network)
     assert type(network[1]) is SynchronizedBatchNorm2d
     ordinary = nn.BatchNorm2d(4)
     x = torch.rand(2, 4, 5, 5)
     for mode in (True, False):
         assert torch.equal(network[1].train(mode)(x), ordinary.train(mode)(x))
     assert torch.equal(network[1].running_var, ordinary.running_var)
+
+
+def test_a_norm_exchanges_once_each_way(monkeypatch):
+    """Each exchange is a launch on every GPU; torch's own norm also makes the host wait for the GPU three times."""
+    exchanged = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: exchanged.append(tuple(tensor.shape)))
+    norm = nn.BatchNorm2d(4)
+    synchronise_batch_norm(norm)
+    norm(torch.rand(2, 4, 5, 5)).sum().backward()
+    assert exchanged == [(2, 2, 4), (2, 4)]

@@ -52,14 +52,15 @@ def test_nothing_is_remembered_when_images_change_or_memory_is_short(teacher, se
     assert teacher.seen == 6
 
 
-def test_too_little_memory_never_changes_how_batches_are_made(teacher):
+def test_too_little_memory_is_known_before_the_first_batch_is_made(teacher):
+    """A run that goes on begins with an empty memory and must make its batches as before."""
     sizes = []
     handle = teacher.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     cache = FeatureCache(images=5, limit_gb=1e-6)
     for _ in range(3):
         cache(teacher, IMAGES[:1], [0], MORE)
     handle.remove()
-    assert sizes == [1, len(MORE)] * 3
+    assert sizes == [1 + len(MORE)] * 3
 
 
 def test_cleared_it_computes_again(teacher):

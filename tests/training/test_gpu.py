@@ -6,19 +6,29 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import OmegaConf
 from torch.distributed.utils import _recursive_to
 
 import dmdd
+import gpu_stand_in
+from dmdd.data import datamodule
+from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.datasets import PairBatch, PlannedBatch
+from dmdd.data.sampling import PairSampler
 from dmdd.experiment.pictures import write_pictures
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.pairs.synthesis import MASKS, SOURCES, PairSynthesis
+from dmdd.training.callbacks.divergence import LossGuard
+from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.segmentation import SegmentationModule
@@ -30,8 +40,8 @@ CPU = torch.device("cpu")
 STEPS = 6
 
 
-def serve(category: Any, synthesis: PairSynthesis) -> tuple[PairDataModule, list[PlannedBatch]]:
-    data = PairDataModule(category=category, synthesis=synthesis, image_size=(64, 64), batch_size=4, seed=0)
+def serve(category: Any, synthesis: PairSynthesis, **more: Any) -> tuple[PairDataModule, list[PlannedBatch]]:
+    data = PairDataModule(category=category, synthesis=synthesis, image_size=(64, 64), batch_size=4, seed=0, **more)
     data.setup("fit")
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         training=True,
@@ -41,7 +51,8 @@ def serve(category: Any, synthesis: PairSynthesis) -> tuple[PairDataModule, list
         global_step=0,
         strategy=SimpleNamespace(root_device=GPU),
     )
-    return data, list(data.train_dataloader())
+    sampler = PairSampler(images=data.training_images, batch_size=4, first_step=0, steps=STEPS, seed=0)
+    return data, list(data.planned(sampler, CPU))
 
 
 def pairs_of(data: PairDataModule, batch: Any, device: torch.device) -> Any:
@@ -90,6 +101,51 @@ def test_pairs_are_made_there_as_here_and_nothing_waits(demo_category, kind):
         expected = data.make_pairs(batch)
         assert ((on_cpu(pairs.mask) != expected.mask).sum()) <= 2  # rounding at an outline
         assert ((on_cpu(pairs.anomalous) - expected.anomalous).abs() > 1e-4).sum() <= 6
+
+
+@pytest.mark.parametrize(("at_once", "most"), [((256, 1), 1900), ((256, 32), 420)])
+def test_pairs_of_several_steps_share_their_launches(demo_category, monkeypatch, at_once, most):
+    """Counted, since nothing else can be here: a launch takes the host about 5 us, whatever the kernel does."""
+    monkeypatch.setitem(datamodule.AT_ONCE, "gpu", at_once)
+    synthesis = instantiate(OmegaConf.load(REPOSITORY / "conf" / "pairs" / "mix.yaml"))
+    jitter = build_augmentation(scale=0.05, rotate_degrees=10, brightness=0.1)
+    data, _ = serve(demo_category, synthesis, augmentation=jitter)
+    sampler = PairSampler(images=data.training_images, batch_size=4, first_step=0, steps=STEPS, seed=0)
+    expected = list(data.serve(sampler, CPU))
+    with stand_in_gpu() as waits:
+        served = data.serve(sampler, GPU)
+        waits.clear()  # the images are moved once
+        gpu_stand_in.LAUNCHES.clear()
+        found = list(served)
+        assert waits == []
+    assert len(found) == STEPS
+    assert gpu_stand_in.LAUNCHES.total() / STEPS < most
+    for here, there in zip(expected, found, strict=True):
+        assert torch.allclose(on_cpu(there.normal), here.normal, rtol=0, atol=1e-5)
+        assert there.indices == here.indices
+
+
+def test_images_are_jittered_there_as_here_and_nothing_waits(demo_category):
+    settings = {
+        "scale": 0.05,
+        "shift": 0.04,
+        "rotate_degrees": 10,
+        "flip_share": 0.5,
+        "brightness": 0.1,
+        "contrast": 0.1,
+    }
+    jitter = build_augmentation(**settings, steps=STEPS, batch_size=4)
+    data, batches = serve(demo_category, PairSynthesis(tone=1, blob=1), augmentation=jitter)
+    with stand_in_gpu() as waits:
+        moved = [data.transfer_batch_to_device(batch, GPU, 0) for batch in batches]
+        waits.clear()
+        found = [data.jittered(batch) for batch in moved]
+        assert waits == []
+    for batch, there in zip(batches, found, strict=True):
+        here = data.jittered(batch)
+        assert torch.allclose(on_cpu(there.images), here.images, rtol=0, atol=1e-5)
+        assert torch.equal(on_cpu(there.foreground), here.foreground)
+        assert not torch.equal(here.images, batch.images / 255)
 
 
 def networks(category: Any) -> tuple[PairDataModule, list[PlannedBatch], Detector]:
@@ -145,6 +201,64 @@ def test_both_stages_compute_their_losses_there_and_wait_for_nothing(demo_catego
     expected = losses(demo_category, CPU, monkeypatch, [])
     with stand_in_gpu() as waits:
         assert losses(demo_category, GPU, monkeypatch, waits) == pytest.approx(expected, rel=1e-4)
+
+
+class AnyDevice(CPUAccelerator):
+    def setup_device(self, device: torch.device) -> None:
+        """Take the stand-in for a CPU."""
+
+
+class WaitsOfSteps(Callback):
+    """Remember what each step waited for, from the end of the step before to its own."""
+
+    def __init__(self, waits: list[str]) -> None:
+        self.waits, self.steps = waits, []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps.append(list(self.waits))
+        self.waits.clear()
+
+
+def fit_there(stage: LightningModule, data: PairDataModule, folder: Any, waits: list[str], *, steps: int) -> list[Any]:
+    """Run Lightning's own loop; gives what each step waited for."""
+
+    def backward(loss: torch.Tensor) -> None:  # a stand-in has no backward pass
+        for parameter in stage.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+
+    stage.backward = backward  # type: ignore[assignment]
+    noted = WaitsOfSteps(waits)
+    guard = LossGuard("stage", images_of_step=lambda step: [], file=folder / "none")
+    trainer = Trainer(
+        strategy=SingleDeviceStrategy(device=GPU, accelerator=AnyDevice()),
+        max_steps=steps,
+        log_every_n_steps=steps,
+        logger=CSVLogger(folder),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[StageProgress(every_n_steps=steps), guard, noted],
+    )
+    trainer.fit(stage, datamodule=data)
+    assert trainer.global_step == steps
+    return noted.steps
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_step_of_a_real_fit_reads_nothing_back(demo_category, tmp_path):
+    """What Lightning does with the losses counts too: values for a progress bar are read in every step."""
+    data, _, detector = networks(demo_category)
+    parts = {"teacher": detector.teacher, "student": detector.student}
+    steps = 8  # of which the last is logged and shown
+    stages = (
+        DistillationModule(**parts, steps=steps, cached_images=data.training_images),
+        SegmentationModule(**parts, segmentation=detector.segmentation, steps=steps),
+    )
+    for stage in stages:
+        with stand_in_gpu() as waits:
+            _, *rest, last = fit_there(stage, data, tmp_path / type(stage).__name__, waits, steps=steps)
+        assert rest == [[]] * (steps - 2)
+        assert last  # the counter counts
 
 
 def measure(category: Any, device: torch.device) -> EvaluationModule:

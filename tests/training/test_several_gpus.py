@@ -17,6 +17,7 @@ import dmdd
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.core.hardware import whole_float32
 from dmdd.experiment import launch
+from dmdd.experiment.experiment import Experiment
 from dmdd.training.callbacks.interruption import LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
@@ -68,8 +69,10 @@ def test_a_process_that_fails_waits_for_no_other(child):
         assert leave.value.code == code
     with pytest.raises(ZeroDivisionError):
         run(fail(ZeroDivisionError()))
-    assert [type(launch._told(message)) for message in told] == [UserError, Interrupted]
-    assert [str(launch._told(message)) for message in told] == ["memory", "stopped"]
+    queues = [SimpleNamespace(empty=lambda: False, get=lambda message=message: message) for message in told]
+    reasons = [launch._reason(ZeroDivisionError(), queue, None) for queue in queues]
+    assert [type(reason) for reason in reasons] == [UserError, Interrupted]
+    assert [str(reason) for reason in reasons] == ["memory", "stopped"]
     assert left == ["_destroy_dist_connection", "aborted"] * 3  # the first is what Lightning would do at the end
 
 
@@ -175,16 +178,23 @@ def test_a_signal_after_the_last_question_is_told_to_all():
     saver.check_stopped(Told())
 
 
+BY_TIME = Path("runs/mvtec_ad/screw/2026-01-31_12-00-00")
+
+
 @pytest.mark.parametrize(("started", "devices", "fits"), [("4", 4, True), ("4", 1, False), ("2", 4, False)])
 def test_torchrun_starts_as_many_processes_as_devices(monkeypatch, started, devices, fits):
-    launch.check_processes(devices)
+    launch.check_processes(devices, BY_TIME)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", started)
     if fits:
-        launch.check_processes(devices)
+        launch.check_processes(devices, Path("runs/mine"))
+        with pytest.raises(UserError, match=r"4 processes were started .*; give one, as in run_dir=runs/mine"):
+            launch.check_processes(devices, BY_TIME)
+        monkeypatch.setenv("DMDD_SPAWNED", "1")  # ours share one
+        launch.check_processes(devices, BY_TIME)
         return
     with pytest.raises(UserError, match=f"trainer.devices={devices}, but {started} processes were started"):
-        launch.check_processes(devices)
+        launch.check_processes(devices, Path("runs/mine"))
 
 
 MET = (
@@ -202,3 +212,20 @@ def test_what_a_gpu_meets_while_a_state_is_saved_is_not_told_as_a_full_disk(tmp_
     saver = StateSaver(tmp_path / "stage.ckpt", every_n_steps=1)
     with pytest.raises(type(error)):
         saver.save(SimpleNamespace(loggers=[], save_checkpoint=save_checkpoint, is_global_zero=True))
+
+
+@pytest.mark.parametrize(("synchronised", "sent"), [("auto", False), (False, True)])
+def test_devices_exchange_no_more_than_they_must(tmp_path, synchronised, sent):
+    """Statistics that are each device's own must be sent, or the devices would measure with different networks."""
+    trainer = {"_target_": "lightning.Trainer", "devices": 2, "sync_batchnorm": synchronised}
+    run = SimpleNamespace(
+        settings=SimpleNamespace(trainer=trainer),
+        devices=2,
+        accelerator="cpu",
+        precision="32-true",
+        run_dir=tmp_path,
+        loggers=[],
+    )
+    trainer = Experiment._trainer(run, steps=3, callbacks=[])
+    wanted = {"broadcast_buffers": sent, "gradient_as_bucket_view": True, "static_graph": True}
+    assert trainer.strategy._ddp_kwargs == wanted

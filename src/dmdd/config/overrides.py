@@ -108,7 +108,8 @@ def _prepare_one(schema: type[Settings], text: str, groups: Mapping[str, Sequenc
         return text
     entry, kind, rest = found
     value = expand_home(value) if rule_of(entry).is_path else value
-    value = _prepare_value(schema, name, value, Any if rest else kind, sweeping)
+    if not (value == "null" and rule_of(entry).missing):  # null says that it is missing, and no name
+        value = _prepare_value(schema, name, value, Any if rest else kind, sweeping)
     # What a file of conf/ mentions is overridden, all else is added.
     mentioned = not rest and not is_dataclass(kind) and entry.default is MISSING
     return f"{'' if mentioned else '++'}{name}={value}"

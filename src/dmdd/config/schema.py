@@ -101,7 +101,7 @@ class DataSettings:
     )
     evaluation_batch_size: int = setting("images a device scores at once", least=1)
     num_workers: int = setting(
-        "worker processes; images stay in memory, so 0 is enough unless they are jittered on a GPU (2 to 4)", least=0
+        "worker processes; 0 is enough unless augmentation.transforms are your own and a GPU waits (2 to 4)", least=0
     )
     memory_gb: float = setting("images at the input size that take more than this are kept in a file", least=0)
     cache_dir: str = setting("folder of such files, which other runs use too; all in it may be deleted", is_path=True)
@@ -179,7 +179,10 @@ class TrainSettings(Settings):
     run_dir: str = setting("folder of all outputs", is_path=True)
     seed: int = setting("seed of pairs, order, split and initial weights", least=0, most=2**32 - 1)
     resume: bool = setting("continue the run with the same settings; skip it if it is finished")
-    save_state_every_n_steps: int = setting("steps between two saved states, from which resume=true continues", least=1)
+    save_state_every_s: float = setting(
+        "time between two saved states, from which resume=true continues", unit="seconds", above=0
+    )
+    save_state_every_n_steps: int | None = setting("steps between two saved states, instead of the time", least=1)
     objective: str | None = setting("figure of result.json that a search maximises (docs/training.md)")
     upload_model: bool = setting("store the model folder as an artifact of the W&B run")
     image_size: tuple[int, int] = setting("height and width the networks see; multiples of 32", unit="pixels", least=1)
@@ -258,7 +261,7 @@ class PredictSettings(Settings):
     pixel_threshold: float | None = setting("a pixel from here on is in the mask; null: the model's", least=0, most=1)
     tile: bool = setting("look at the image in tiles at its own resolution instead of resized")
     tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: the input size")
-    overlap: float = setting("share of a tile that the next one covers too")
+    overlap: float = setting("share of a tile that the next one covers too", least=0, most=0.9)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
@@ -305,7 +308,7 @@ class ExportSettings(Settings):
     output: str | None = setting("the file; null: <run>/export/detector.onnx, .xml or .pt2", is_path=True)
     tile: bool = setting("cut images into overlapping tiles at their own resolution")
     tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: the input size")
-    overlap: float = setting("share of a tile that at least lies in the next one")
+    overlap: float = setting("share of a tile that at least lies in the next one", least=0, most=0.9)
     category: str | None = setting("compare on the test set of this category of dataset=")
     data_dir: str = setting("folder that holds mvtec_ad/, mpdd/ and so on; $DMDD_DATA if set", is_path=True)
     images: str | None = setting("compare on the images of this folder; synthetic ones if neither", is_path=True)
@@ -337,7 +340,7 @@ class ServeSettings(Settings):
     port: int = setting("0 picks a free one", least=0, most=65535)
     tile: bool = setting("look at images in tiles at their own resolution instead of resized")
     tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: the input size")
-    overlap: float = setting("share of a tile that the next one covers too")
+    overlap: float = setting("share of a tile that the next one covers too", least=0, most=0.9)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     limits: LimitSettings = setting("beyond them a request is refused")

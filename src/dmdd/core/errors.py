@@ -58,6 +58,20 @@ def check_positive(name: str, value: object) -> None:
         raise UserError(f"{name}={value}: give a positive whole number")
 
 
+def check_seconds(name: str, value: object) -> None:
+    """Refuse a setting that must be a time and is none.
+
+    Args:
+        name: The setting, as a user writes it.
+        value: What was given.
+
+    Raises:
+        UserError: ``value`` is not a number above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UserError(f"{name}={value}: give a positive number of seconds")
+
+
 def check_seed(seed: object) -> None:
     """Refuse a seed that pairs cannot be drawn from.
 

@@ -14,17 +14,23 @@ import torch
 from dmdd.core.errors import UserError
 
 
-def resolve_accelerator(accelerator: str) -> str:
+def resolve_accelerator(accelerator: str, *, setting: str = "trainer.accelerator") -> str:
     """Turn ``auto`` into ``gpu`` where CUDA is, else ``cpu``.
 
     Args:
-        accelerator: As for ``lightning.Trainer``.
+        accelerator: ``auto``, ``gpu``, ``cuda`` or ``cpu``.
+        setting: What to call it in the message.
 
     Returns:
-        ``gpu``, ``cpu``, or what was asked for.
+        ``gpu`` or ``cpu``.
+
+    Raises:
+        UserError: It is another; Lightning knows ``mps``, ``tpu`` and ``hpu`` too.
     """
     if accelerator == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
+    if accelerator not in ("gpu", "cuda", "cpu"):
+        raise UserError(f"{setting}={accelerator}: choose one of gpu (CUDA or ROCm), cpu, auto")
     return "gpu" if accelerator == "cuda" else accelerator
 
 
@@ -71,7 +77,9 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
 
 
 def resolve_precision(precision: object, accelerator: str, *, setting: str = "trainer.precision") -> str:
-    """Turn ``auto`` into ``bf16-mixed`` where the device computes bfloat16 faster than float32, else ``32-true``.
+    """Turn ``auto`` into what the device computes fastest.
+
+    That is ``bf16-mixed`` where there are instructions for bfloat16; else ``16-mixed`` on a GPU, ``32-true`` on a CPU.
 
     Args:
         precision: One of ``PRECISIONS``, or a shorter name that Lightning has for it, or ``auto``.
@@ -93,10 +101,8 @@ def resolve_precision(precision: object, accelerator: str, *, setting: str = "tr
             return "bf16-mixed"  # what Lightning would make of it, and say so
         return str(name)
     if accelerator == "gpu":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
-    return "bf16-mixed" if fast else "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"  # before Ampere
+    return "bf16-mixed" if {"amx_bf16", "avx512_bf16"} & _cpu_flags() else "32-true"
 
 
 def _cpu_flags() -> set[str]:

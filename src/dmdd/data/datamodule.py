@@ -5,14 +5,14 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from dmdd.core.errors import UserError, check_positive
-from dmdd.data.augmentation import Augmentation
+from dmdd.data.augmentation import Augmentation, Jitter
 from dmdd.data.datasets import (
     EvaluationBatch,
     FileDataset,
@@ -28,8 +28,22 @@ from dmdd.pairs import PairSynthesis
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
 TWINS = 16  # of the synthetic validation at least, however few images are held out
 WORKER_OUTLASTS_S = 10  # a SIGTERM, which also comes from Python where a process ends before its loader does
-PAIRS_AT_ONCE = 64  # of 256 x 256 px, on a CPU: what calls into PyTorch cost is shared by so many
-STEPS_AT_ONCE = 8  # but of no more steps: a run should not wait long for its first one
+AT_ONCE = {"cpu": (64, 8), "gpu": (256, 32)}
+"""Pairs of 256 x 256 px that share what calls into PyTorch or launches of kernels cost; but of no more steps: a run
+should not wait long for its first one. 256 pairs hold 2 to 3 GB of a GPU while they are made."""
+RESIDENT_BYTES = 2 * 10**9  # of images that are kept on a GPU: 8,000 of 256 x 256 px
+
+
+class Decoded(NamedTuple):
+    """What is read of files before a training.
+
+    Args:
+        images: All normal training images, with the part found on each.
+        textures: Texture images; None where no source needs them.
+    """
+
+    images: ImageStore
+    textures: ImageStore | None
 
 
 class PairDataModule(LightningDataModule):
@@ -44,12 +58,13 @@ class PairDataModule(LightningDataModule):
         held_out_fraction: Share of the normal training images kept for calibration, never trained on.
         textures_dir: Folder of texture images; read only if a source of ``synthesis`` uses textures.
         augmentation: What is done to the normal image before its twin is made, or None; ``setup`` makes it None where
-            it is not wanted for so many images.
+            it is not wanted for so many images. Jitter is done on the device, albumentations transforms by the loader.
         evaluation_batch_size: Images a device scores at once.
         native_masks: Leave the test masks at the images' own sizes.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
         memory_gb: What the images may take of memory, in 10^9 bytes; more are kept in a file on disk.
         cache_dir: Folder of such files.
+        decoded: What :meth:`decode` gave, where another process has called it.
 
     Raises:
         UserError: A batch size is not positive.
@@ -67,12 +82,13 @@ class PairDataModule(LightningDataModule):
         seed: int,
         held_out_fraction: float = 0.1,
         textures_dir: str | Path | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | Jitter | None = None,
         evaluation_batch_size: int = 16,
         native_masks: bool = False,
         num_workers: int = 0,
         memory_gb: float = 1.5,
         cache_dir: str | Path = "~/.cache/dmdd",
+        decoded: Decoded | None = None,
     ) -> None:
         super().__init__()
         check_positive("batch_size", batch_size)
@@ -85,7 +101,9 @@ class PairDataModule(LightningDataModule):
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
         self.first_step = 0
+        self._decoded = decoded
         self._rows: list[int] = []
+        self._images: ImageStore | None = None
         self._train: PlannedDataset | None = None
         self._held_out: PlannedDataset | None = None
 
@@ -100,11 +118,10 @@ class PairDataModule(LightningDataModule):
         """
         if stage == "test" or self._train is not None:
             return
-        samples = self.category.train
-        images = self._open([sample.path for sample in samples], find_parts=self.synthesis.foreground)
-        textures = self._load_textures()
+        images, textures = self._decoded or self.decode()
+        self._decoded = None
         try:
-            train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
+            train, rest = held_out(len(images), fraction=self.held_out_fraction, seed=self.seed)
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
         self._rows = train
@@ -112,9 +129,19 @@ class PairDataModule(LightningDataModule):
             self.augmentation = self.augmentation.for_images(len(train))
         if self.num_workers:
             images.share_memory()
+        self._images = images
         parts = [StoredPart(images, rows) for rows in (train, rest)]
         self._train = PlannedDataset(images=parts[0], textures=textures, seed=self.seed, augmentation=self.augmentation)
         self._held_out = PlannedDataset(images=parts[1], textures=textures, seed=self.seed)
+
+    def decode(self) -> Decoded:
+        """Read the normal images and what belongs to them.
+
+        Raises:
+            UserError: An image cannot be read, or a needed texture folder is missing.
+        """
+        paths = [sample.path for sample in self.category.train]
+        return Decoded(self._open(paths, find_parts=self.synthesis.foreground), self._load_textures())
 
     def _open(self, paths: list[Path], *, find_parts: bool) -> ImageStore:
         return open_images(
@@ -139,6 +166,16 @@ class PairDataModule(LightningDataModule):
         return len(self._ready(self._train).images)
 
     @property
+    def views(self) -> int:
+        """How many views each training image has; 1 where images stay as they are."""
+        return self._ready(self._train).views
+
+    @property
+    def lasting_images(self) -> int:
+        """Number of normal images, views of one counted each, that come again as they are; 0 if none does."""
+        return 0 if isinstance(self.augmentation, Augmentation) else self.training_images * self.views
+
+    @property
     def held_out_images(self) -> int:
         """Number of normal images held out for calibration."""
         return len(self._ready(self._held_out).images)
@@ -156,14 +193,18 @@ class PairDataModule(LightningDataModule):
     @property
     def normal_pixels(self) -> ImageStore:
         """The images trained on and then those held out, as :attr:`normal_files` names them."""
-        own, rest = self._ready(self._train).images, self._ready(self._held_out).images
-        return StoredPart(own.store, [*own.rows.tolist(), *rest.rows.tolist()])
+        if self._images is None:
+            raise RuntimeError("call setup() first")
+        return StoredPart(self._images, self._all_rows)
 
     @property
     def normal_files(self) -> list[Path]:
         """The files of the images trained on, then of those held out."""
-        rest = sorted(set(range(len(self.category.train))) - set(self._rows))
-        return [self.category.train[row].path for row in (*self._rows, *rest)]
+        return [self.category.train[row].path for row in self._all_rows]
+
+    @property
+    def _all_rows(self) -> list[int]:
+        return [*self._rows, *sorted(set(range(len(self.category.train))) - set(self._rows))]
 
     @property
     def parts_found(self) -> tuple[int, float]:
@@ -203,7 +244,12 @@ class PairDataModule(LightningDataModule):
             ``(step, place, index)`` of each pair.
         """
         sampler = PairSampler(
-            images=self.training_images, batch_size=self.batch_size, first_step=step, steps=1, seed=self.seed
+            images=self.training_images,
+            batch_size=self.batch_size,
+            first_step=step,
+            steps=1,
+            seed=self.seed,
+            views=self.views,
         )
         return next(iter(sampler))
 
@@ -213,9 +259,9 @@ class PairDataModule(LightningDataModule):
         Args:
             index: Its position among the images that are trained on, as in a ``Place``.
         """
-        return self.category.train[self._rows[index]].path
+        return self.category.train[self._rows[index % len(self._rows)]].path
 
-    def train_dataloader(self) -> "DataLoader[PlannedBatch] | PairBlocks":
+    def train_dataloader(self) -> "PairBlocks":
         """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done."""
         trainer, dataset = self.trainer, self._ready(self._train)
         if trainer is None:
@@ -227,29 +273,48 @@ class PairDataModule(LightningDataModule):
             steps=trainer.max_steps,
             done=trainer.global_step,
             seed=self.seed,
+            views=self.views,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
         return self.serve(sampler, trainer.strategy.root_device)
 
-    def serve(self, sampler: PairSampler, device: torch.device) -> "DataLoader[PlannedBatch] | PairBlocks":
-        """Serve the batches that a sampler lists.
+    def serve(self, sampler: PairSampler, device: torch.device) -> "PairBlocks":
+        """Serve the pairs that a sampler lists, made on a device for some steps together.
 
         Args:
             sampler: This device's part of each batch.
-            device: Where the networks are. For a CPU the pairs of some steps are made together and served step by step;
-                for another device :meth:`on_after_batch_transfer` makes them there.
+            device: Where the networks are.
 
         Returns:
-            An iterable of ``PlannedBatch`` or ``PairBatch``, one for each step.
+            An iterable of ``PairBatch``, one for each step.
         """
-        dataset, share = self._ready(self._train), sampler.batch_size // sampler.world_size
         height, width = self.image_size
-        at_once = min(STEPS_AT_ONCE, PAIRS_AT_ONCE * 256**2 // (share * height * width))
-        if device.type != "cpu" or at_once < 2:
-            return self._loader(dataset, batch_sampler=sampler)
-        blocks = self._loader(dataset, batch_sampler=BlockSampler(sampler, at_once))
-        return PairBlocks(blocks, self.make_pairs, share=share, steps=len(sampler))
+        share = sampler.batch_size // sampler.world_size
+        pairs, steps = AT_ONCE["cpu" if device.type == "cpu" else "gpu"]
+        at_once = max(1, min(steps, pairs * 256**2 // (share * height * width)))
+
+        def make(planned: PlannedBatch) -> PairBatch:
+            return self.make_pairs(self.transfer_batch_to_device(planned, device, 0))
+
+        return PairBlocks(self.planned(BlockSampler(sampler, at_once), device), make, share=share, steps=len(sampler))
+
+    def planned(self, sampler: PairSampler | BlockSampler, device: torch.device) -> "DataLoader[PlannedBatch]":
+        """Serve training images and plans, which :meth:`make_pairs` makes pairs of.
+
+        Args:
+            sampler: Lists the places of each batch.
+            device: Where the pairs will be made. On a GPU the images are kept and gathered there, if workers or
+                transforms on the CPU do not need them here and they take no more than ``RESIDENT_BYTES``.
+
+        Returns:
+            A loader of ``PlannedBatch``.
+        """
+        dataset = self._ready(self._train)
+        here = self.num_workers > 0 or isinstance(self.augmentation, Augmentation) or dataset.nbytes > RESIDENT_BYTES
+        if device.type != "cpu" and not here:
+            return self._loader(dataset.on(device), batch_sampler=sampler, pin_memory=False)
+        return self._loader(dataset, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Serve the held-out normal images with the plans of their twins; each device its own part.
@@ -290,14 +355,15 @@ class PairDataModule(LightningDataModule):
             return list(range(count))
         return list(range(rank, count, world_size))
 
-    def _loader(self, dataset: Any, *, batch_sampler: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Any, *, batch_sampler: Any, pin_memory: bool = True) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_sampler=batch_sampler,
             num_workers=self.num_workers,
             collate_fn=keep_batch,
             # Not for a CPU beside a GPU: pinning opens a context there.
-            pin_memory=torch.cuda.is_available()
+            pin_memory=pin_memory
+            and torch.cuda.is_available()
             and (self.trainer is None or self.trainer.strategy.root_device.type == "cuda"),
             persistent_workers=False,
             worker_init_fn=ignore_signals,
@@ -316,8 +382,10 @@ class PairDataModule(LightningDataModule):
         Returns:
             The same kind of batch.
         """
-        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return moved._replace(plan=batch.plan, indices=batch.indices) if isinstance(batch, PlannedBatch) else moved
+        if not isinstance(batch, PlannedBatch):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        images, others, foreground, textures = (part.to(device, non_blocking=True) for part in batch[:4])
+        return batch._replace(images=images, others=others, foreground=foreground, textures=textures)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the twins, on whatever device the batch has reached.
@@ -337,6 +405,20 @@ class PairDataModule(LightningDataModule):
             return pairs
         return as_evaluation(pairs, self.held_out_images)
 
+    def jittered(self, batch: PlannedBatch) -> PlannedBatch:
+        """Show the view of each normal image that the batch asks for.
+
+        Args:
+            batch: On any device.
+
+        Returns:
+            The same with images and foreground moved and lit; itself where images stay as they are.
+        """
+        if not isinstance(self.augmentation, Jitter) or not len(batch.jitter):
+            return batch
+        images, foreground = self.augmentation(batch.images, batch.foreground, batch.jitter)
+        return batch._replace(images=images, foreground=foreground, jitter=batch.jitter[:0])
+
     def make_pairs(self, batch: PlannedBatch) -> PairBatch:
         """Turn normal images and plans into pairs.
 
@@ -346,6 +428,7 @@ class PairDataModule(LightningDataModule):
         Returns:
             Pairs on the same device.
         """
+        batch = self.jittered(batch)
         anomalous, mask = self.synthesis(
             batch.images,
             batch.plan,

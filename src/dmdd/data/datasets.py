@@ -1,6 +1,7 @@
 """Training images from a store, and evaluation images from files: what the loaders hand to the device."""
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import groupby
 from typing import NamedTuple
 
@@ -11,11 +12,11 @@ from torch.utils.data import Dataset
 
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
-from dmdd.data.augmentation import Augmentation
+from dmdd.data.augmentation import Augmentation, Jitter, draw_views
 from dmdd.data.images import read_pair
 from dmdd.data.listing import Sample
 from dmdd.data.sampling import Place, augmentation_seed
-from dmdd.data.store import ImageStore, StoredPart
+from dmdd.data.store import ImageStore
 from dmdd.pairs import Column, draw_plan
 
 
@@ -28,7 +29,8 @@ class PlannedBatch(NamedTuple):
         foreground: ``(B, 1, h, w)`` bool.
         textures: ``(B, 3, h, w)`` uint8 RGB, or an empty tensor where no source needs them.
         plan: ``(B, PLAN_LENGTH)`` float64 in [0, 1).
-        indices: ``(B,)`` int64, position of each normal image in its set.
+        jitter: ``(B, len(Draw))`` float64 in [0, 1), or an empty tensor where images stay as they are.
+        indices: ``(B,)`` int64, position of each normal image in its set, plus its view times the size of the set.
     """
 
     images: Tensor
@@ -36,6 +38,7 @@ class PlannedBatch(NamedTuple):
     foreground: Tensor
     textures: Tensor
     plan: Tensor
+    jitter: Tensor
     indices: Tensor
 
 
@@ -43,11 +46,11 @@ class PairBatch(NamedTuple):
     """Pairs as the networks see them.
 
     Args:
-        normal: ``(B, 3, h, w)`` uint8 RGB, as read: mostly the teacher's features of it are known already.
+        normal: ``(B, 3, h, w)`` uint8 RGB as read, or float32 in [0, 1] where jittered.
         anomalous: ``(B, 3, h, w)`` float32 in [0, 1], channels last in memory.
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
-        indices: Position of each normal image in its set. Plain numbers: with several GPUs a tensor would be moved to
-            the GPU, and read back to look something up.
+        indices: Position of each normal image in its set, plus its view times the size of the set. Plain numbers: with
+            several GPUs a tensor would be moved to the GPU, and read back to look something up.
     """
 
     normal: Tensor
@@ -86,18 +89,34 @@ class PlannedDataset(Dataset[PlannedBatch]):
     def __init__(
         self,
         *,
-        images: StoredPart,
+        images: ImageStore,
         textures: ImageStore | None,
         seed: int,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | Jitter | None = None,
     ) -> None:
         self.images, self.textures, self.seed, self.augmentation = images, textures, seed, augmentation
+        self.views = augmentation.views(len(images)) if isinstance(augmentation, Jitter) else 1
+        drawn = isinstance(augmentation, Jitter)
+        self.drawn = draw_views(seed, images=len(images) if drawn else 0, views=self.views)
+
+    @property
+    def nbytes(self) -> int:
+        """What images, foregrounds and textures take where they are in memory."""
+        return sum(store.nbytes for store in (self.images, self.textures) if store is not None)
+
+    def on(self, device: torch.device) -> "PlannedDataset":
+        """Give the same data set with its images on a device, where batches are gathered then."""
+        other = copy(self)
+        other.images = self.images.on(device)
+        other.textures = None if self.textures is None else self.textures.on(device)
+        return other
 
     def __getitems__(self, places: list[Place]) -> PlannedBatch:
         """Gather one device's part of a batch, or of several steps' batches, at once."""
         by_step = groupby(places, key=lambda place: place[0])
         plan = torch.cat([draw_plan(self.seed, step, [place for _, place, _ in part]) for step, part in by_step])
-        own = torch.tensor([index for _, _, index in places])
+        view = torch.tensor([index for _, _, index in places])
+        own = view % len(self.images)
         # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
         shift = 1 + (plan[:, Column.OTHER] * max(len(self.images) - 1, 1)).long()
         other = (own + shift) % len(self.images)
@@ -106,15 +125,18 @@ class PlannedDataset(Dataset[PlannedBatch]):
         textures = others[:0]
         if self.textures is not None:
             textures = self.textures.pixels((plan[:, Column.TEXTURE] * len(self.textures)).long())
-        if self.augmentation is not None:
-            images, foreground = self._augment(images, foreground, places)
-        return PlannedBatch(images, others, foreground, textures, plan, own)
+        if isinstance(self.augmentation, Augmentation):
+            images, foreground = self._augment(self.augmentation, images, foreground, places)
+        jitter = self.drawn[view] if len(self.drawn) else self.drawn
+        return PlannedBatch(images, others, foreground, textures, plan, jitter, view)
 
-    def _augment(self, images: Tensor, foreground: Tensor, places: list[Place]) -> tuple[Tensor, Tensor]:
+    def _augment(
+        self, augmentation: Augmentation, images: Tensor, foreground: Tensor, places: list[Place]
+    ) -> tuple[Tensor, Tensor]:
         results = []
         for image, mask, (step, place, _) in zip(images, foreground, places, strict=True):
             given = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-            result = self.augmentation(  # type: ignore[misc]
+            result = augmentation(
                 seed=augmentation_seed(self.seed, step=step, place=place),
                 image=given,
                 mask=mask[0].numpy().astype(np.uint8),

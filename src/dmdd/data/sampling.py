@@ -10,14 +10,14 @@ PERMUTATION_STREAM = 1  # Philox key word that separates this use of the seed fr
 SPLIT_STREAM = 2
 AUGMENTATION_STREAM = 3
 
-Place = tuple[int, int, int]  # step, place in the global batch, index of the image
+Place = tuple[int, int, int]  # step, place in the global batch, index of the image, plus view times number of images
 
 
 class PairSampler(Sampler[list[Place]]):
     """Yield this device's part of each global batch, from a first to a last step.
 
     Image ``i`` of the run is entry ``i mod N`` of the permutation of epoch ``i div N``, so every image is seen equally
-    often and a resumed run goes on where the first one stopped.
+    often and a resumed run goes on where the first one stopped. Epoch ``e`` shows view ``e mod V`` of all images.
 
     Args:
         images: Number of training images N.
@@ -26,6 +26,7 @@ class PairSampler(Sampler[list[Place]]):
         steps: How many steps the stage has.
         done: How many of them are behind it already, in a stage that goes on; they are counted but not yielded.
         seed: Seed of the run.
+        views: Views V of each image.
         rank: This device's number.
         world_size: Number of devices; divides ``batch_size``.
 
@@ -44,6 +45,7 @@ class PairSampler(Sampler[list[Place]]):
         steps: int,
         seed: int,
         done: int = 0,
+        views: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -53,6 +55,7 @@ class PairSampler(Sampler[list[Place]]):
             raise ValueError("there are no images to sample from")
         self.images, self.batch_size, self.first_step, self.steps = images, batch_size, first_step, steps
         self.seed, self.done, self.rank, self.world_size = seed, done, rank, world_size
+        self.views = views
 
     def __len__(self) -> int:
         """Return the number of steps of the whole stage, which is what Lightning counts against."""
@@ -69,6 +72,7 @@ class PairSampler(Sampler[list[Place]]):
                 wanted, offset = divmod(step * self.batch_size + place, self.images)
                 if wanted != epoch:
                     epoch, order = wanted, permutation(self.images, seed=self.seed, epoch=wanted)
+                    order += self.images * (epoch % self.views)
                 batch.append((step, place, int(order[offset])))
             yield batch
 

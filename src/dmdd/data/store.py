@@ -47,6 +47,16 @@ class ImageStore(ABC):
         """Return the number of images."""
         return len(self.shares)
 
+    @property
+    def nbytes(self) -> int:
+        """What the images and their parts take in memory: a byte a pixel for the part."""
+        return 4 * len(self) * self.size[0] * self.size[1]
+
+    def on(self, device: torch.device) -> "ImageStore":
+        """Give the same images in the memory of a device."""
+        images, parts = self.read(torch.arange(len(self)))
+        return ImagesInMemory(images.permute(0, 2, 3, 1).to(device), parts[:, 0].to(device), self.shares)
+
     @abstractmethod
     def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Give some images and where the part is on each.
@@ -86,11 +96,13 @@ class ImagesInMemory(ImageStore):
 
     def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Give some images and where the part is on each."""
+        index = index.to(self._images.device, non_blocking=True)
         return self.pixels(index), self._foregrounds.index_select(0, index).unsqueeze(1)
 
     def pixels(self, index: Tensor) -> Tensor:
         """Give some images."""
         # Whole rows at once: indexing images that are channels first by a tensor would go pixel by pixel.
+        index = index.to(self._images.device, non_blocking=True)
         return self._images.index_select(0, index).permute(0, 3, 1, 2)
 
     def share_memory(self) -> None:

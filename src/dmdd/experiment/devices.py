@@ -22,7 +22,7 @@ SET_BY_US = {
     "callbacks": "use callbacks.NAME=",
     "check_val_every_n_epoch": "leave it out, the validation comes once, after training",
     "default_root_dir": "use hydra.run.dir=",
-    "enable_checkpointing": "use save_state_every_n_steps=",
+    "enable_checkpointing": "use save_state_every_s=",
     "enable_model_summary": "leave it out",
     "logger": "use logger=",
     "num_sanity_val_steps": "leave it out",

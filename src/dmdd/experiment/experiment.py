@@ -8,7 +8,8 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
 from dmdd.config.check import plain_of
@@ -24,7 +26,7 @@ from dmdd.config.schema import Target, TrainSettings
 from dmdd.config.targets import build
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
-from dmdd.data.datamodule import PairDataModule
+from dmdd.data.datamodule import Decoded, PairDataModule
 from dmdd.data.listing import Category, listing_digest
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
@@ -91,18 +93,60 @@ def write_evaluation(
         )
 
 
+def make_data(settings: TrainSettings, category: Category, decoded: Decoded | None = None) -> PairDataModule:
+    """Build the data module of a run; its images are not read yet.
+
+    Args:
+        settings: Of the run.
+        category: What to train and test on.
+        decoded: Its images, where another process has read them.
+    """
+    return PairDataModule(
+        category=category,
+        synthesis=build(settings.pairs),
+        image_size=settings.image_size,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augmentation=build(settings.augmentation),
+        native_masks=settings.evaluation.native_masks,
+        decoded=decoded,
+        **vars(settings.data),
+    )
+
+
+def decode_images(settings: TrainSettings, category: Category) -> Decoded:
+    """Read the training images once for all processes of a run.
+
+    Args:
+        settings: Of the run.
+        category: What to train on.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    with report_decoding(settings.image_size):
+        return make_data(settings, category).decode()
+
+
+def report_decoding(size: Sequence[int]) -> AbstractContextManager[None]:
+    """Turn what reading images raises into one line."""
+    height, width = size
+    return failures.report_errors("decoding the training images", sizes={"image_size": f"[{height},{width}]"})
+
+
 class Experiment:
     """Everything of one run; exists in each of its processes.
 
     Args:
         settings: Of the run.
         category: What to train and test on.
+        decoded: Its training images, where another process has read them.
 
     Raises:
         UserError: A part cannot be built from what the configuration gives.
     """
 
-    def __init__(self, settings: TrainSettings, category: Category) -> None:
+    def __init__(self, settings: TrainSettings, category: Category, decoded: Decoded | None = None) -> None:
         self.settings, self.category, self.devices = settings, category, int(settings.trainer.get("devices", 1))
         self.run_dir = Path(settings.run_dir)
         self.accelerator = hardware.resolve_accelerator(settings.trainer.get("accelerator", "auto"))
@@ -123,25 +167,16 @@ class Experiment:
             **vars(settings.detector),
         ).to(memory_format=torch.channels_last)
         check_features(teacher, self.detector.input_size)
-        self.data = PairDataModule(
-            category=category,
-            synthesis=build(settings.pairs),
-            image_size=self.detector.input_size,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            augmentation=build(settings.augmentation),
-            native_masks=settings.evaluation.native_masks,
-            **vars(settings.data),
-        )
-        with failures.report_errors("decoding the training images", sizes={"image_size": self._size}):
+        self.data = make_data(settings, category, decoded)
+        with report_decoding(self.detector.input_size):
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
         if self.devices > 1 and settings.trainer.get("sync_batchnorm", "auto") in ("auto", True):
             for network in (student, segmentation):
-                synchronise_batch_norm(network, gpu=self.accelerator == "gpu")
+                synchronise_batch_norm(network)
         self.distillation = DistillationModule(
             teacher=teacher,
             student=student,
-            cached_images=0 if self.data.augmentation else self.data.training_images,
+            cached_images=self.data.lasting_images,
             **vars(settings.distillation),
         )
         self.segmentation = SegmentationModule(
@@ -201,8 +236,15 @@ class Experiment:
 
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = {"log_every_n_steps": 10, **self.settings.trainer}
+        arguments: dict[str, Any] = {}
         if settings.get("strategy", "auto") == "auto" and self.devices > 1:
-            settings["strategy"] = "ddp"
+            # Statistics that all devices compute alike need no sending; each device's own do.
+            own_statistics = settings.get("sync_batchnorm", "auto") not in ("auto", True)
+            arguments["strategy"] = DDPStrategy(
+                broadcast_buffers=own_statistics, gradient_as_bucket_view=True, static_graph=True
+            )
+        if self.accelerator == "gpu" and steps > 0 and not settings.get("deterministic"):
+            settings.setdefault("benchmark", True)  # all batches are of one size: cuDNN may try which way is fastest
         if os.environ.get("DMDD_SPAWNED") or os.environ.get("SLURM_JOB_ID"):
             # Else Lightning sees a scheduler's variables, waits for its processes and puts the job into the queue.
             settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
@@ -223,6 +265,7 @@ class Experiment:
             },
             logger=self.loggers if steps > 0 else False,
             callbacks=callbacks,
+            **arguments,
         )
         self.is_first = trainer.is_global_zero
         return trainer
@@ -233,6 +276,7 @@ class Experiment:
         guard = LossGuard(name, images_of_step=self._images_of_step, file=file)
         saver = StateSaver(
             file,
+            every_s=self.settings.save_state_every_s,
             every_n_steps=self.settings.save_state_every_n_steps,
             made_from=self.made_from,
             precision=self.precision,
@@ -287,11 +331,14 @@ class Experiment:
         return f"[{height},{width}]"
 
     def _images_of_step(self, step: int) -> list[int]:
-        return [index for _, _, index in self.data.places(self.data.first_step + step - 1)]
+        places = self.data.places(self.data.first_step + step - 1)
+        return [index % self.data.training_images for _, _, index in places]
 
     def _begin(self, stage: str, done: int) -> None:
         """Prepare the run folder, in the first process."""
         config_file = self.run_dir / "config.yaml"
+        if stage == "distillation":  # of another student than the one that is trained now
+            (self.run_dir / STATE_DIR / "segmentation.ckpt").unlink(missing_ok=True)
         if not (self.settings.resume and config_file.is_file()):
             # A folder that is used again must not show an old result beside a new model.
             (self.run_dir / "result.json").unlink(missing_ok=True)

@@ -6,12 +6,14 @@ again. Here the children get the finished configuration instead and never see Hy
 
 import atexit
 import os
+import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,14 +45,16 @@ def join_srun() -> None:
     }
 
 
-def check_processes(devices: int) -> None:
-    """Check that there are as many processes as devices, where torchrun or a scheduler has started them.
+def check_processes(devices: int, run_dir: Path) -> None:
+    """Check what torchrun or a scheduler has started, where it has.
 
     Args:
         devices: ``trainer.devices``.
+        run_dir: The run folder. One that has its time for a name is another in each process.
 
     Raises:
-        UserError: There are more or fewer: each would train the whole model, all into one folder, or wait for others.
+        UserError: There are more or fewer processes than devices: each would train the whole model, all into one
+            folder, or wait for others. Or they would write to a folder each.
     """
     if "LOCAL_RANK" not in os.environ or "DMDD_SPAWNED" in os.environ:
         return
@@ -60,6 +64,16 @@ def check_processes(devices: int) -> None:
             f"trainer.devices={devices}, but {processes} processes were started for this run, by torchrun or alike; "
             f"use trainer.devices={processes}, or start the command without it"
         )
+    if devices > 1 and re.match(r"\d{4}-\d\d-\d\d_\d\d-", run_dir.name):
+        raise UserError(
+            f"{processes} processes were started for this run, by torchrun or alike, and each would make a folder of "
+            "its own; give one, as in run_dir=runs/mine"
+        )
+
+
+def starts_processes(devices: int) -> bool:
+    """Tell whether :func:`launch` starts processes: not for one device, nor where torchrun or a scheduler has."""
+    return devices > 1 and "LOCAL_RANK" not in os.environ
 
 
 def launch(work: Work, *arguments: Any, devices: int) -> None:
@@ -76,7 +90,7 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
         UserError: A child met one; :class:`Interrupted` if they were told to stop.
         RuntimeError: A child failed; the others were ended.
     """
-    if devices == 1 or "LOCAL_RANK" in os.environ:  # torchrun or a scheduler has started the processes already
+    if not starts_processes(devices):
         work(*arguments)
         return
     with socket.socket() as probe:

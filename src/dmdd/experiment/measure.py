@@ -43,7 +43,7 @@ def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
     detector = Detector.load(settings.model)
     warn(doubts_of_category(category, size=None if settings.native_masks else detector.input_size))
     choose_maps(detector, anomaly_map=settings.anomaly_map, score_map=settings.score_map)
-    accelerator = hardware.resolve_accelerator(settings.accelerator)
+    accelerator = hardware.resolve_accelerator(settings.accelerator, setting="accelerator")
     devices.check_devices(1, accelerator, settings.batch_size)
     precision = hardware.resolve_precision(settings.precision, accelerator, setting="precision")
     module = _score(settings, detector, category, accelerator=accelerator, precision=precision)

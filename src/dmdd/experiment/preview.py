@@ -95,6 +95,7 @@ def write_sheet(
 
     from dmdd.data.datamodule import PairDataModule
     from dmdd.experiment.category import read_category
+    from dmdd.pairs.window import as_float
 
     data = PairDataModule(
         category=read_category(settings.dataset, settings.category),
@@ -114,13 +115,12 @@ def write_sheet(
     tiles, files = [], []
     for places in map(data.places, steps):
         files += [data.training_file(index) for _, _, index in places]
-        batch = data.training_batch(places)
+        batch = data.jittered(data.training_batch(places))
         pairs = data.make_pairs(batch)
         shade = PART_SHADE / 255 * batch.foreground if data.synthesis.foreground else torch.zeros_like(pairs.mask)
         masks = torch.maximum(pairs.mask, shade)
-        for normal, anomalous, mask in zip(pairs.normal, pairs.anomalous, masks, strict=True):
-            made = [(t * 255).round().to(torch.uint8) for t in (anomalous, mask.expand(3, -1, -1))]
-            tiles.append(torch.cat([normal, *made], dim=1).permute(1, 2, 0).numpy())
+        for shown in zip(as_float(pairs.normal), pairs.anomalous, masks.expand(-1, 3, -1, -1), strict=True):
+            tiles.append((torch.cat(shown, dim=1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
     tiles = tiles[:count]
     tiles += [np.zeros_like(tiles[0])] * (-count % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]

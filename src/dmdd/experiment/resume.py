@@ -16,6 +16,7 @@ IGNORED = (
     "name",
     "run_dir",
     "resume",
+    "save_state_every_s",
     "save_state_every_n_steps",
     "objective",
     "logger",

@@ -10,11 +10,12 @@ from dmdd.config.targets import build, check_arguments
 from dmdd.core import hardware
 from dmdd.core.errors import warn
 from dmdd.data import plausibility
+from dmdd.data.datamodule import Decoded
 from dmdd.data.listing import Category
 from dmdd.data.sampling import count_held_out
 from dmdd.experiment import devices, launch, locking
 from dmdd.experiment.category import read_category
-from dmdd.experiment.experiment import Experiment, quiet_lightning
+from dmdd.experiment.experiment import Experiment, decode_images, quiet_lightning
 from dmdd.models.detector import check_input_size
 
 
@@ -36,7 +37,8 @@ def start(settings: TrainSettings, category: Category) -> None:
     warn(plausibility.doubts_of_category(category, size=None if settings.evaluation.native_masks else size))
     count = _find_devices(settings)
     with locking.locked(Path(settings.run_dir)):
-        launch.launch(train_on_this_device, settings, devices=count)
+        decoded = decode_images(settings, category) if launch.starts_processes(count) else None
+        launch.launch(train_on_this_device, settings, decoded, devices=count)
 
 
 def _find_devices(settings: TrainSettings) -> int:
@@ -48,21 +50,22 @@ def _find_devices(settings: TrainSettings) -> int:
     accelerator = hardware.resolve_accelerator(accelerator)
     count = devices.check_devices(trainer.get("devices", 1), accelerator, settings.batch_size)
     launch.join_srun()
-    launch.check_processes(count)
+    launch.check_processes(count, Path(settings.run_dir))
     if count > 1:
         build(settings.teacher)  # fetched once here, if it comes from a hub, and not by every process at once
     return count
 
 
-def train_on_this_device(settings: TrainSettings) -> None:
+def train_on_this_device(settings: TrainSettings, decoded: Decoded | None = None) -> None:
     """Do the whole run, in every process; rank 0 writes.
 
     Args:
         settings: Of the run.
+        decoded: Its training images, where they were read for several processes.
     """
     quiet_lightning()
     seed_everything(settings.seed, verbose=False)
-    experiment = Experiment(settings, read_category(settings.dataset, settings.category))
+    experiment = Experiment(settings, read_category(settings.dataset, settings.category), decoded)
     experiment.distill()
     experiment.segment()
     experiment.save_model()

