@@ -8,7 +8,7 @@ TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-unit coverage bench check format docs wheel-test soak fuzz compat clean
+.PHONY: help env demo test test-unit coverage bench check format docs wheel-test soak cluster fuzz compat clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -61,6 +61,13 @@ format: $(STAMP) ## put the format right
 
 soak: $(STAMP) ## run for long: memory, file handles and threads stay flat (about ten minutes on two idle cores)
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python benchmarks/soak.py --output soak.json
+
+CLUSTER ?= build/cluster
+cluster: $(STAMP) ## train on a SLURM cluster that this makes of this machine, as root (needs slurm-wlm and munge)
+	$(BIN)/python -m pip install --quiet -c constraints.txt hydra-submitit-launcher
+	tests/cluster/slurm.sh up $(CLUSTER)/slurm
+	SLURM_CONF=$(abspath $(CLUSTER))/slurm/slurm.conf $(BIN)/python tests/cluster/check_slurm.py $(CLUSTER)/work; \
+	  code=$$?; tests/cluster/slurm.sh down $(CLUSTER)/slurm; exit $$code
 
 fuzz: $(STAMP) ## try bad input in bulk and count what came of it (5 to 20 minutes on one core); DMDD_FUZZ=5 takes five times as many
 	DMDD_FUZZ=$${DMDD_FUZZ:-1} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz

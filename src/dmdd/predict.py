@@ -1,6 +1,7 @@
 """Score images with a trained model: ``python -m dmdd.predict model=runs/.../model input=FOLDER output=FOLDER``."""
 
 import sys
+from collections.abc import Mapping
 
 from dmdd.config.command import run
 from dmdd.config.schema import PredictSettings
@@ -49,7 +50,7 @@ def predict(settings: PredictSettings) -> int:
     return SOME_BAD if counts["bad"] else 0
 
 
-def _summary(counts: dict[str, int]) -> str:
+def _summary(counts: Mapping[str, int]) -> str:
     unjudged = f"{counts['unjudged']} without a threshold, " if counts["unjudged"] else ""
     shown = f"{counts['normal']} normal, {counts['anomalous']} anomalous, {unjudged}{counts['bad']} bad"
     total = sum(counts.values())

@@ -19,16 +19,11 @@ def test_there_is_one_config_per_layout():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_reads_its_layout(tmp_path, path):
-    trees.mvtec_category(tmp_path / "mvtec_ad", "screw")
-    trees.mvtec_category(tmp_path / "mpdd", "metal_plate")
-    trees.visa_root(tmp_path / "visa")
-    trees.btad_category(tmp_path / "btad")
-    trees.loco_category(tmp_path / "mvtec_loco")
-    trees.folder_category(tmp_path)
+    category = trees.PUBLISHED[path.stem][0] if path.stem in trees.PUBLISHED else "plate"
     if path.stem == "demo":
         generate_demo(tmp_path, size=64, train=1, test_good=1, per_defect=1)
-    categories = {"mvtec_ad": "screw", "mpdd": "metal_plate", "visa": "candle", "btad": "01", "mvtec_loco": "pushpins"}
-    category = {**categories, "folder": "bracket", "demo": "plate", "mvtec_layout": "screw"}[path.stem]
+    elif path.stem != "mvtec_layout":
+        trees.PUBLISHED[path.stem][1](tmp_path if path.stem == "folder" else tmp_path / path.stem)
     own = path.stem == "mvtec_layout"  # the folder holds the categories and names the data set
     data_dir = tmp_path / "castings" if own else tmp_path
     if own:

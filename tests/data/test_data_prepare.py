@@ -252,7 +252,7 @@ def test_data_whose_owner_wants_terms_accepted(tmp_path, dataset):
 
 
 def test_unknown_data_set_and_missing_archive(tmp_path):
-    with refused("unknown data set 'coco': expected one of mvtec_ad, mvtec_loco, mpdd, visa, btad, dtd"):
+    with refused("unknown data set 'coco': expected one of mvtec_ad, mvtec_loco, mpdd, visa, btad, mvtec_ad_2, "):
         prepare_dataset(dataset="coco", data_dir=tmp_path)
     with refused(f"no archive {tmp_path / 'none.tar'}"):
         prepare_dataset(dataset="mpdd", data_dir=tmp_path, archive=tmp_path / "none.tar")

@@ -1,6 +1,8 @@
 """Seeded generators of small trees in the published layouts, images of a few pixels."""
 
 import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,129 @@ def folder_category(root: Path, name: str = "bracket", *, masks: bool = True) ->
         if masks:
             write_mask(folder / "masks" / image.with_name(f"{image.stem}{suffix}.png"))
     return folder
+
+
+def mvtec_ad_2_category(root: Path, name: str = "can") -> Path:
+    """2 train, 1 validation, 1 test good, 2 bad with masks, 1 private image without a label."""
+    folder = root / name
+    for place in (
+        "train/good/000",
+        "train/good/001",
+        "validation/good/000",
+        "test_public/good/000",
+        "test_private/000",
+    ):
+        write_image(folder / f"{place}_regular.png", seed=len(place))
+    for number in range(2):
+        write_image(folder / "test_public" / "bad" / f"{number:03d}_regular.png", seed=20 + number)
+        write_mask(folder / "test_public" / "ground_truth" / "bad" / f"{number:03d}_regular_mask.png")
+    return folder
+
+
+def mvtec_3d_category(root: Path, name: str = "bagel") -> Path:
+    """2 train, 1 validation, 1 good, 1 crack, 1 hole with masks; masks of good images mark nothing."""
+    folder = root / name
+    for place in ("train/good/rgb/000", "train/good/rgb/001", "validation/good/rgb/000", "test/good/rgb/000"):
+        write_image(folder / f"{place}.png", seed=len(place))
+    write_mask(folder / "test" / "good" / "gt" / "000.png", value=0)
+    for defect in ("crack", "hole"):
+        write_image(folder / "test" / defect / "rgb" / "000.png", seed=len(defect))
+        write_mask(folder / "test" / defect / "gt" / "000.png")
+        (folder / "test" / defect / "xyz").mkdir()
+        (folder / "test" / defect / "xyz" / "000.tiff").write_bytes(b"points")
+    return folder
+
+
+def real_iad_category(root: Path, name: str = "audiojack", *, size: str = "512") -> Path:
+    """Two views of each part: 2 images to train on, 2 normal ones and 2 anomalous to test. Returns the table."""
+    folder, rows = root / f"realiad_{size}" / name, {"train": [], "test": []}
+    for part, place, kind in (("train", "OK/S0001", "OK"), ("test", "OK/S0002", "OK"), ("test", "NG/BX/S0003", "BX")):
+        for view in (1, 2):
+            image = f"{place}/{name}_{place[-4:]}_{kind}_C{view}_2023.jpg"
+            mask = image.replace(".jpg", ".png") if kind != "OK" else None
+            write_image(folder / image, seed=len(place) + view)
+            if mask:
+                write_mask(folder / mask)
+            rows[part].append({"category": name, "anomaly_class": kind, "image_path": image, "mask_path": mask})
+    table = root / "realiad_jsons" / "realiad_jsons" / f"{name}.json"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    meta = {"normal_class": "OK", "prefix": f"{name}/", "pre_transform": None}
+    table.write_text(json.dumps({"meta": meta, **rows}), encoding="utf-8")
+    return table
+
+
+def dagm_category(root: Path, name: str = "Class1") -> Path:
+    """3 normal and 1 anomalous image in Train, 1 and 2 in Test."""
+    folder = root / name
+    for part, count, anomalous in (("Train", 4, (2,)), ("Test", 3, (1, 3))):
+        for number in range(1, count + 1):
+            write_image(folder / part / f"{number:04d}.PNG", seed=number)
+        for number in anomalous:
+            write_mask(folder / part / "Label" / f"{number:04d}_label.PNG")
+        (folder / part / "Label" / "Labels.txt").write_text("1\n")
+    return folder
+
+
+def kolektor_sdd_root(root: Path) -> Path:
+    """6 commutators of 2 images, whose second one has a defect in the first two."""
+    for item in range(1, 7):
+        for number in range(2):
+            write_image(root / f"kos{item:02d}" / f"Part{number}.jpg", seed=10 * item + number)
+            marked = 255 if number == 1 and item <= 2 else 0
+            write_mask(root / f"kos{item:02d}" / f"Part{number}_label.bmp", value=marked)
+    return root
+
+
+def kolektor_sdd2_root(root: Path) -> Path:
+    """2 normal and 1 anomalous image in train, 1 of each in test."""
+    for part, marks in (("train", (0, 0, 255)), ("test", (0, 255))):
+        for number, value in enumerate(marks):
+            write_image(root / part / f"{10000 + number}.png", seed=number)
+            write_mask(root / part / f"{10000 + number}_GT.png", value=value)
+    return root
+
+
+def bsdata_root(root: Path) -> Path:
+    """5 normal images, 1 with two outlines of pitting."""
+    for number in range(6):
+        write_image(root / "data" / f"01_{number}_crop_2.jpg", seed=number)
+    shapes = [
+        {"label": "pitting", "points": [[x, 2], [x + 3, 2], [x + 3, 5], [x, 5]], "shape_type": "polygon"}
+        for x in (2, 12)
+    ]
+    label = root / "label" / "01_3_crop_2.json"
+    label.parent.mkdir(parents=True)
+    label.write_text(json.dumps({"shapes": shapes, "imageHeight": SIDE, "imageWidth": SIDE}), encoding="utf-8")
+    return root
+
+
+def aitex_root(root: Path) -> Path:
+    """Fabric 03: 5 normal strips, 2 with defects; fabric 04: 3 normal ones."""
+    for number in range(5):
+        write_image(root / "NODefect_images" / "2608691-202020u" / f"{number:04d}_000_03.png", seed=number)
+    for number in (7, 8, 9):
+        write_image(root / "NODefect_images" / "2311694-1930c7u" / f"{number:04d}_000_04.png", seed=number)
+    for name in ("0010_002_03", "0011_019_03"):
+        write_image(root / "Defect_images" / f"{name}.png", seed=11)
+        write_mask(root / "Mask_images" / f"{name}_mask.png")
+    return root
+
+
+PUBLISHED: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "mvtec_ad": ("screw", mvtec_category),
+    "mpdd": ("screw", mvtec_category),
+    "visa": ("candle", visa_root),
+    "btad": ("01", btad_category),
+    "mvtec_loco": ("pushpins", loco_category),
+    "folder": ("bracket", folder_category),
+    "mvtec_layout": ("screw", mvtec_category),
+    "mvtec_ad_2": ("can", mvtec_ad_2_category),
+    "mvtec_3d": ("bagel", mvtec_3d_category),
+    "real_iad": ("audiojack", real_iad_category),
+    "kolektor_sdd": ("commutator", kolektor_sdd_root),
+    "kolektor_sdd2": ("surface", kolektor_sdd2_root),
+    "dagm": ("Class1", dagm_category),
+    "bsdata": ("ball_screw", bsdata_root),
+    "aitex": ("03", aitex_root),
+}
+"""A category of each data set, and what writes it below the data set's folder."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dmdd.core.errors import UserError
 from dmdd.core.files import file_sha256
+from dmdd.data.layout_inspection import READERS
 from dmdd.data.layouts import (
     Category,
     Sample,
@@ -58,6 +59,7 @@ LAYOUTS = {
     "visa": Layout(read_visa, list_visa_categories, "visa"),
     "btad": Layout(read_btad, list_categories, "btad"),
     "mvtec_loco": Layout(read_mvtec_loco, list_categories, "mvtec_loco"),
+    **{name: Layout(read, list_names, name) for name, (read, list_names) in READERS.items()},
     "demo": Layout(partial(read_mvtec_ad, dataset="demo"), list_categories, "demo"),
     "mvtec_layout": Layout(partial(read_mvtec_ad, dataset="mvtec_layout"), list_categories, "."),
     "folder": Layout(read_folder, list_folder_categories, "."),

@@ -1,6 +1,7 @@
 """Images and masks from files: whatever the format, out comes RGB uint8 or bool; whatever is wrong, one clear line."""
 
 import io
+import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from dmdd.core.errors import UserError
 from dmdd.core.files import whole_file
@@ -188,7 +189,7 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
     JPEG masks are cut at `LOSSY_MASK_THRESHOLD`. A folder of masks (MVTec LOCO: one file per region) is their union.
 
     Args:
-        path: The mask file, or a folder of mask files.
+        path: The mask file, a folder of mask files, or a file of outlines that labelme has written (`.json`).
         size: `(height, width)` of the image it belongs to, in pixels; None skips the comparison.
 
     Returns:
@@ -252,7 +253,7 @@ def decode_mask(path: Path, *, of: Decoded | None = None) -> tuple[np.ndarray, l
     Source: ours.
     """
     paths = list_images(path) if path.is_dir() else [path]
-    files = [decode(file, opaque_only=True) for file in paths]
+    files = [_fill_outlines(file) if file.suffix == ".json" else decode(file, opaque_only=True) for file in paths]
     if not files:
         raise UserError(f"no mask files in {path}: expected one image file per region")
     for file, found in zip(paths, files, strict=True):
@@ -266,6 +267,20 @@ def decode_mask(path: Path, *, of: Decoded | None = None) -> tuple[np.ndarray, l
     return np.logical_or.reduce(
         [found.grey >= (LOSSY_MASK_THRESHOLD if found.format == "JPEG" else 1) for found in files]
     ), files
+
+
+def _fill_outlines(path: Path) -> Decoded:
+    """Fill the polygons of a labelme file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        image = Image.new("L", (content["imageWidth"], content["imageHeight"]))
+        for shape in content["shapes"]:
+            if shape.get("shape_type", "polygon") != "polygon":
+                raise ValueError(f"a shape is a {shape['shape_type']}, not a polygon")
+            ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in shape["points"]], fill=255)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot read outlines {path}: no file of labelme ({_one_line(error)})") from error
+    return Decoded(np.asarray(image), "JSON", 1)
 
 
 def _other_size(mask: Path, own: str, of: str, *, remedy: str | None = None) -> str:

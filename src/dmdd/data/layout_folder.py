@@ -90,8 +90,6 @@ def read_folder(
         dataset="folder",
         list_names=lambda place: list_folder_categories(place, good=good),
     )
-    if not 0 < test_fraction < 1:
-        raise UserError(f"test_fraction is {test_fraction}: it must lie between 0 and 1")
     good_root = _good_root(folder, good=good) or folder / good
     normals = list_images(good_root, nested=good_root != folder, problems=problems)
     good_only = bad == ANOMALOUS and not (folder / bad).is_dir()
@@ -100,7 +98,7 @@ def read_folder(
         report(problems, f"mask without image: {strays[0]} (no folder {folder / ANOMALOUS})")
     _report_unread(folder, good_root, bad, masks, test_good, strict=good_only, problems=problems)
     if test_good is None:
-        held_out = _hold_out(normals, below=good_root, fraction=test_fraction, seed=seed)
+        held_out = hold_out(normals, below=good_root, fraction=test_fraction, seed=seed)
         train = [path for path in normals if path not in held_out]
         test_normals = [path for path in normals if path in held_out]
     else:
@@ -198,8 +196,25 @@ def _existing(folder: Path, *, option: str) -> Path:
     return folder
 
 
-def _hold_out(paths: list[Path], *, below: Path, fraction: float, seed: int) -> set[Path]:
-    """Choose by the hash of the name: `fraction` of the range of hashes, and the lowest hash where none falls in."""
+def hold_out(paths: list[Path], *, below: Path, fraction: float, seed: int) -> set[Path]:
+    """Choose files or folders by the hash of their names, so that a new one moves no other from side to side.
+
+    Args:
+        paths: All of them.
+        below: Folder from which their names count.
+        fraction: Share of the range of hashes, above 0 and below 1.
+        seed: Seed of the choice.
+
+    Returns:
+        Those held out: at least one, and not all where there are two.
+
+    Raises:
+        UserError: The fraction is out of range.
+
+    Source: ours.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"test_fraction is {fraction}: it must lie between 0 and 1")
     if not paths:
         return set()
     ranks = {path: _rank(name_key(path, below=below), seed=seed) for path in paths}

@@ -10,6 +10,17 @@ from pathlib import Path
 
 from dmdd.core.errors import UserError
 from dmdd.data.layout_folder import list_folder_categories, read_folder
+from dmdd.data.layout_inspection import (
+    READERS,
+    read_aitex,
+    read_bsdata,
+    read_dagm,
+    read_kolektor_sdd,
+    read_kolektor_sdd2,
+    read_mvtec_3d,
+    read_mvtec_ad_2,
+    read_real_iad,
+)
 from dmdd.data.layout_visa import list_visa_categories, read_visa
 from dmdd.data.listing import (
     NORMAL,
@@ -31,10 +42,18 @@ __all__ = [
     "list_categories",
     "list_folder_categories",
     "list_visa_categories",
+    "read_aitex",
+    "read_bsdata",
     "read_btad",
+    "read_dagm",
     "read_folder",
+    "read_kolektor_sdd",
+    "read_kolektor_sdd2",
+    "read_mvtec_3d",
     "read_mvtec_ad",
+    "read_mvtec_ad_2",
     "read_mvtec_loco",
+    "read_real_iad",
     "read_visa",
 ]
 
@@ -46,11 +65,11 @@ def list_categories(root: Path | str) -> list[str]:
         root: The data set's folder; need not exist.
 
     Returns:
-        Names of the subfolders that hold a folder `train`, sorted.
+        Names of the subfolders that hold a folder `train` with folders in it, sorted.
 
     Source: ours.
     """
-    return [folder.name for folder in list_folders(Path(root)) if (folder / "train").is_dir()]
+    return [folder.name for folder in list_folders(Path(root)) if list_folders(folder / "train")]
 
 
 def category_names(layout: dict[str, str]) -> list[str]:
@@ -74,6 +93,7 @@ def category_names(layout: dict[str, str]) -> list[str]:
         "read_mvtec_loco": list_categories,
         "read_visa": list_visa_categories,
         "read_folder": partial(list_folder_categories, good=layout.get("good", "good")),
+        **{f"read_{name}": lister for name, (_, lister) in READERS.items()},
     }
     if reader not in listers:
         raise UserError(f"the categories of {layout['_target_']} are not known; list them: category=a,b,c")

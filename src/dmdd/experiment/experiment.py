@@ -266,7 +266,8 @@ class Experiment:
             )
         if self.accelerator == "gpu" and steps > 0 and not settings.get("deterministic"):
             settings.setdefault("benchmark", True)  # all batches are of one size: cuDNN may try which way is fastest
-        if os.environ.get("DMDD_SPAWNED"):  # else Lightning sees a scheduler's variables and waits for its processes
+        if os.environ.get("DMDD_SPAWNED") or os.environ.get("SLURM_JOB_ID"):
+            # Else Lightning sees a scheduler's variables, waits for its processes and puts the job into the queue.
             settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
         trainer = build(
             settings

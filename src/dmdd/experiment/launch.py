@@ -20,10 +20,29 @@ import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
 from dmdd.core.errors import Interrupted, UserError
+from dmdd.training.callbacks.interruption import USER_SIGNALS
 
 Work = Callable[..., None]
 STOPPED = 143  # exit code of a child that was told to stop
 LOOK_EVERY_S = 2.0
+MASTER_PORTS = range(20000, 30000)  # by the number of a SLURM job, so that two jobs on one machine do not meet
+
+
+def join_srun() -> None:
+    """Take the place among the processes that ``srun`` has started several of, as torchrun would have given it.
+
+    Without it each of them would start a process for every device.
+    """
+    if "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) < 2:
+        return
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",  # trainer.devices= is of one machine
+        "MASTER_PORT": str(MASTER_PORTS[0] + int(os.environ["SLURM_JOB_ID"]) % len(MASTER_PORTS)),
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "NODE_RANK": "0",
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+    }
 
 
 def check_processes(devices: int, run_dir: Path) -> None:
@@ -150,17 +169,21 @@ class _Heard:
 
 @contextmanager
 def _signals_passed_to(processes: list[Any]) -> Iterator[_Heard]:
-    """Pass SIGTERM and SIGINT on to the children and go on waiting for them."""
+    """Pass SIGTERM, SIGINT and a scheduler's signal on to the children as SIGTERM and go on waiting for them."""
     heard = _Heard(processes)
     if threading.current_thread() is not threading.main_thread():
         yield heard
         return
-    old = {number: signal.signal(number, heard.note) for number in (signal.SIGTERM, signal.SIGINT)}
+    listened = [number for number in USER_SIGNALS if callable(signal.getsignal(number))]
+    numbers = (signal.SIGTERM, signal.SIGINT, *listened)
+    old: dict[int, Any] = {number: signal.signal(number, heard.note) for number in numbers}
     try:
         yield heard
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+        if heard.number in listened:
+            old[heard.number](heard.number, None)  # the children have saved their state; the job is queued again
 
 
 def _end_with(parent: int) -> None:
@@ -203,6 +226,8 @@ def _child(
         "LOCAL_RANK": str(rank),
         "DMDD_SPAWNED": "1",
     }
+    for number in USER_SIGNALS:  # a scheduler sends them to every process of a job; the parent passes them on
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent passes it on
     _end_with(parent)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))

@@ -50,6 +50,7 @@ def _find_devices(settings: TrainSettings) -> int:
         locking.claim_gpu(runs_per_gpu=settings.launcher.runs_per_gpu, wait_s=settings.launcher.wait_s)
     accelerator = hardware.resolve_accelerator(accelerator)
     count = devices.check_devices(trainer.get("devices", 1), accelerator, settings.batch_size)
+    launch.join_srun()
     launch.check_processes(count, Path(settings.run_dir))
     if count > 1:
         build(settings.teacher)  # fetched once here, if it comes from a hub, and not by every process at once

@@ -230,13 +230,12 @@ def check_whole(run: Run) -> None:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    import yaml  # type: ignore[import-untyped]
 
     try:
-        config = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        # Not by OmegaConf, whose loader is slower: what a run has written holds no reference.
+        config = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"damaged: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise UserError("damaged: not a mapping")

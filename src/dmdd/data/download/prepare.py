@@ -13,6 +13,7 @@ from pathlib import Path
 from dmdd.core.errors import UserError
 from dmdd.core.files import file_sha256
 from dmdd.data.download.archives import CHUNK_BYTES, extract_archive, free_bytes
+from dmdd.data.layout_inspection import READERS
 from dmdd.data.layouts import list_categories, list_visa_categories
 from dmdd.data.listing import list_folders
 
@@ -41,15 +42,17 @@ class Source:
 
 # No owner publishes checksums beside the archives. These are the ones that anomalib (2.x, anomalib/data/datamodules and
 # models/image/draem) verifies its downloads with; several independent downloads report the same for MVTec AD and VisA.
+MVTEC = "https://www.mvtec.com/company/research/datasets"
+VICOS = "https://www.vicos.si/resources"
 SOURCES = {
     "mvtec_ad": Source(
-        page="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+        page=f"{MVTEC}/mvtec-ad",
         url=None,
         sha256="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
         max_bytes=12 * GB,
     ),
     "mvtec_loco": Source(
-        page="https://www.mvtec.com/company/research/datasets/mvtec-loco",
+        page=f"{MVTEC}/mvtec-loco",
         url=None,
         sha256="9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
         max_bytes=14 * GB,
@@ -67,6 +70,11 @@ SOURCES = {
         sha256="461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
         max_bytes=10 * GB,
     ),
+    "mvtec_ad_2": Source(page=f"{MVTEC}/mvtec-ad-2", url=None, sha256=None, max_bytes=80 * GB),
+    "mvtec_3d": Source(page=f"{MVTEC}/mvtec-3d-ad", url=None, sha256=None, max_bytes=40 * GB),
+    "kolektor_sdd": Source(page=f"{VICOS}/kolektorsdd", url=None, sha256=None, max_bytes=2 * GB),
+    "kolektor_sdd2": Source(page=f"{VICOS}/kolektorsdd2", url=None, sha256=None, max_bytes=3 * GB),
+    "dagm": Source(page="https://zenodo.org/records/12750201", url=None, sha256=None, max_bytes=8 * GB),
     "dtd": Source(
         page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
         url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
@@ -263,6 +271,8 @@ def _layout_entries(dataset: str, folder: Path) -> list[str]:
     """Name the folders by which the layout is known: the categories, or `images` of DTD."""
     if dataset == "dtd":
         return ["images"] if list_folders(folder / "images") else []
+    if dataset in READERS:
+        return READERS[dataset][1](folder)
     return list_visa_categories(folder) if dataset == "visa" else list_categories(folder)
 
 

@@ -68,14 +68,19 @@ def scan(
     Raises:
         OSError: The folder cannot be listed.
     """
+    files, folders = [], []  # names alone: a folder may hold a million files
     with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not is_ignored(Path(entry.name))), key=lambda entry: entry.name)
-    for entry in found:
-        if os.path.splitext(entry.name)[1].lower() in extensions and entry.is_file():
-            yield Path(entry.path)
-    for entry in found:
-        if recursive and entry.is_dir(follow_symlinks=False) and Path(entry.path) != skip:
-            yield from scan(Path(entry.path), recursive=True, skip=skip, extensions=extensions)
+        for entry in entries:
+            if is_ignored(Path(entry.name)):
+                continue
+            if os.path.splitext(entry.name)[1].lower() in extensions and entry.is_file():
+                files.append(entry.name)
+            if recursive and entry.is_dir(follow_symlinks=False) and Path(entry.path) != skip:
+                folders.append(entry.name)
+    for name in sorted(files):
+        yield folder / name
+    for name in sorted(folders):
+        yield from scan(folder / name, recursive=True, skip=skip, extensions=extensions)
 
 
 def find_base(entries: Sequence[str]) -> Path:
@@ -96,8 +101,8 @@ def find_base(entries: Sequence[str]) -> Path:
         raise UserError(f"input={list(entries)}: {error}; score them one after the other") from None
 
 
-def find_items(entries: Sequence[str], *, base: Path, recursive: bool, skip: Path) -> list[Item]:
-    """List the images that folders, files and patterns name, each once.
+class Listing:
+    """The images that folders, files and patterns name, each once; listed anew at each pass, so that none is kept.
 
     Args:
         entries: Folders, files and patterns such as ``parts/*.png``.
@@ -105,26 +110,33 @@ def find_items(entries: Sequence[str], *, base: Path, recursive: bool, skip: Pat
         recursive: Whether subfolders of folders count.
         skip: The output folder, which is passed over.
 
-    Returns:
-        Items, in the order given and of their names.
-
     Raises:
         UserError: An entry names nothing or cannot be listed.
     """
-    paths: dict[Path, None] = {}
-    for entry in entries:
-        found = list(_expand(entry, recursive=recursive, skip=skip))
-        if not found:
-            raise UserError(_nothing(entry, recursive=recursive, skip=skip))
-        paths |= dict.fromkeys(found)
-    return [stat_item(path, base=base) for path in paths]
+
+    def __init__(self, entries: Sequence[str], *, base: Path, recursive: bool, skip: Path) -> None:
+        self.entries, self.base, self.recursive, self.skip = entries, base, recursive, skip
+        for entry in entries:
+            if next(_expand(entry, recursive=recursive, skip=skip), None) is None:
+                raise UserError(_nothing(entry, recursive=recursive, skip=skip))
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the images as they are now, in the order given and of their names."""
+        seen: set[Path] = set()
+        for entry in self.entries:
+            for path in _expand(entry, recursive=self.recursive, skip=self.skip):
+                if path in seen:
+                    continue
+                if len(self.entries) > 1:
+                    seen.add(path)
+                yield stat_item(path, base=self.base)
 
 
 def find_unread(entries: Sequence[str], *, recursive: bool, skip: Path) -> list[str]:
     """Count the pictures of kinds that are not read among what folders and patterns name.
 
     Args:
-        entries: As for :func:`find_items`.
+        entries: As for :class:`Listing`.
         recursive: Whether subfolders of folders count.
         skip: The output folder, which is passed over.
 

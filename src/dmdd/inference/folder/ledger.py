@@ -7,14 +7,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import numpy as np
+
 from dmdd.core.errors import UserError
 from dmdd.core.files import whole_file
 from dmdd.inference.folder.inputs import Item
+from dmdd.inference.folder.known import KnownFiles
 
 JSONL, CSV = "scores.jsonl", "scores.csv"
 OUTCOMES = ("normal", "anomalous", "unjudged", "bad")
@@ -81,12 +84,11 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[tuple[int | None, int | None], str, float | None]] = {}
-        records = _read(folder / JSONL)
-        for record in records:
-            self._note(record)
+        self._known = KnownFiles(OUTCOMES)
+        self.added = Counter(dict.fromkeys(OUTCOMES, 0))
+        """Lines by outcome since the files were opened."""
         with _told(folder):
-            _write_csv(folder / CSV, records)
+            _write_csv(folder / CSV, self._earlier(folder / JSONL))
             self._files: list[BinaryIO] = [(folder / JSONL).open("ab"), (folder / CSV).open("ab")]
 
     def __enter__(self) -> Self:
@@ -99,10 +101,13 @@ class Ledger:
             with contextlib.suppress(OSError):  # all lines were flushed, or that has failed and been told
                 file.close()
 
+    def outcome(self, item: Item) -> str | None:
+        """Give one of ``OUTCOMES`` if the file is recorded as it is now (same name, size and time of writing)."""
+        return self._known.outcome(item.name, item.version)
+
     def holds(self, item: Item) -> bool:
-        """Say whether the file is recorded as it is now: same name, size and time of writing."""
-        known = self._known.get(item.name)
-        return known is not None and known[0] == item.version
+        """Say whether the file is recorded as it is now."""
+        return self.outcome(item) is not None
 
     def append(self, record: Record) -> None:
         """Write a line into both files, down to the operating system.
@@ -114,41 +119,29 @@ class Ledger:
             UserError: The disk is full or gone.
         """
         # First the file that counts: a kill in between costs a line of scores.csv, which a restart writes anew.
-        lines = (_json_line(record), _csv_line(asdict(record).values()))
+        lines = (_json_line(record), _csv_line(vars(record).values()))
         with _told(self.folder):
             for file, line in zip(self._files, lines, strict=True):
                 file.write(line)
                 file.flush()
         self._note(record)
+        self.added[record.outcome] += 1
 
-    def counts(self, names: Iterable[str] | None = None) -> dict[str, int]:
-        """Count outcomes.
+    def counts(self) -> Counter[str]:
+        """Count all files that are recorded by the outcome of their latest line."""
+        return self._known.counts()
 
-        Args:
-            names: Files to count; all that are recorded if None.
+    def _earlier(self, file: Path) -> Iterator[Record]:
+        for record in _read(file):
+            self._note(record)
+            yield record
 
-        Returns:
-            How many files have each of ``OUTCOMES``, by their latest line.
-        """
-        chosen = self._known if names is None else set(names) & set(self._known)
-        found = Counter(self._known[name][1] for name in chosen)
-        return {outcome: found[outcome] for outcome in OUTCOMES}
-
-    def normal_scores(self, names: Iterable[str] | None = None) -> list[float]:
-        """Give the raw scores of images that were called normal.
-
-        Args:
-            names: Files to take; all that are recorded if None.
-
-        Returns:
-            In no order.
-        """
-        chosen = self._known if names is None else set(names) & set(self._known)
-        found = (self._known[name] for name in chosen)
-        return [score for _, outcome, score in found if outcome == "normal" and score is not None]
+    def normal_scores(self) -> np.ndarray:
+        """Give the raw scores of all images that were called normal by their latest line, in no order."""
+        return self._known.scores("normal")
 
     def _note(self, record: Record) -> None:
-        self._known[record.file] = ((record.bytes, record.mtime_ns), record.outcome, record.raw_score)
+        self._known.note(record.file, (record.bytes, record.mtime_ns), record.outcome, record.raw_score)
 
 
 @contextlib.contextmanager
@@ -159,32 +152,33 @@ def _told(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} cannot be written: {error.strerror}; the same command goes on from here") from None
 
 
-def _read(file: Path) -> list[Record]:
-    """Read all whole lines and cut off what follows the last of them."""
+def _read(file: Path) -> Iterator[Record]:
+    """Read all whole lines one by one and cut off what follows the last of them."""
     if not file.exists():
-        return []
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    records = []
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
-        try:
-            records.append(Record(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise UserError(f"{file}: line {number} is damaged; overwrite=true begins anew") from None
-    if whole < len(content):
-        os.truncate(file, whole)
-    return records
+        return
+    whole = 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                os.truncate(file, whole)
+                return
+            try:
+                record = Record(**json.loads(line))
+            except (ValueError, TypeError):
+                raise UserError(f"{file}: line {number} is damaged; overwrite=true begins anew") from None
+            whole += len(line)
+            yield record
 
 
-def _write_csv(file: Path, records: list[Record]) -> None:
+def _write_csv(file: Path, records: Iterable[Record]) -> None:
     with whole_file(file) as partial, partial.open("wb") as target:
         target.write(_csv_line(COLUMNS))
-        target.writelines(_csv_line(asdict(record).values()) for record in records)
+        target.writelines(_csv_line(vars(record).values()) for record in records)
 
 
 def _json_line(record: Record) -> bytes:
     # ASCII only, so that a file name that is no Unicode is still a valid line.
-    return (json.dumps(asdict(record), allow_nan=False) + "\n").encode("ascii")
+    return (json.dumps(vars(record), allow_nan=False) + "\n").encode("ascii")
 
 
 def _csv_line(values: Iterable[Any]) -> bytes:

@@ -1,12 +1,14 @@
 """A prediction from its settings to a folder of scores and pictures."""
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmdd.config.schema import PredictSettings
 from dmdd.core.errors import warn
-from dmdd.inference.folder.inputs import Item, find_items, find_unread
+from dmdd.inference.folder.inputs import Listing, find_unread
 from dmdd.inference.folder.progress import Progress, StopSignal
 from dmdd.inference.folder.settings import Places, check_model, check_settings, describe
 
@@ -27,7 +29,7 @@ class Predicted(NamedTuple):
     """
 
     scores: Path
-    counts: dict[str, int]
+    counts: Mapping[str, int]
     drift: str | None
 
 
@@ -46,9 +48,9 @@ def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None)
     """
     stop = stop or StopSignal()
     places = check_settings(settings)
-    items = []
+    listing = None
     if not settings.watch:
-        items = find_items(places.entries, base=places.base, recursive=settings.recursive, skip=places.skip)
+        listing = Listing(places.entries, base=places.base, recursive=settings.recursive, skip=places.skip)
     warn(find_unread(places.entries, recursive=settings.recursive, skip=places.skip))
     # Only now what takes seconds to import.
     from dmdd.inference.folder.output import model_fingerprint, open_output
@@ -58,13 +60,13 @@ def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None)
     check_model(settings, predictor)
     claim = describe(settings, places, predictor, model_fingerprint(places.model))
     with open_output(places.output, claim, overwrite=settings.overwrite):
-        counts, drift = _score(settings, places, items, predictor, stop)
+        counts, drift = _score(settings, places, listing, predictor, stop)
     return Predicted(places.output / "scores.csv", counts, drift)
 
 
 def _score(
-    settings: PredictSettings, places: Places, items: list[Item], predictor: "Predictor", stop: StopSignal
-) -> tuple[dict[str, int], str | None]:
+    settings: PredictSettings, places: Places, listing: Listing | None, predictor: "Predictor", stop: StopSignal
+) -> tuple[Mapping[str, int], str | None]:
     """Score what is not recorded yet, or follow the folder; count what is recorded then, and tell how it drifts."""
     from dmdd.inference.folder.ledger import Ledger
     from dmdd.inference.folder.pictures import PictureWriter
@@ -75,8 +77,9 @@ def _score(
     pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
     workers = settings.workers or min(8, os.cpu_count() or 1)
     with Ledger(places.output) as ledger:
-        left = [item for item in items if not ledger.holds(item)]
-        with Progress(None if settings.watch else len(left)) as progress:
+        found = Counter(ledger.outcome(item) for item in listing or ())
+        left = found.pop(None, 0)
+        with Progress(None if listing is None else left) as progress:
             scorer = Scorer(
                 predictor=predictor,
                 ledger=ledger,
@@ -85,15 +88,17 @@ def _score(
                 batch_size=1 if predictor.tile else settings.batch_size,  # an image is many tiles already
                 workers=workers,
             )
-            if settings.watch:
+            if listing is None:
                 _follow(settings, places, scorer, stop)
             else:
-                progress.say(f"{len(items)} found, {len(items) - len(left)} of them scored before")
-                scorer.run(left, stopped=stop.requested)
+                progress.say(f"{found.total() + left} found, {found.total()} of them scored before")
+                scorer.run((item for item in listing if not ledger.holds(item)), stopped=stop.requested)
                 if stop.requested():
                     progress.say("stopped before the end; the same command goes on from here")
-        names = None if settings.watch else [item.name for item in items]
-        return ledger.counts(names), describe_drift(ledger.normal_scores(names), predictor.detector.calibration)
+        drift = describe_drift(ledger.normal_scores(), predictor.detector.calibration)
+        if listing is None:
+            return ledger.counts(), drift
+        return {outcome: found[outcome] + count for outcome, count in ledger.added.items()}, drift
 
 
 def _follow(settings: PredictSettings, places: Places, scorer: "Scorer", stop: StopSignal) -> None:

@@ -18,6 +18,9 @@ from dmdd.core.failures import is_out_of_memory, is_worker_death
 
 STOPPED_MEASURING = "stopped while measuring, training is done; the same command with resume=true measures again"
 
+USER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""By which a scheduler tells a job that it will be preempted or is nearly out of time, where something listens."""
+
 ASK_EVERY_N_STEPS = 10
 """With several devices: how often they ask each other whether one was told to stop; asking waits for the device."""
 
@@ -43,7 +46,8 @@ class StateSaver(Callback):
     the weights alone.
 
     After the first SIGTERM or SIGINT the step in hand is finished, the state saved and the run left; with one device a
-    second SIGINT ends the process at once.
+    second SIGINT ends the process at once. A user signal that something else listens to, as submitit does in a SLURM
+    job, is handed on to it once the state is saved.
 
     Args:
         file: The checkpoint.
@@ -79,6 +83,7 @@ class StateSaver(Callback):
         self.earlier_precisions: list[str] = []
         self.signal: int | None = None
         self._stopping = False
+        self._listeners: dict[int, Callable[[int, Any], Any]] = {}
         self.earlier_s = 0.0
         self._started: float | None = None
         self._saved = 0.0
@@ -157,7 +162,9 @@ class StateSaver(Callback):
         """Listen for signals; Lightning, which has installed handlers of its own, puts the old ones back at the end."""
         self._started = self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            found = {number: signal.getsignal(number) for number in USER_SIGNALS}
+            self._listeners = {number: listener for number, listener in found.items() if callable(listener)}
+            for number in (signal.SIGTERM, signal.SIGINT, *self._listeners):
                 signal.signal(number, self.note)
 
     def note(self, number: int, frame: Any) -> None:
@@ -187,6 +194,8 @@ class StateSaver(Callback):
             self.save(trainer)
             self._saved = time.monotonic()
         if self._stopping:
+            if listener := self._listeners.get(self.signal or 0):
+                listener(self.signal or 0, None)  # puts the job into the queue again and leaves
             trainer.should_stop = True  # Lightning logs the step and leaves; check_stopped then says so
 
     def check_stopped(self, trainer: Trainer) -> None:
