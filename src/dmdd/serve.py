@@ -7,7 +7,7 @@ from dmdd.config.command import run
 from dmdd.config.schema import ServeSettings
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "::1"]
-LOOKING = ("tile", "tile_px", "overlap", "device", "precision")
+LOOKING = ("tile", "tile_px", "overlap", "roi", "ignore", "device", "precision")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,9 +26,17 @@ def entries(node: Any, name: str) -> Iterator[Any]:
 
 
 def test_every_target_of_every_yaml_can_be_built():
-    assert len(FILES) >= 56
+    assert FILES
     named = [(file, name) for file in FILES for name in entries(yaml.safe_load(file.read_text()), "_target_")]
-    assert len(named) >= 32
+    assert {file.parent.name for file, _ in named} >= {
+        "augmentation",
+        "callbacks",
+        "dataset",
+        "logger",
+        "pairs",
+        "student",
+        "teacher",
+    }
     hydras = [name for _, name in named if name.startswith(HYDRA_PREFIXES)]
     assert hydras == ["hydra_plugins.dmdd_category_sweeper.CategorySweeper"]
     for file, name in named:

@@ -192,7 +192,7 @@ def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
     before = (run / "result.json").read_bytes()
     arguments = ["dataset=demo", "category=plate", f"data_dir={demo_root}", f"model={run / 'model'}"]
     assert main([*arguments, f"hydra.run.dir={run}"]) == 2
-    assert "holds a training run, whose result would be lost; give another hydra.run.dir=" in capsys.readouterr().err
+    assert "holds a training run, whose result would be lost; give another run_dir=" in capsys.readouterr().err
     assert (run / "result.json").read_bytes() == before
 
 
@@ -200,7 +200,7 @@ def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
     ("arguments", "message"),
     [
         ([], "model is missing: give model=FOLDER"),
-        (["model={model}", "score_map=best"], "score_map=best: choose one of fused, segmentation"),
+        (["model={model}", "score_map=best"], "score_map=best: choose one of combined, distance"),
         (["model=nowhere"], "no detector.json in .*nowhere; give the model folder of a finished run"),
         (["model=nowhere", "batch_size=0"], "batch_size=0: give a positive whole number"),
     ],

@@ -148,9 +148,9 @@ def test_overlay_colours_and_outline():
 def test_large_images_that_are_kept_for_overlays_end_a_batch_early(model, parts, tmp_path, monkeypatch):
     sizes, whole = [], dmdd.Predictor.predict
 
-    def watched(self, prepared):
+    def watched(self, prepared, inside=None):
         sizes.append(len(prepared))
-        return whole(self, prepared)
+        return whole(self, prepared, inside)
 
     monkeypatch.setattr(dmdd.Predictor, "predict", watched)
     monkeypatch.setattr("dmdd.inference.folder.pipeline.BATCH_BYTES", 2 * 40 * 60 * 3 - 1)

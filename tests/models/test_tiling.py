@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from dmdd.core.errors import UserError
-from dmdd.models.detector import DetectorOutput
-from dmdd.models.tiling import detect_tiled
+from dmdd.data.images import write_mask
+from dmdd.models.detector import Detector, DetectorOutput, Tiling
+from dmdd.models.tiling import detect_tiled, levels_inside, look, score_inside, tile_images
+from tiny import save_tiny_model
 
 
 class Fake(nn.Module):
@@ -23,6 +25,11 @@ class Fake(nn.Module):
         self.seen.append(tiles)
         maps = self.answer(tiles)
         return DetectorOutput(maps, maps.flatten(1).amax(1))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def copy(tiles):
@@ -101,3 +108,86 @@ def test_tiles_go_through_in_chunks():
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(UserError, match=message):
         detect_tiled(Fake(copy), random_images(40, 40), **arguments)
+
+
+def test_several_maps_are_joined_as_detect_tiled_joins_one(tiny):
+    detector = Detector.load(tiny)
+    images, tiling = random_images(150, 100, batch=2), Tiling((80, 80), 0.25)
+    with torch.no_grad():
+        expected = detect_tiled(detector, images, tile_px=80)
+        seen = look(detector, images, only=("fused", "geometric"), tiling=tiling)
+        tiles = tile_images(images, tiling)
+        raw = detector.raw_maps(tiles, only=("geometric",))["geometric"]
+        whole = look(detector, images, only=("fused", "geometric"))
+    assert torch.allclose(seen.maps["fused"], expected.map, atol=1e-6)
+    assert torch.allclose(seen.scores["geometric"], expected.score, atol=1e-6)
+    assert seen.tile_scores.shape == (2, 6)
+    assert torch.allclose(seen.tile_levels.flatten(), raw.mean((1, 2, 3)), atol=1e-6)
+    assert torch.equal(whole.maps["fused"], detector(images).map)
+    assert torch.equal(whole.scores["geometric"], detector(images).score)
+
+
+def test_tiles_are_part_of_a_saved_model(tiny, tmp_path):
+    detector = Detector.load(tiny)
+    assert "tiling" not in detector.spec
+    detector.tiling = Tiling((80, 96), 0.5)
+    detector.save(tmp_path)
+    assert Detector.load(tmp_path).tiling == Tiling((80, 96), 0.5)
+    for wrong in ({"tile_px": [0, 96], "overlap": 0.5}, {"tile_px": [80, 96], "overlap": 2}, [80]):
+        with pytest.raises(UserError, match=r"detector.json: tiling"):
+            Detector.from_spec(detector.spec | {"tiling": wrong})
+
+
+@pytest.mark.parametrize("tiling", [None, Tiling((80, 80), 0.25)])
+def test_nothing_outside_a_region_is_seen(tiny, tiling):
+    detector = Detector.load(tiny)
+    detector.normal_levels = {"geometric": (0.01, 0.3)}
+    images = random_images(150, 100, batch=1)
+    inside = torch.zeros(1, 1, 150, 100, dtype=torch.bool)
+    inside[..., 30:130, 20:90] = True
+    # What the resize mixes with the border of the region is seen; 8 px further out nothing is.
+    near = torch.nn.functional.max_pool2d(inside.float(), 17, 1, 8).bool()
+    other = torch.where(near, images, 255 - images)
+    with torch.no_grad():
+        first, second = (
+            look(detector, given, only=("fused", "geometric"), tiling=tiling, inside=inside)
+            for given in (images, other)
+        )
+        whole = look(detector, images, only=("fused", "geometric"), tiling=tiling)
+    assert torch.equal(first.maps["fused"], second.maps["fused"])
+    assert torch.equal(first.scores["geometric"], second.scores["geometric"])
+    assert not torch.equal(first.scores["geometric"], whole.scores["geometric"])
+
+
+def test_a_score_is_of_the_pixels_inside(tiny):
+    detector = Detector.load(tiny)
+    detector.score_fraction, detector.level_power, detector.normal_levels = 0.25, 0.5, {"geometric": (0.01, 1.0)}
+    raw = torch.arange(16 * 24, dtype=torch.float32).view(1, 1, 16, 24) / 400
+    inside = torch.zeros(1, 1, 64, 96, dtype=torch.bool)
+    inside[..., :8, :16] = True  # two rows of four pixels
+    kept = [row * 24 + column for row in range(2) for column in range(4)]
+    top, level = (kept[-1] + kept[-2]) / 2 / 400, sum(kept) / 8 / 400
+    contrast = top / level**0.5
+    assert float(score_inside(detector, "geometric", raw, inside)) == pytest.approx(contrast / (1 + contrast), abs=1e-6)
+    assert float(levels_inside(raw, inside)) == pytest.approx(level, abs=1e-7)
+    assert float(score_inside(detector, "geometric", raw, torch.zeros_like(inside))) == 0
+    assert torch.equal(score_inside(detector, "geometric", raw, None), detector.image_score("geometric", raw))
+    detector.score_smoothed = True
+    with pytest.raises(UserError, match=r"needs a score of the raw map: detector.score_smoothed=false"):
+        score_inside(detector, "geometric", raw, inside)
+
+
+def test_a_region_is_part_of_a_saved_model(tiny, tmp_path):
+    detector = Detector.load(tiny)
+    detector.region = torch.zeros(20, 30, dtype=torch.bool)
+    detector.region[5:9] = True
+    detector.save(tmp_path)
+    assert torch.equal(Detector.load(tmp_path).region, detector.region)
+    write_mask(tmp_path / "region.png", np.ones((30, 30), bool))
+    with pytest.raises(UserError, match=r"region.png is 30 x 30 px but its image is 30 x 20 px"):
+        Detector.load(tmp_path)
+    (tmp_path / "region.png").unlink()
+    with pytest.raises(UserError, match=r"no such image file: .*region.png"):
+        Detector.load(tmp_path)
+    with pytest.raises(UserError, match=r"detector.json: region=\[0, 3\]"):
+        Detector.from_spec(detector.spec | {"region": [0, 3]})

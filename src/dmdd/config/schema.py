@@ -100,6 +100,16 @@ class DataSettings:
         "share of the normal training images kept for thresholds, never trained on", least=0, below=1
     )
     evaluation_batch_size: int = setting("images a device scores at once", least=1)
+    tile_px: int | tuple[int, ...] | None = setting(
+        "train and test on tiles of this side, or [height,width], in pixels of the image (docs/tiles.md)"
+    )
+    overlap: float | None = setting(
+        "with tile_px: share of a tile that the next one covers too; null: 0.25", least=0, most=0.9
+    )
+    roi: str | None = setting(
+        "region of interest: a mask image, a folder of them or a JSON file (docs/regions.md)", is_path=True
+    )
+    ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     num_workers: int = setting(
         "worker processes; 0 is enough unless augmentation.transforms are your own and a GPU waits (2 to 4)", least=0
     )
@@ -220,6 +230,10 @@ class EvaluateSettings(Settings):
     precision: str = setting("precision of the networks")
     batch_size: int = setting("images scored at once", least=1)
     num_workers: int = setting("processes that decode images", least=0)
+    roi: str | None = setting(
+        "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
+    )
+    ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     native_masks: bool = setting("compare at the masks' own size instead of the input size")
     exact: bool | None = setting("keep every pixel score; null does where the test set is small (17 million pixels)")
     resamples: int = setting("test sets drawn from the images for 95 % intervals; 0 for none", least=0)
@@ -257,9 +271,15 @@ class PredictSettings(Settings):
     overlays: bool = setting("write the image under its map's colours, the mask outlined")
     image_threshold: float | None = setting("a score from here on is anomalous; null: the model's own", least=0, most=1)
     pixel_threshold: float | None = setting("a pixel from here on is in the mask; null: the model's", least=0, most=1)
-    tile: bool = setting("look at the image in tiles at its own resolution instead of resized")
-    tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: the input size")
-    overlap: float = setting("share of a tile that the next one covers too", least=0, most=0.9)
+    tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")
+    tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: as in training")
+    overlap: float | None = setting(
+        "share of a tile that the next one covers too; null: as in training", least=0, most=0.9
+    )
+    roi: str | None = setting(
+        "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
+    )
+    ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
@@ -304,9 +324,19 @@ class ExportSettings(Settings):
         "float16 halves the weights; int8 needs category= for normal images"
     )
     output: str | None = setting("the file; null: <run>/export/detector.onnx, .xml or .pt2", is_path=True)
-    tile: bool = setting("cut images into overlapping tiles at their own resolution")
-    tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: the input size")
-    overlap: float = setting("share of a tile that at least lies in the next one", least=0, most=0.9)
+    tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")
+    tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: as in training")
+    overlap: float | None = setting(
+        "share of a tile that the next one covers too; null: as in training", least=0, most=0.9
+    )
+    fixed_size: tuple[int, int] | None = setting(
+        "[height,width]: for one image of this size, with static shapes; null: any size", unit="pixels", least=16
+    )
+    layout: Literal["nhwc", "nchw"] = setting("of a fixed size: nhwc is uint8 in 0 to 255, nchw float32 in 0 to 1")
+    roi: str | None = setting(
+        "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
+    )
+    ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     category: str | None = setting("compare on the test set of this category of dataset=")
     data_dir: str = setting("folder that holds mvtec_ad/, mpdd/ and so on; $DMDD_DATA if set", is_path=True)
     images: str | None = setting("compare on the images of this folder; synthetic ones if neither", is_path=True)
@@ -336,9 +366,15 @@ class ServeSettings(Settings):
     title: str | None = setting("the model's name on the page and in answers; null: from the run")
     host: str = setting("an address of this machine; 0.0.0.0 for all: there is no authentication")
     port: int = setting("0 picks a free one", least=0, most=65535)
-    tile: bool = setting("look at images in tiles at their own resolution instead of resized")
-    tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: the input size")
-    overlap: float = setting("share of a tile that the next one covers too", least=0, most=0.9)
+    tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")
+    tile_px: int | tuple[int, ...] | None = setting("side of a tile, or [height,width]; null: as in training")
+    overlap: float | None = setting(
+        "share of a tile that the next one covers too; null: as in training", least=0, most=0.9
+    )
+    roi: str | None = setting(
+        "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
+    )
+    ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     limits: LimitSettings = setting("beyond them a request is refused")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -83,3 +84,32 @@ def check_seed(seed: object) -> None:
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")
+
+
+MAX_OVERLAP = 0.9
+"""Share of a tile that may lie in the next one."""
+
+
+def check_tiles(tile_px: object, overlap: object) -> tuple[tuple[int, int], float]:
+    """Refuse tiles that cannot be cut.
+
+    Args:
+        tile_px: Side of a tile, or its height and width, in pixels.
+        overlap: Share of a tile that at least lies in the next one.
+
+    Returns:
+        Height and width of a tile in pixels, and the overlap.
+
+    Raises:
+        UserError: One of them is out of its range.
+    """
+    sides: Any = (tile_px, tile_px) if isinstance(tile_px, int) and not isinstance(tile_px, bool) else tile_px
+    try:
+        height, width = (int(side) for side in sides)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise UserError(f"tile_px={tile_px}: give a number of pixels, or height and width as in tile_px=[256,256]")
+    if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= MAX_OVERLAP:
+        raise UserError(f"overlap={overlap}: give a number from 0 to {MAX_OVERLAP}")
+    return (height, width), float(overlap)

@@ -5,14 +5,14 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dmdd.core.errors import UserError, check_positive
+from dmdd.core.errors import UserError, check_positive, check_tiles
 from dmdd.data.augmentation import Augmentation, Jitter
 from dmdd.data.datasets import (
     EvaluationBatch,
@@ -22,9 +22,14 @@ from dmdd.data.datasets import (
     PlannedDataset,
     find_foregrounds,
     load_images,
+    load_regions,
+    part_inside,
 )
+from dmdd.data.images import read_image
 from dmdd.data.listing import Category, list_images
+from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
+from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
 from dmdd.pairs import PairSynthesis
 
 VALIDATION_STEP = 2**62  # a step no training reaches, so that validation pairs are never trained on
@@ -50,6 +55,9 @@ class Decoded(NamedTuple):
     textures: Tensor
 
 
+DatasetT = TypeVar("DatasetT", bound=PlannedDataset | WholeDataset)
+
+
 class PairDataModule(LightningDataModule):
     """Serve training pairs, synthetic validation pairs and test images of one category.
 
@@ -66,10 +74,15 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: Images a device scores at once.
         native_masks: Leave the test masks at the images' own sizes.
         num_workers: Worker processes; 0 serves from this one, which is enough where images are in memory.
+        tile_px: Train on random crops of this side, or height and width, in pixels of the image; None trains on whole
+            images.
+        overlap: Of the tiles that images are tested in; 0.25 if None.
+        roi: Which pixels of the images count, see :class:`dmdd.data.regions.Regions`; None for all.
+        ignore: Which of them do not; None for none.
         decoded: What :meth:`decode` gave, where another process has called it.
 
     Raises:
-        UserError: A batch size is not positive.
+        UserError: A batch size is not positive, a tile cannot be cut, or a region cannot be read.
 
     Source: paper for pairs made on the fly; held-out images ours (docs/method.md).
     """
@@ -88,6 +101,10 @@ class PairDataModule(LightningDataModule):
         evaluation_batch_size: int = 16,
         native_masks: bool = False,
         num_workers: int = 0,
+        tile_px: int | Sequence[int] | None = None,
+        overlap: float | None = None,
+        roi: Any = None,
+        ignore: Any = None,
         decoded: Decoded | None = None,
     ) -> None:
         super().__init__()
@@ -97,6 +114,11 @@ class PairDataModule(LightningDataModule):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.native_masks = native_masks
+        # Height and width of a tile, and how much of it the next one covers at least.
+        self.tiles = None if tile_px is None else check_tiles(tile_px, 0.25 if overlap is None else overlap)
+        self.regions = Regions(roi, ignore, base=category.root)
+        if tile_px is None and overlap is not None:
+            raise UserError(f"data.overlap={overlap} counts only with data.tile_px=")
         self.seed, self.held_out_fraction = seed, held_out_fraction
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
@@ -104,7 +126,8 @@ class PairDataModule(LightningDataModule):
         self._decoded = decoded
         self._rows: list[int] = []
         self._train: PlannedDataset | None = None
-        self._held_out: PlannedDataset | None = None
+        self._held_out: PlannedDataset | WholeDataset | None = None
+        self.held_out_large: LargeImages | None = None
 
     def setup(self, stage: str) -> None:
         """Decode the normal images once; later calls find them in memory.
@@ -117,17 +140,42 @@ class PairDataModule(LightningDataModule):
         """
         if stage == "test" or self._train is not None:
             return
+        samples = self.category.train
         images, foregrounds, textures = self._decoded or self.decode()
         self._decoded = None
         try:
-            train, rest = held_out(len(images), fraction=self.held_out_fraction, seed=self.seed)
+            train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
         self._rows = train
         if self.augmentation is not None:
             self.augmentation = self.augmentation.for_images(len(train))
-        self._train = self._dataset(images, foregrounds, textures, train, self.augmentation)
-        self._held_out = self._dataset(images, foregrounds, textures, rest, None)
+        paths = [sample.path for sample in samples]
+        if self.tiles is not None:
+            self._setup_tiles([paths[row] for row in train], [paths[row] for row in rest], textures)
+            return
+        inside = load_regions(paths, self.regions, self.image_size) if self.regions else None
+        if inside is not None:
+            foregrounds = part_inside(foregrounds, inside)
+        self._train = self._dataset(images, foregrounds, inside, textures, train, self.augmentation)
+        self._held_out = self._dataset(images, foregrounds, inside, textures, rest, None)
+
+    def _setup_tiles(self, train: list[Path], rest: list[Path], textures: Tensor) -> None:
+        assert self.tiles is not None
+        large, self.held_out_large = (
+            LargeImages(paths, tile_px=self.tiles[0], size=self.image_size, regions=self.regions)
+            for paths in (train, rest)
+        )
+        self._train = TileDataset(
+            large=large, size=self.image_size, textures=textures, seed=self.seed, augmentation=self.augmentation
+        )
+        self._held_out = WholeDataset(
+            large=self.held_out_large,
+            synthesis=self.synthesis,
+            textures=textures,
+            seed=self.seed,
+            first_step=VALIDATION_STEP,
+        )
 
     def decode(self) -> Decoded:
         """Read the normal images and what belongs to them.
@@ -135,6 +183,9 @@ class PairDataModule(LightningDataModule):
         Raises:
             UserError: An image cannot be read, or a needed texture folder is missing.
         """
+        if self.tiles is not None:  # large images are read where crops are taken from them
+            none = torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
+            return Decoded(none, none[:, :1].bool(), self._load_textures())
         images = load_images([sample.path for sample in self.category.train], self.image_size)
         return Decoded(images, find_foregrounds(images), self._load_textures())
 
@@ -142,13 +193,18 @@ class PairDataModule(LightningDataModule):
         self,
         images: Tensor,
         foregrounds: Tensor,
+        inside: Tensor | None,
         textures: Tensor,
         rows: list[int],
         augmentation: Augmentation | Jitter | None,
     ) -> PlannedDataset:
-        images, foregrounds = images[rows], foregrounds[rows]
         dataset = PlannedDataset(
-            images=images, foregrounds=foregrounds, textures=textures, seed=self.seed, augmentation=augmentation
+            images=images[rows],
+            foregrounds=foregrounds[rows],
+            textures=textures,
+            seed=self.seed,
+            augmentation=augmentation,
+            inside=None if inside is None else inside[rows],
         )
         if self.num_workers:
             dataset.share_memory()
@@ -169,7 +225,7 @@ class PairDataModule(LightningDataModule):
     @property
     def training_images(self) -> int:
         """Number of normal images trained on."""
-        return len(self._ready(self._train).images)
+        return len(self._ready(self._train))
 
     @property
     def views(self) -> int:
@@ -179,22 +235,56 @@ class PairDataModule(LightningDataModule):
     @property
     def lasting_images(self) -> int:
         """Number of normal images, views of one counted each, that come again as they are; 0 if none does."""
-        return 0 if isinstance(self.augmentation, Augmentation) else self.training_images * self.views
+        return (
+            0
+            if self.tiles is not None or isinstance(self.augmentation, Augmentation)
+            else self.training_images * self.views
+        )
 
     @property
     def held_out_images(self) -> int:
         """Number of normal images held out for calibration."""
-        return len(self._ready(self._held_out).images)
-
-    @property
-    def training_pixels(self) -> Tensor:
-        """The normal images trained on, ``(N, 3, h, w)`` uint8, without augmentation."""
-        return self._ready(self._train).images
+        return len(self._ready(self._held_out))
 
     @property
     def held_out_pixels(self) -> Tensor:
-        """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation."""
-        return self._ready(self._held_out).images
+        """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation; for whole images only."""
+        held_out = self._ready(self._held_out)
+        if not isinstance(held_out, PlannedDataset):
+            raise RuntimeError("images seen in tiles are not held at the input size")
+        return held_out.images
+
+    @property
+    def held_out_inside(self) -> Tensor | None:
+        """Their regions of interest, ``(N, 1, h, w)`` bool; None where all pixels count."""
+        return getattr(self._ready(self._held_out), "inside", None)
+
+    @property
+    def region(self) -> Tensor | None:
+        """The region of interest ``(H, W)`` bool that all images have, at their own size; None where there is none."""
+        if not self.regions:
+            return None
+        height, width = read_image(self.category.train[0].path).shape[:2]
+        common = self.regions.common((height, width))
+        return None if common is None else torch.from_numpy(common)
+
+    @property
+    def training_pixels(self) -> Tensor:
+        """The normal images trained on, ``(N, 3, h, w)`` uint8, without augmentation; none where they are tiles."""
+        return self._ready(self._train).images
+
+    @property
+    def normal_pixels(self) -> Tensor:
+        """Normal images as the networks are to see them, ``(N, 3, h, w)`` uint8: of tiles one crop of each image."""
+        dataset = self._ready(self._train)
+        if self.tiles is None and dataset.inside is None:
+            return dataset.images
+        return dataset.plain([(VALIDATION_STEP, index, index) for index in range(len(dataset))])
+
+    @property
+    def training_inside(self) -> Tensor | None:
+        """Their regions of interest, ``(N, 1, h, w)`` bool; None where all pixels count."""
+        return self._ready(self._train).inside
 
     @property
     def normal_files(self) -> list[Path]:
@@ -217,7 +307,7 @@ class PairDataModule(LightningDataModule):
         return int((shares < 1).sum()), float(shares.median())
 
     @staticmethod
-    def _ready(dataset: PlannedDataset | None) -> PlannedDataset:
+    def _ready(dataset: DatasetT | None) -> DatasetT:
         if dataset is None:
             raise RuntimeError("call setup() first")
         return dataset
@@ -266,7 +356,7 @@ class PairDataModule(LightningDataModule):
         if trainer is None:
             raise RuntimeError("the data module serves a trainer")
         sampler = PairSampler(
-            images=len(dataset.images),
+            images=len(dataset),
             batch_size=self.batch_size,
             first_step=self.first_step,
             steps=trainer.max_steps,
@@ -311,6 +401,7 @@ class PairDataModule(LightningDataModule):
         """
         dataset = self._ready(self._train)
         here = self.num_workers > 0 or isinstance(self.augmentation, Augmentation) or dataset.nbytes > RESIDENT_BYTES
+        here = here or self.tiles is not None
         if device.type != "cpu" and not here:
             return self._loader(dataset.on(device), batch_sampler=sampler, pin_memory=False)
         return self._loader(dataset, batch_sampler=sampler)
@@ -321,13 +412,14 @@ class PairDataModule(LightningDataModule):
         Few images are served several times, each time with another twin.
         """
         dataset = self._ready(self._held_out)
-        count = len(dataset.images)
+        count, large = len(dataset), isinstance(dataset, WholeDataset)
         own = self._own_part(count)
         rounds = range(self._twins_of_each(count))
         places = [(VALIDATION_STEP + again, index, index) for again in rounds for index in own]
-        size = max(1, self.evaluation_batch_size // 2)
+        size = 1 if large else max(1, self.evaluation_batch_size // 2)
         return self._loader(
-            ValidationPairs(dataset), batch_sampler=[places[i : i + size] for i in range(0, len(places), size)]
+            dataset if isinstance(dataset, WholeDataset) else ValidationPairs(dataset),
+            batch_sampler=[places[i : i + size] for i in range(0, len(places), size)],
         )
 
     @property
@@ -342,8 +434,10 @@ class PairDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Serve the test images; each device its own part, none twice."""
-        dataset = FileDataset(self.category.test, self.image_size, native_masks=self.native_masks)
-        own, size = self._own_part(len(dataset)), self.evaluation_batch_size
+        shown = self.image_size if self.tiles is None else None
+        dataset = FileDataset(self.category.test, shown, native_masks=self.native_masks, regions=self.regions)
+        # An image is many tiles already.
+        own, size = self._own_part(len(dataset)), self.evaluation_batch_size if self.tiles is None else 1
         return self._loader(dataset, batch_sampler=[own[i : i + size] for i in range(0, len(own), size)])
 
     def _own_part(self, count: int) -> list[int]:
@@ -384,7 +478,8 @@ class PairDataModule(LightningDataModule):
         if not isinstance(batch, PlannedBatch):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         images, others, foreground, textures = (part.to(device, non_blocking=True) for part in batch[:4])
-        return batch._replace(images=images, others=others, foreground=foreground, textures=textures)
+        inside = None if batch.inside is None else batch.inside.to(device, non_blocking=True)
+        return batch._replace(images=images, others=others, foreground=foreground, textures=textures, inside=inside)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the twins, on whatever device the batch has reached.
@@ -428,6 +523,9 @@ class PairDataModule(LightningDataModule):
             Pairs on the same device.
         """
         batch = self.jittered(batch)
+        if batch.inside is not None:  # painted last: the camera's view stays where it is when the part is moved
+            images = paint_outside(batch.images, batch.inside).contiguous(memory_format=torch.channels_last)
+            batch = batch._replace(images=images, foreground=part_inside(batch.foreground, batch.inside))
         anomalous, mask = self.synthesis(
             batch.images,
             batch.plan,
@@ -435,7 +533,12 @@ class PairDataModule(LightningDataModule):
             foreground=batch.foreground,
             textures=batch.textures if len(batch.textures) else None,
         )
-        return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()))
+        if batch.inside is not None:  # a bent tip may leave the part, and with it the region
+            mask = mask * batch.inside
+            normal = batch.images / 255 if batch.images.dtype == torch.uint8 else batch.images
+            anomalous = torch.where(batch.inside, anomalous, normal.to(anomalous.dtype))
+            anomalous = anomalous.contiguous(memory_format=torch.channels_last)
+        return PairBatch(batch.images, anomalous, mask, tuple(batch.indices.tolist()), batch.inside)
 
 
 class ValidationPairs(Dataset[PlannedBatch]):
@@ -505,7 +608,8 @@ def as_evaluation(pairs: PairBatch, normal_images: int) -> EvaluationBatch:
     masks = torch.cat([torch.zeros_like(pairs.mask[first]), pairs.mask]).bool()
     labels = masks.flatten(1).any(1).long()
     both = torch.cat([own[first], -1 - own])
-    return EvaluationBatch(images, masks, labels, both)
+    inside = None if pairs.inside is None else [*pairs.inside[first], *pairs.inside]
+    return EvaluationBatch(images, masks, labels, both, inside)
 
 
 @contextmanager

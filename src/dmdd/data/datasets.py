@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation, Jitter, draw_views
 from dmdd.data.images import decoding_pool, read_image, read_pair
-from dmdd.data.listing import Sample
+from dmdd.data.listing import NORMAL, Category, Sample
+from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.sampling import Place, augmentation_seed
 from dmdd.pairs import Column, draw_plan, estimate_foreground
 
@@ -32,6 +34,7 @@ class PlannedBatch(NamedTuple):
         plan: ``(B, PLAN_LENGTH)`` float64 in [0, 1).
         jitter: ``(B, len(Draw))`` float64 in [0, 1), or an empty tensor where images stay as they are.
         indices: ``(B,)`` int64, position of each normal image in its set, plus its view times the size of the set.
+        inside: ``(B, 1, h, w)`` bool, pixels of the region of interest; None where all count.
     """
 
     images: Tensor
@@ -41,6 +44,7 @@ class PlannedBatch(NamedTuple):
     plan: Tensor
     jitter: Tensor
     indices: Tensor
+    inside: Tensor | None = None
 
 
 class PairBatch(NamedTuple):
@@ -52,12 +56,14 @@ class PairBatch(NamedTuple):
         mask: ``(B, 1, h, w)`` float32 in {0, 1}: one where the twin was changed.
         indices: Position of each normal image in its set, plus its view times the size of the set. Plain numbers: with
             several GPUs a tensor would be moved to the GPU, and read back to look something up.
+        inside: As in the planned batch.
     """
 
     normal: Tensor
     anomalous: Tensor
     mask: Tensor
     indices: tuple[int, ...]
+    inside: Tensor | None = None
 
 
 class EvaluationBatch(NamedTuple):
@@ -69,12 +75,15 @@ class EvaluationBatch(NamedTuple):
             a normal image.
         labels: ``(B,)`` int64, 0 normal, 1 anomalous.
         indices: ``(B,)`` int64, position in the evaluated set; a twin has minus one minus that of its normal image.
+        inside: B regions of interest ``(1, H, W)`` bool, of the images' own sizes or of ``images``; None where all
+            pixels count.
     """
 
     images: Tensor
     masks: Tensor | list[Tensor]
     labels: Tensor
     indices: Tensor
+    inside: list[Tensor] | None = None
 
 
 def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
@@ -96,6 +105,53 @@ def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
 
     with decoding_pool(paths) as pool:
         return torch.stack(list(pool.map(load, paths)))
+
+
+def load_regions(paths: Sequence[Path], regions: Regions, size: tuple[int, int]) -> Tensor:
+    """Give the regions of interest of images, resized as masks are.
+
+    Args:
+        paths: Image files.
+        regions: Which pixels of them count.
+        size: Height and width in pixels.
+
+    Returns:
+        ``(N, 1, *size)`` bool.
+
+    Raises:
+        UserError: An image cannot be read, or its region does not fit or is empty.
+    """
+    found = []
+    for path in paths:
+        height, width = read_image(path).shape[:2]
+        found.append(resize_masks(torch.from_numpy(regions.of(path, (height, width)))[None, None], size))
+    return torch.cat(found)
+
+
+def within(category: Category, regions: Regions) -> Category:
+    """Take the anomalous test images whose defects all lie outside their regions for normal ones.
+
+    Args:
+        category: The files.
+        regions: Which pixels of the images count.
+
+    Returns:
+        The category; the same where all pixels count, or no masks are known.
+
+    Raises:
+        UserError: An image or a mask cannot be read, or a region does not fit or is empty.
+    """
+    if not regions or not category.has_masks:
+        return category
+
+    def judge(sample: Sample) -> Sample:
+        if sample.mask_path is None:
+            return sample
+        mask = read_pair(sample.path, sample.mask_path)[1]
+        inside = regions.of(sample.path, (mask.shape[0], mask.shape[1]))
+        return sample if (mask & inside).any() else replace(sample, label=0, defect=NORMAL, mask_path=None)
+
+    return replace(category, test=tuple(judge(sample) for sample in category.test))
 
 
 def find_foregrounds(images: Tensor) -> Tensor:
@@ -124,6 +180,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
         seed: Seed of the run.
         augmentation: What is done to the normal images, or None.
+        inside: ``(N, 1, h, w)`` bool, regions of interest; None where all pixels count.
     """
 
     def __init__(
@@ -134,14 +191,22 @@ class PlannedDataset(Dataset[PlannedBatch]):
         textures: Tensor,
         seed: int,
         augmentation: Augmentation | Jitter | None = None,
+        inside: Tensor | None = None,
     ) -> None:
         # Channels last, so that turning bytes into the twins' floats is one straight pass.
         self.images, self.textures = (t.contiguous(memory_format=torch.channels_last) for t in (images, textures))
-        self.foregrounds = foregrounds
+        self.foregrounds, self.inside = foregrounds, inside
         self.seed, self.augmentation = seed, augmentation
-        self.views = augmentation.views(len(images)) if isinstance(augmentation, Jitter) else 1
-        drawn = isinstance(augmentation, Jitter)
-        self.drawn = draw_views(seed, images=len(images) if drawn else 0, views=self.views)
+        self._draw_views(len(images))
+
+    def __len__(self) -> int:
+        """Return the number of normal images."""
+        return len(self.images)
+
+    def _draw_views(self, count: int) -> None:
+        drawn = isinstance(self.augmentation, Jitter)
+        self.views = self.augmentation.views(count) if isinstance(self.augmentation, Jitter) else 1
+        self.drawn = draw_views(self.seed, images=count if drawn else 0, views=self.views)
 
     def share_memory(self) -> None:
         """Keep one copy of the images for all worker processes."""
@@ -159,6 +224,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         other.images, other.foregrounds, other.textures = (
             tensor.to(device) for tensor in (self.images, self.foregrounds, self.textures)
         )
+        other.inside = None if self.inside is None else self.inside.to(device)
         return other
 
     def __getitems__(self, places: list[Place]) -> PlannedBatch:
@@ -166,18 +232,31 @@ class PlannedDataset(Dataset[PlannedBatch]):
         by_step = groupby(places, key=lambda place: place[0])
         plan = torch.cat([draw_plan(self.seed, step, [place for _, place, _ in part]) for step, part in by_step])
         view = torch.tensor([index for _, _, index in places])
-        own = view % len(self.images)
+        own = view % len(self)
         # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
-        shift = 1 + (plan[:, Column.OTHER] * max(len(self.images) - 1, 1)).long()
-        other = (own + shift) % len(self.images)
+        shift = 1 + (plan[:, Column.OTHER] * max(len(self) - 1, 1)).long()
+        other = (own + shift) % len(self)
         texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
         own, other, texture = (index.to(self.images.device, non_blocking=True) for index in (own, other, texture))
-        images, foreground = _rows(self.images, own), self.foregrounds.index_select(0, own)
+        images, foreground, inside = self._take(own, places)
         if isinstance(self.augmentation, Augmentation):
             images, foreground = self._augment(self.augmentation, images, foreground, places)
         jitter = self.drawn[view] if len(self.drawn) else self.drawn
-        others, textures = _rows(self.images, other), _rows(self.textures, texture)
-        return PlannedBatch(images, others, foreground, textures, plan, jitter, view)
+        others, textures = self._take_others(other, places), _rows(self.textures, texture)
+        return PlannedBatch(images, others, foreground, textures, plan, jitter, view, inside)
+
+    def plain(self, places: list[Place]) -> Tensor:
+        """Give normal images without augmentation and twins, grey where pixels do not count, ``(B, 3, h, w)`` uint8."""
+        images, _, inside = self._take(torch.tensor([index for _, _, index in places]), places)
+        return images if inside is None else paint_outside(images, inside)
+
+    def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Give the normal images, their foregrounds and their regions."""
+        inside = None if self.inside is None else self.inside.index_select(0, own)
+        return _rows(self.images, own), self.foregrounds.index_select(0, own), inside
+
+    def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:
+        return _rows(self.images, other)
 
     def _augment(
         self, augmentation: Augmentation, images: Tensor, foreground: Tensor, places: list[Place]
@@ -202,6 +281,20 @@ class PlannedDataset(Dataset[PlannedBatch]):
         return changed, masks
 
 
+def part_inside(foreground: Tensor, inside: Tensor) -> Tensor:
+    """Give the part within the region of interest; the region where none of the part lies in it.
+
+    Args:
+        foreground: ``(B, 1, h, w)`` bool.
+        inside: Same shape.
+
+    Returns:
+        Same shape.
+    """
+    part = foreground & inside
+    return torch.where(part.flatten(1).any(1).view(-1, 1, 1, 1), part, inside)
+
+
 def _rows(images: Tensor, index: Tensor) -> Tensor:
     """Select images that are channels last, whole rows at once: indexing by a tensor would go pixel by pixel."""
     return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
@@ -212,12 +305,20 @@ class FileDataset(Dataset[EvaluationBatch]):
 
     Args:
         samples: What to read.
-        size: Height and width in pixels.
+        size: Height and width in pixels; None for the images' own, which is for one image at a time.
         native_masks: Leave the masks at the images' own sizes.
+        regions: Which pixels of them count.
     """
 
-    def __init__(self, samples: Sequence[Sample], size: tuple[int, int], *, native_masks: bool = False) -> None:
-        self.samples, self.size, self.native_masks = samples, size, native_masks
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        size: tuple[int, int] | None,
+        *,
+        native_masks: bool = False,
+        regions: Regions | None = None,
+    ) -> None:
+        self.samples, self.size, self.native_masks, self.regions = samples, size, native_masks, regions
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -225,17 +326,23 @@ class FileDataset(Dataset[EvaluationBatch]):
 
     def __getitems__(self, indices: list[int]) -> EvaluationBatch:
         """Read a batch."""
-        images, masks = [], []
+        images, masks, inside = [], [], []
         for index in indices:
             sample = self.samples[index]
             image, mask = read_pair(sample.path, sample.mask_path)
-            images.append(resize_images(_as_batch(image), self.size))
+            height, width = mask.shape
+            images.append(resize_images(_as_batch(image), self.size or (height, width)))
+            if self.regions:
+                region = self.regions.of(sample.path, (height, width))
+                mask = mask & region
+                inside.append(torch.from_numpy(region)[None])
             masks.append(torch.from_numpy(mask)[None])
         labels = torch.tensor([self.samples[index].label for index in indices])
+        known = (labels, torch.tensor(indices), inside or None)
         if self.native_masks:
-            return EvaluationBatch(torch.cat(images), masks, labels, torch.tensor(indices))
-        resized = torch.cat([resize_masks(mask[None], self.size) for mask in masks])
-        return EvaluationBatch(torch.cat(images), resized, labels, torch.tensor(indices))
+            return EvaluationBatch(torch.cat(images), masks, *known)
+        resized = torch.cat([resize_masks(mask[None], self.size or (mask.shape[1], mask.shape[2])) for mask in masks])
+        return EvaluationBatch(torch.cat(images), resized, *known)
 
 
 def _as_batch(image: np.ndarray) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import whole_file
 from dmdd.data.listing import list_images
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
@@ -203,6 +204,19 @@ def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> np.nd
     if size is not None and mask.shape != tuple(size):
         raise UserError(_other_size(path, f"{mask.shape[1]} x {mask.shape[0]} px", f"{size[1]} x {size[0]} px"))
     return mask
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask as PNG, 0 and 255, by an atomic rename.
+
+    Args:
+        path: The file.
+        mask: bool array `(H, W)`.
+
+    Source: ours.
+    """
+    with whole_file(path) as partial:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
 
 
 def read_mask_values(path: Path) -> np.ndarray:

@@ -9,6 +9,8 @@ from torch.utils.data import Sampler
 PERMUTATION_STREAM = 1  # Philox key word that separates this use of the seed from the pairs' plans (stream 0)
 SPLIT_STREAM = 2
 AUGMENTATION_STREAM = 3
+CROP_STREAM = 4
+CROP_DRAWS = 4
 
 Place = tuple[int, int, int]  # step, place in the global batch, index of the image, plus view times number of images
 
@@ -170,3 +172,19 @@ def augmentation_seed(seed: int, *, step: int, place: int) -> int:
     """
     generator = np.random.Philox(key=np.array([seed, AUGMENTATION_STREAM], np.uint64), counter=[0, place, step, 0])
     return int(generator.random_raw()) >> 32
+
+
+def crop_draws(seed: int, *, step: int, place: int) -> np.ndarray:
+    """Draw where the crops of one pair lie, as a function of the run's seed and the pair's place.
+
+    Args:
+        seed: Seed of the run.
+        step: Training step.
+        place: Place in the global batch.
+
+    Returns:
+        ``(2, CROP_DRAWS)`` float64 in [0, 1): of the normal image, and of the other one.
+    """
+    generator = np.random.Philox(key=np.array([seed, CROP_STREAM], np.uint64), counter=[0, place, step, 0])
+    words = generator.random_raw(2 * CROP_DRAWS) >> np.uint64(11)
+    return (words * 2.0**-53).reshape(2, CROP_DRAWS)

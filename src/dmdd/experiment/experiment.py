@@ -27,13 +27,15 @@ from dmdd.config.targets import build
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import Decoded, PairDataModule
+from dmdd.data.datasets import within
 from dmdd.data.listing import Category, listing_digest
+from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
@@ -41,6 +43,7 @@ from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, choose_exact
+from dmdd.training.levels import NormalImages, calibration_tiles
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -65,7 +68,13 @@ def quiet_lightning() -> None:
 
 
 def write_evaluation(
-    folder: Path, *, evaluation: EvaluationModule, category: Category, pictures: int, accelerator: str
+    folder: Path,
+    *,
+    evaluation: EvaluationModule,
+    category: Category,
+    pictures: int,
+    accelerator: str,
+    regions: Regions | None = None,
 ) -> list[Path]:
     """Write what an evaluation leaves beside its result: scores, curves and pictures.
 
@@ -75,6 +84,7 @@ def write_evaluation(
         category: What was tested.
         pictures: How many at most.
         accelerator: ``gpu`` or ``cpu``, where the pictures' maps are computed.
+        regions: Which pixels of the images count.
 
     Returns:
         The picture files.
@@ -90,6 +100,7 @@ def write_evaluation(
             scores=evaluation.scores,
             count=pictures,
             device=torch.device("cuda" if accelerator == "gpu" else "cpu"),
+            regions=regions,
         )
 
 
@@ -148,6 +159,7 @@ class Experiment:
 
     def __init__(self, settings: TrainSettings, category: Category, decoded: Decoded | None = None) -> None:
         self.settings, self.category, self.devices = settings, category, int(settings.trainer.get("devices", 1))
+        self.listing = listing_digest((*category.train, *category.test))
         self.run_dir = Path(settings.run_dir)
         self.accelerator = hardware.resolve_accelerator(settings.trainer.get("accelerator", "auto"))
         self.precision = hardware.resolve_precision(settings.trainer.get("precision", "auto"), self.accelerator)
@@ -168,8 +180,11 @@ class Experiment:
         ).to(memory_format=torch.channels_last)
         check_features(teacher, self.detector.input_size)
         self.data = make_data(settings, category, decoded)
+        self.detector.tiling = None if self.data.tiles is None else Tiling(*self.data.tiles)
         with report_decoding(self.detector.input_size):
             self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        self.detector.region = self.data.region
+        self.data.category = self.category = category = within(category, self.data.regions)
         if self.devices > 1 and settings.trainer.get("sync_batchnorm", "auto") in ("auto", True):
             for network in (student, segmentation):
                 synchronise_batch_norm(network)
@@ -184,7 +199,7 @@ class Experiment:
             student=student,
             segmentation=segmentation,
             whitening=self.detector.whitening,
-            normal_images=self.data.training_pixels,
+            normal_images=self.data.normal_pixels,
             **vars(settings.segmentation_training),
         )
         self.evaluation = EvaluationModule(
@@ -197,11 +212,12 @@ class Experiment:
             exact=choose_exact(
                 settings.evaluation.exact,
                 category.test,
-                size=None if settings.evaluation.native_masks else self.detector.input_size,
+                size=None if settings.evaluation.native_masks or self.data.tiles else self.detector.input_size,
             ),
-            read_defects=defect_reader(category.test),
-            normal_images=self.data.held_out_pixels,
-            training_images=self.data.training_pixels,
+            read_defects=None if self.data.regions else defect_reader(category.test),
+            normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
+            # Of tiles and regions the scatter is that of the held-out images alone.
+            training_images=None if self.data.tiles or self.data.regions else self.data.training_pixels,
             levels_batch_size=settings.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
@@ -213,6 +229,11 @@ class Experiment:
         self.loggers = self._loggers()
         self.is_first = True
         self._evaluator()  # what it does not take is told now, not after both stages
+
+    def _normal_images(self) -> NormalImages:
+        if self.data.held_out_large is None or self.detector.tiling is None:
+            return NormalImages(self.data.held_out_pixels, inside=self.data.held_out_inside)
+        return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
 
     @staticmethod
     def _instantiate_all(group: Mapping[str, Target | None]) -> list[Any]:
@@ -386,12 +407,15 @@ class Experiment:
 
     def suspect(self) -> None:
         """Find the normal images that are like none of the others; they are in ``suspicious``, the strangest first."""
-        if not self.is_first:
+        if not self.is_first or self.data.tiles is not None:  # tiles of one image are strange to each other
             return
         sizes = {"data.evaluation_batch_size": self.settings.data.evaluation_batch_size, "image_size": self._size}
         self.detector.to("cuda" if self.accelerator == "gpu" else "cpu")
         with failures.report_errors("looking for odd training images", sizes=sizes), hardware.whole_float32():
             images = torch.cat([self.data.training_pixels, self.data.held_out_pixels])
+            regions = (self.data.training_inside, self.data.held_out_inside)
+            if regions[0] is not None and regions[1] is not None:
+                images = paint_outside(images, torch.cat([regions[0], regions[1]]))
             found = strangeness(self.detector, images, batch_size=self.settings.data.evaluation_batch_size)
         root, files = self.category.root, self.data.normal_files
         for place in found.argsort(descending=True).tolist():
@@ -449,6 +473,7 @@ class Experiment:
                 evaluation=self.evaluation,
                 category=self.category,
                 pictures=self.settings.evaluation.pictures,
+                regions=self.data.regions,
                 accelerator=self.accelerator,
             )
             self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
@@ -478,14 +503,16 @@ class Experiment:
                 "augmented": self.data.augmentation is not None,
                 "part_found_on": parts,
                 "part_share": round(share, 4),
-                "listing": listing_digest((*self.category.train, *self.category.test)),
+                "listing": self.listing,
             },
             "teacher": {
                 "backbone": self.detector.teacher.spec["backbone"],
                 "weights": self.weights.name,
                 "sha256": self.weights.sha256,
             },
-            "protocol": outputs.protocol(native_masks=settings.evaluation.native_masks),
+            "protocol": outputs.protocol(
+                native_masks=settings.evaluation.native_masks, tiling=self.detector.tiling, regions=self.data.regions
+            ),
             "wall_time_s": {name: round(value, 2) for name, value in self.seconds.items()},
             "device": hardware.describe_device(self.accelerator),
             "devices": self.devices,

@@ -15,9 +15,10 @@ from dmdd.config.targets import build, check_arguments
 from dmdd.core import failures, hardware, provenance
 from dmdd.core.errors import UserError, warn
 from dmdd.data.datamodule import keep_batch
-from dmdd.data.datasets import FileDataset
+from dmdd.data.datasets import FileDataset, within
 from dmdd.data.listing import Category
 from dmdd.data.plausibility import doubts_of_category
+from dmdd.data.regions import Regions, choose_regions
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import devices, outputs
 from dmdd.experiment.experiment import quiet_lightning, write_evaluation
@@ -41,18 +42,25 @@ def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
     started, run_dir = time.monotonic(), Path(settings.run_dir)
     check_arguments(plain_of(settings))
     detector = Detector.load(settings.model)
-    warn(doubts_of_category(category, size=None if settings.native_masks else detector.input_size))
+    regions = choose_regions(detector.region, roi=settings.roi, ignore=settings.ignore, base=category.root)
+    category = within(category, regions)
+    warn(doubts_of_category(category, size=_compared_at(settings, detector)))
     choose_maps(detector, anomaly_map=settings.anomaly_map, score_map=settings.score_map)
     accelerator = hardware.resolve_accelerator(settings.accelerator, setting="accelerator")
     devices.check_devices(1, accelerator, settings.batch_size)
     precision = hardware.resolve_precision(settings.precision, accelerator, setting="precision")
-    module = _score(settings, detector, category, accelerator=accelerator, precision=precision)
+    module = _score(settings, detector, category, regions, accelerator=accelerator, precision=precision)
     entries = outputs.evaluation_entries(module, "test", listed=len(category.test))
     with failures.report_write_errors(run_dir, then="start the same command again"):
         if (run_dir / "scores.csv").is_file():  # pictures of an earlier evaluation, not somebody's folder
             shutil.rmtree(run_dir / "images", ignore_errors=True)
         write_evaluation(
-            run_dir, evaluation=module, category=category, pictures=settings.pictures, accelerator=accelerator
+            run_dir,
+            evaluation=module,
+            category=category,
+            pictures=settings.pictures,
+            accelerator=accelerator,
+            regions=regions,
         )
         result = {
             "dataset": category.dataset,
@@ -62,7 +70,7 @@ def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
             "images": {"listed": len(category.test), "tested": len(module.scores)},
             "calibration": detector.calibration,
             "training": training_of(Path(settings.model)),
-            "protocol": outputs.protocol(native_masks=settings.native_masks),
+            "protocol": outputs.protocol(native_masks=settings.native_masks, tiling=detector.tiling, regions=regions),
             "wall_time_s": {"evaluation": round(time.monotonic() - started, 2)},
             "device": hardware.describe_device(accelerator),
             "precision": {"evaluation": precision},
@@ -75,8 +83,19 @@ def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
     return result
 
 
+def _compared_at(settings: EvaluateSettings, detector: Detector) -> tuple[int, int] | None:
+    """Give the size that maps and masks are compared at; None for the images' own."""
+    return None if settings.native_masks or detector.tiling is not None else detector.input_size
+
+
 def _score(
-    settings: EvaluateSettings, detector: Detector, category: Category, *, accelerator: str, precision: Any
+    settings: EvaluateSettings,
+    detector: Detector,
+    category: Category,
+    regions: Regions,
+    *,
+    accelerator: str,
+    precision: Any,
 ) -> EvaluationModule:
     quiet_lightning()
     module = EvaluationModule(
@@ -85,11 +104,13 @@ def _score(
         has_masks=category.has_masks,
         study_maps=settings.study_maps,
         resamples=settings.resamples,
-        exact=choose_exact(settings.exact, category.test, size=None if settings.native_masks else detector.input_size),
-        read_defects=defect_reader(category.test),
+        exact=choose_exact(settings.exact, category.test, size=_compared_at(settings, detector)),
+        read_defects=None if regions else defect_reader(category.test),
     )
-    dataset = FileDataset(category.test, detector.input_size, native_masks=settings.native_masks)
-    indices, size = list(range(len(dataset))), settings.batch_size
+    whole = detector.tiling is None
+    shown = detector.input_size if whole else None
+    dataset = FileDataset(category.test, shown, native_masks=settings.native_masks, regions=regions)
+    indices, size = list(range(len(dataset))), settings.batch_size if whole else 1
     batches = [indices[i : i + size] for i in range(0, len(indices), size)]
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=settings.num_workers, collate_fn=keep_batch)
     trainer = Trainer(

@@ -14,17 +14,26 @@ from rich.table import Table
 from dmdd.core.files import write_atomically
 from dmdd.data.listing import NORMAL, Sample
 from dmdd.data.plausibility import NO_ANOMALIES
+from dmdd.data.regions import Regions
+from dmdd.models.detector import Tiling
 from dmdd.models.score_scale import ScoreScale
 from dmdd.training.evaluation import EvaluationModule, ImageScore, Phase
 
 SUSPICIOUS_SHOWN = 5
 
+OF_THE_REGION = (
+    "all figures are of the region of interest: no pixel outside it is seen, scored or counted, and an image whose "
+    "defects all lie outside counts as normal"
+)
 
-def protocol(*, native_masks: bool) -> dict[str, str]:
+
+def protocol(*, native_masks: bool, tiling: Tiling | None = None, regions: Regions | None = None) -> dict[str, str]:
     """Say how the figures came about, as ``result.json`` records it.
 
     Args:
         native_masks: Whether maps were compared with masks of the images' own sizes.
+        tiling: How images were cut into tiles, whose maps were joined at the images' own size; None if they were not.
+        regions: Which pixels counted; None if all did.
 
     Returns:
         Sentences by topic.
@@ -34,11 +43,15 @@ def protocol(*, native_masks: bool) -> dict[str, str]:
     size = (
         "compared at the masks' own size, maps upsampled bilinearly" if native_masks else "compared at the input size"
     )
+    if tiling is not None:
+        height, width = tiling.tile_px
+        size = f"compared at the images' own size, maps joined from tiles of {height} x {width} px"
     return {
         "selection": "none on test data: fixed step budgets, the last weights are measured, once",
         "thresholds": "held-out normal training images and their synthetic twins",
         "masks_and_maps": size,
         "aupro": "pooled over all images, 8-connected regions, linear interpolation at the FPR limit, divided by it",
+        **({"region": OF_THE_REGION} if regions else {}),
     }
 
 
@@ -164,7 +177,8 @@ def _known(test: dict[str, Any]) -> bool:
 
 
 def _map_table(result: dict[str, Any]) -> Table:
-    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set, percent"))
+    of = ", region of interest" if "region" in result["protocol"] else ""
+    table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set{of}, percent"))
     table.add_column("map")
     for _, title in COLUMNS:
         table.add_column(title, justify="right")

@@ -8,18 +8,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from dmdd.core.drawing import blend, colour_map, draw_contours
 from dmdd.core.files import picture_name, write_atomically
+from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Sample
+from dmdd.data.regions import Regions
 from dmdd.metrics import Curve
 from dmdd.models.detector import Detector
+from dmdd.models.tiling import look
 from dmdd.training.evaluation import ImageScore
 
 CAPTION_PX = 22
+PANEL_PX = 1024
+OUTSIDE_DIM = 4
+"""What lies outside the region of interest is shown with a fraction of its brightness, one in so many."""
+
 CONTOUR_TRUE = (0, 255, 0)
 CONTOUR_FOUND = (255, 255, 255)
 
@@ -68,6 +76,7 @@ def write_pictures(
     scores: list[ImageScore],
     count: int,
     device: torch.device,
+    regions: Regions | None = None,
 ) -> list[Path]:
     """Write one PNG an image: input, mask, map and overlay.
 
@@ -81,6 +90,7 @@ def write_pictures(
         scores: ``(index, label, score)`` of each.
         count: How many pictures at most, see :func:`choose_samples`.
         device: Where to compute the maps.
+        regions: Which pixels of the images count; the others are shown dark.
 
     Returns:
         The files written, most anomalous-looking first.
@@ -90,23 +100,47 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     by_index = {index: score for index, _, score in scores}
     chosen = sorted(choose_samples(samples, scores, count), key=lambda index: -by_index[index])
-    dataset = FileDataset(samples, detector.input_size)
+    dataset = FileDataset(samples, detector.input_size if detector.tiling is None else None, regions=regions)
     threshold = detector.calibration.get("pixel_threshold") or 0.5
     detector = detector.to(device).eval()
-    files = []
+    files, names = [], tuple(dict.fromkeys((detector.anomaly_map, detector.score_map)))
     for place, index in enumerate(chosen):
         sample, batch = samples[index], dataset.__getitems__([index])
-        mask = batch.masks[0][0]
+        shown = (batch.images.shape[2], batch.images.shape[3])
+        inside = None if batch.inside is None else resize_masks(batch.inside[0][None], shown)
         with torch.no_grad():
-            heat = detector(batch.images.to(device)).map[0, 0].cpu()
+            seen = look(detector, batch.images.to(device), only=names, tiling=detector.tiling, inside=inside)
+        images = batch.images if inside is None else torch.where(inside, batch.images, batch.images // OUTSIDE_DIM)
+        heat = seen.maps[detector.anomaly_map].cpu() * (1 if inside is None else inside)
+        image, mask, heat = fit_panel(images, batch.masks, heat)  # type: ignore[arg-type]
         score = by_index[index]
         caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"
-        picture = draw_panels(batch.images[0], mask, heat, threshold=threshold, caption=caption)
+        picture = draw_panels(image[0], mask[0, 0], heat[0, 0], threshold=threshold, caption=caption)
         file = folder / f"{place:02d}_{picture_name(sample.defect, sample.path.stem)}.png"
         # cv2.imwrite cannot write to every path on every system; encoding first can.
         write_atomically(file, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
         files.append(file)
     return files
+
+
+def fit_panel(image: Tensor, mask: Tensor, heat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Make an image that was seen in tiles small enough to be shown; what is smaller stays as it is.
+
+    Args:
+        image: ``(1, 3, H, W)`` uint8 RGB.
+        mask: ``(1, 1, H, W)`` bool.
+        heat: ``(1, 1, H, W)`` float in [0, 1].
+
+    Returns:
+        The same, no side longer than ``PANEL_PX``; a region or a peak of one pixel is still seen.
+    """
+    height, width = image.shape[-2:]
+    scale = PANEL_PX / max(height, width)
+    if scale >= 1:
+        return image, mask, heat
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    kept = F.adaptive_max_pool2d(torch.cat([mask.float(), heat]), size)
+    return resize_images(image, size), kept[:1].bool(), kept[1:]
 
 
 def _verdict(sample: Sample, score: float, detector: Detector) -> str:

@@ -34,7 +34,8 @@ def start(settings: TrainSettings, category: Category) -> None:
     size = check_input_size(settings.image_size)
     held_out = count_held_out(len(category.train), fraction=settings.data.held_out_fraction)
     warn(plausibility.doubts_of_counts(category, held_out=held_out, wanted=settings.evaluation.false_alarm_rate))
-    warn(plausibility.doubts_of_category(category, size=None if settings.evaluation.native_masks else size))
+    own = settings.evaluation.native_masks or settings.data.tile_px is not None  # compared at the images' own size
+    warn(plausibility.doubts_of_category(category, size=None if own else size))
     count = _find_devices(settings)
     with locking.locked(Path(settings.run_dir)):
         decoded = decode_images(settings, category) if launch.starts_processes(count) else None

@@ -17,11 +17,13 @@ from torch import Tensor
 from dmdd.core.errors import UserError, check_positive
 from dmdd.core.hardware import whole_float32
 from dmdd.data.listing import list_images
+from dmdd.data.regions import Regions, choose_regions
 from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
 from dmdd.inference.conversion import Image, as_tensor
 from dmdd.inference.regions import drop_small
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, DetectorOutput
 from dmdd.models.score_scale import ScoreScale
+from dmdd.models.tiling import choose_tiling, detect_tiled, look
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,12 @@ class Predictor:
         image_threshold: A score from here on means anomalous, in [0, 1]; if None the calibrated one: 0.5, unless the
             model is older than this scale.
         pixel_threshold: A pixel from here on belongs to the mask, in [0, 1]; the detector's calibrated one if None.
-        tile: Look at each image in overlapping tiles at its own resolution instead of resized as a whole.
-        tile_px: Side of a tile, or its height and width, in pixels of the image; the detector's input size if None.
-        overlap: Share of a tile that the next one covers too.
+        tile: Look at each image in overlapping tiles at its own resolution instead of resized as a whole; as the
+            detector was trained if None.
+        tile_px: Side of a tile, or its height and width, in pixels of the image; that of the training if None, or the
+            detector's input size where it was trained on whole images.
+        overlap: Share of a tile that the next one covers too; that of the training if None, or 0.25.
+        regions: Which pixels of the images count; those of the training if None.
 
     Raises:
         UserError: The device is not there or does not know the precision, a threshold is out of range, or the
@@ -86,9 +91,10 @@ class Predictor:
         precision: str = "float32",
         image_threshold: float | None = None,
         pixel_threshold: float | None = None,
-        tile: bool = False,
+        tile: bool | None = None,
         tile_px: int | Sequence[int] | None = None,
-        overlap: float = 0.25,
+        overlap: float | None = None,
+        regions: Regions | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
@@ -99,9 +105,9 @@ class Predictor:
             self.image_threshold = 0.5
         self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, detector)
         self.smallest_area_px: int = detector.calibration.get("smallest_area_px") or 0
-        if isinstance(overlap, bool) or not isinstance(overlap, int | float):
-            raise UserError(f"overlap={overlap}: give a number from 0 to 0.9")
-        self.tile, self.tile_px, self.overlap = tile, tile_px, overlap
+        self.tile = detector.tiling is not None if tile is None else tile
+        self.regions = choose_regions(detector.region, roi=None, ignore=None) if regions is None else regions
+        self.tiling = choose_tiling(detector, tile_px=tile_px, overlap=overlap)
 
     def __call__(self, images: Image | Iterable[Image], *, batch_size: int = 16) -> Any:
         """Inspect one image or many.
@@ -144,13 +150,15 @@ class Predictor:
             batch_size = 1  # an image is many tiles already
         source = iter(images)
         while batch := list(itertools.islice(source, batch_size)):
-            prepared, sizes = [], []
+            prepared, sizes, inside = [], [], []
             for image in batch:  # one by one, so that only one of them is held at its own size
                 tensor = as_tensor(image)
                 prepared.append(self.prepare(tensor))
                 sizes.append((tensor.shape[-2], tensor.shape[-1]))
-            for heat, score, size in zip(*self.predict(prepared), sizes, strict=True):
-                yield self.finish(heat, score, size)
+                inside.append(self.inside(image if isinstance(image, str | PathLike) else None, sizes[-1]))
+            found = zip(*self.predict(prepared, inside), sizes, inside, strict=True)
+            for heat, score, size, region in found:
+                yield self.finish(heat, score, size, region)
 
     def prepare(self, image: Tensor) -> Tensor:
         """Bring one image to what :meth:`predict` takes, on the device where it lies.
@@ -167,11 +175,31 @@ class Predictor:
             return self.detector.resize(image[None])[0]
         return image if image.dtype == torch.uint8 else (image.float() * 255).round().to(torch.uint8)
 
-    def predict(self, prepared: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+    def inside(self, path: str | PathLike[str] | None, size: tuple[int, int]) -> Tensor | None:
+        """Give the region of interest of an image.
+
+        Args:
+            path: Its file; None if it has none.
+            size: Height and width of the image in pixels.
+
+        Returns:
+            ``(H, W)`` bool; None where all pixels count.
+
+        Raises:
+            UserError: The region is of another size, empty, or missing.
+        """
+        if not self.regions:
+            return None
+        return torch.from_numpy(self.regions.of(None if path is None else Path(path), size))
+
+    def predict(
+        self, prepared: Sequence[Tensor], inside: Sequence[Tensor | None] | None = None
+    ) -> tuple[list[Tensor], list[float]]:
         """Send prepared images through the network at once, or tile by tile one after the other.
 
         Args:
             prepared: What :meth:`prepare` gave, at least one.
+            inside: What :meth:`inside` gave for each; None where all pixels count.
 
         Returns:
             Maps ``(h, w)`` float32 in [0, 1] on the CPU at the size of ``prepared``, and raw scores in [0, 1].
@@ -180,11 +208,14 @@ class Predictor:
             UserError: A map or a score is no number.
         """
         with torch.inference_mode(), self._autocast(), whole_float32():
-            if self.tile:
-                from dmdd.models.tiling import detect_tiled
-
-                tiling = {"tile_px": self.tile_px, "overlap": self.overlap}
-                found = [detect_tiled(self.detector, image[None].to(self.device), **tiling) for image in prepared]  # type: ignore[arg-type]
+            if inside is not None and any(region is not None for region in inside):
+                found = self._predict_inside(prepared, inside)
+            elif self.tile:
+                tile_px, overlap = self.tiling
+                found = [
+                    detect_tiled(self.detector, image[None].to(self.device), tile_px=tile_px, overlap=overlap)
+                    for image in prepared
+                ]
             else:
                 found = [self.detector(torch.stack(list(prepared)).to(self.device))]
         maps = [heat[0].float() for prediction in found for heat in prediction.map.cpu()]
@@ -193,22 +224,35 @@ class Predictor:
             raise UserError(f"the model gives no numbers for an image in {self.precision or 'float32'}: it is damaged")
         return maps, scores
 
-    def finish(self, heat: Tensor, raw_score: float, size: tuple[int, int]) -> Prediction:
+    def _predict_inside(self, prepared: Sequence[Tensor], inside: Sequence[Tensor | None]) -> list[DetectorOutput]:
+        detector, tiling = self.detector, self.tiling if self.tile else None
+        names, found = tuple(dict.fromkeys((detector.anomaly_map, detector.score_map))), []
+        for image, region in zip(prepared, inside, strict=True):
+            window = None if region is None else region[None, None]
+            seen = look(detector, image[None].to(self.device), only=names, tiling=tiling, inside=window)
+            found.append(DetectorOutput(seen.maps[detector.anomaly_map], seen.scores[detector.score_map]))
+        return found
+
+    def finish(self, heat: Tensor, raw_score: float, size: tuple[int, int], inside: Tensor | None = None) -> Prediction:
         """Bring a map to the image's size and hold it and its score against the thresholds.
 
         Args:
             heat: ``(h, w)`` float32.
             raw_score: Of the image.
             size: Height and width of the image in pixels.
+            inside: ``(H, W)`` bool, the region of interest, outside of which the map is 0 and the mask False; None
+                where all pixels count.
 
         Returns:
             The detection.
         """
         with torch.inference_mode():
-            full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+            heat = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+            full: np.ndarray = (heat if inside is None else heat * inside).numpy()
         mask = None
         if self.pixel_threshold is not None:
-            mask = drop_small(full >= self.pixel_threshold, self.smallest_area_px)
+            above = full >= self.pixel_threshold
+            mask = drop_small(above if inside is None else above & inside.numpy(), self.smallest_area_px)
         score, label, probability = self.judge(raw_score)
         return Prediction(full, score, label, mask, raw_score=raw_score, false_alarm_probability=probability)
 
@@ -238,9 +282,12 @@ def load(
     precision: str = "float32",
     image_threshold: float | None = None,
     pixel_threshold: float | None = None,
-    tile: bool = False,
+    tile: bool | None = None,
     tile_px: int | Sequence[int] | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
+    roi: Any = None,
+    ignore: Any = None,
+    base: str | Path | None = None,
 ) -> Predictor:
     """Load a trained detector.
 
@@ -250,9 +297,12 @@ def load(
         precision: ``float32``, ``bfloat16`` or ``float16``.
         image_threshold: In place of the model's.
         pixel_threshold: In place of the model's.
-        tile: Look at each image in tiles.
+        tile: Look at each image in tiles; as the model was trained if None.
         tile_px: Side of a tile.
         overlap: Share of a tile that the next one covers too.
+        roi: The region of interest, see :class:`dmdd.data.regions.Regions`; the model's own if None.
+        ignore: What does not count within it.
+        base: The folder that the names of images with regions of their own count from.
 
     Returns:
         The detector, ready to be called with images.
@@ -260,8 +310,10 @@ def load(
     Raises:
         UserError: The folder holds no model of this version, or a setting is wrong.
     """
+    detector = Detector.load(folder)
+    regions = choose_regions(detector.region, roi=roi, ignore=ignore, base=None if base is None else Path(base))
     return Predictor(
-        Detector.load(folder),
+        detector,
         device=device,
         precision=precision,
         image_threshold=image_threshold,
@@ -269,4 +321,5 @@ def load(
         tile=tile,
         tile_px=tile_px,
         overlap=overlap,
+        regions=regions,
     )

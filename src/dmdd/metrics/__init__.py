@@ -6,6 +6,7 @@ from dmdd.metrics.curves import Curve, precision_recall_curve, pro_curve, roc_cu
 from dmdd.metrics.decisions import Decisions, ImageDecisions, decide, decision_figures, decision_intervals
 from dmdd.metrics.functional import Estimate
 from dmdd.metrics.image import ImageAUROC, ImageAveragePrecision, ImageF1Max, ImageRecallAtFPR
+from dmdd.metrics.inside import keep_inside
 from dmdd.metrics.intervals import Interval, mean_interval, percentile_interval, sample_interval, wilson_interval
 from dmdd.metrics.native import native_maps, update_native
 from dmdd.metrics.per_image import AUPROPerImage200
@@ -49,6 +50,7 @@ __all__ = [
     "estimates",
     "image_intervals",
     "image_metrics",
+    "keep_inside",
     "mean_interval",
     "native_maps",
     "of_type",

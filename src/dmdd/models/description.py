@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmdd.core.errors import UserError
+from dmdd.core.errors import MAX_OVERLAP, UserError
 
-LARGEST = {"widths": 8192, "width": 8192, "dilations": 1024, "input_size": 16384}
+LARGEST = {"widths": 8192, "width": 8192, "dilations": 1024, "input_size": 16384, "tile_px": 16384, "region": 16384}
 """Above what any real detector has; a typing error must not take the machine's memory."""
 
 MAX_DILATIONS = 32
@@ -17,8 +17,9 @@ ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
         *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "normal_levels", "calibration"),
-        "former_calibrations",
+        *("former_calibrations", "tiling", "region"),
     ),
+    "tiling": ("tile_px", "overlap"),
     "teacher": ("backbone", "mean", "std", "folded"),
     "calibration": (
         *("image_threshold", "image_false_alarm_rate", "normal_images"),
@@ -42,7 +43,7 @@ def check_description(spec: Mapping[str, Any]) -> None:
 
     Source: ours.
     """
-    for name in ("teacher", "student", "segmentation", "calibration"):
+    for name in ("teacher", "student", "segmentation", "calibration", "tiling"):
         if name in spec and not isinstance(spec[name], Mapping):
             raise _wrong(name, spec[name], "an object is wanted")
     for group, entries in ENTRIES.items():
@@ -64,6 +65,12 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("score_smoothed", "whitened"):
         if not isinstance(spec.get(name, False), bool):
             raise _wrong(name, spec[name], "true or false is wanted")
+    if "tiling" in spec:
+        _check_sizes("tiling.tile_px", spec["tiling"].get("tile_px"), count=2)
+        if not is_number(overlap := spec["tiling"].get("overlap")) or not 0 <= overlap <= MAX_OVERLAP:
+            raise _wrong("tiling.overlap", overlap, f"a number from 0 to {MAX_OVERLAP} is wanted")
+    if "region" in spec:
+        _check_sizes("region", spec["region"], count=2)
     _check_levels(spec.get("normal_levels", {}))
     _check_calibration(spec.get("calibration", {}))
     former = spec.get("former_calibrations", [])

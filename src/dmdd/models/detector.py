@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dmdd.core.errors import UserError
 from dmdd.core.files import whole_file, write_atomically
 from dmdd.core.resize import resize_images
+from dmdd.data.images import read_mask, write_mask
 from dmdd.models.blocks import upsample
 from dmdd.models.description import check_description, check_tensors, check_widths
 from dmdd.models.losses import cosine_distance
@@ -28,6 +29,7 @@ FORMAT_VERSION = 5
 READABLE_VERSIONS = (1, 2, 3, 4, 5)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
+REGION_FILE = "region.png"
 WHITENED_MAPS = ("combined", "distance", "whitened")
 MAP_NAMES = (*WHITENED_MAPS, "fused", "segmentation", "geometric", "normality", "abnormality", "both")
 LARGEST_MAHALANOBIS = 32.0
@@ -44,6 +46,18 @@ class DetectorOutput(NamedTuple):
 
     map: Tensor
     score: Tensor
+
+
+class Tiling(NamedTuple):
+    """How images are cut into overlapping tiles that are looked at one by one.
+
+    Args:
+        tile_px: Height and width of a tile in pixels of the image.
+        overlap: Share of a tile that at least lies in the next one.
+    """
+
+    tile_px: tuple[int, int]
+    overlap: float
 
 
 def check_input_size(size: Sequence[int]) -> tuple[int, int]:
@@ -127,6 +141,11 @@ class Detector(nn.Module):
         self.score_smoothed, self.level_power = bool(score_smoothed), float(level_power)
         # By map name the least and the largest level among normal images, filled by calibration; empty before.
         self.normal_levels: dict[str, tuple[float, float]] = {}
+        # The tiles it was trained on; None if it was trained on whole images. Part of the saved model.
+        self.tiling: Tiling | None = None
+        # The region of interest ``(H, W)`` bool that all training images had, at their size; None where all pixels
+        # count, or images have regions of their own. Part of the saved model.
+        self.region: Tensor | None = None
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
         # What the calibration was before ``dmdd.calibrate`` changed it, oldest first.
@@ -290,6 +309,8 @@ class Detector(nn.Module):
             "whitened": self.whitening is not None,
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
+            **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
+            **({} if self.region is None else {"region": list(self.region.shape)}),
             **({"former_calibrations": self.former_calibrations} if self.former_calibrations else {}),
         }
 
@@ -329,6 +350,8 @@ class Detector(nn.Module):
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
             detector.former_calibrations = list(spec.get("former_calibrations", []))
+            if tiling := spec.get("tiling"):
+                detector.tiling = Tiling(tuple(tiling["tile_px"]), float(tiling["overlap"]))
         except UserError:
             raise
         except Exception as error:  # timm raises a zoo of types for names it half knows
@@ -346,6 +369,8 @@ class Detector(nn.Module):
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with whole_file(folder / WEIGHTS_FILE) as partial:
             save_file(state, partial, metadata={"format": "pt"})
+        if self.region is not None:
+            write_mask(folder / REGION_FILE, self.region.numpy())
         write_atomically(folder / SPEC_FILE, json.dumps(self.spec, indent=2) + "\n")
 
     @classmethod
@@ -381,6 +406,8 @@ class Detector(nn.Module):
             raise UserError(f"{folder / SPEC_FILE} does not describe a detector: it is not a JSON object")
         check_widths(spec, state)
         detector = cls.from_spec(spec)
+        if size := spec.get("region"):
+            detector.region = torch.from_numpy(read_mask(folder / REGION_FILE, size=(size[0], size[1])))
         check_tensors(state, detector.state_dict())
         try:
             detector.load_state_dict(state)
@@ -389,6 +416,11 @@ class Detector(nn.Module):
                 f"{folder / WEIGHTS_FILE} does not fit {SPEC_FILE}: {str(error).splitlines()[1].strip()}"
             ) from error
         return detector
+
+
+def describe_tiling(tiling: Tiling | None) -> dict[str, Any] | None:
+    """Give tiles as plain JSON values, as saved models and exports hold them."""
+    return None if tiling is None else {"tile_px": list(tiling.tile_px), "overlap": tiling.overlap}
 
 
 def level_distances(student: list[Tensor], teacher: list[Tensor]) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_masks
 from dmdd.data.datasets import EvaluationBatch
 from dmdd.data.images import count_pixels
 from dmdd.data.listing import Sample
@@ -30,6 +31,7 @@ from dmdd.metrics import (
     estimates,
     image_intervals,
     image_metrics,
+    keep_inside,
     native_maps,
     pixel_metrics,
     precision_recall_curve,
@@ -38,6 +40,7 @@ from dmdd.metrics import (
 )
 from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
 from dmdd.models.detector import Detector
+from dmdd.models.tiling import look
 from dmdd.training.figures import (
     ImageScore,
     decisions_at,
@@ -46,6 +49,7 @@ from dmdd.training.figures import (
     loco_figures,
     loco_intervals,
 )
+from dmdd.training.levels import NormalImages, learn_levels, scores_by_tiles_of_others
 from dmdd.training.saturated import METRIC as AU_SPRO
 from dmdd.training.saturated import SaturatedFigures
 
@@ -76,7 +80,7 @@ class EvaluationModule(LightningModule):
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
         normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
-            keeps those the detector has.
+            keeps those the detector has. A function gives them where they are seen in tiles or have regions.
         training_images: ``(M, 3, h, w)`` uint8 trained on; how their scores scatter tells how those of few held-out
             images may.
         levels_batch_size: How many of them at once.
@@ -98,7 +102,7 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
-        normal_images: Tensor | None = None,
+        normal_images: Tensor | Callable[[], NormalImages] | None = None,
         training_images: Tensor | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
@@ -123,6 +127,8 @@ class EvaluationModule(LightningModule):
         self.training_scores: list[float] = []
         self._pixels: list[tuple[int, Tensor]] = []  # of the synthetic validation, by index
         self._levels: dict[str, Tensor] = {}
+        self._owners: Tensor | None = None
+        self._tile_scores: dict[int, tuple[Tensor, Tensor]] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
         self.saturated = read_defects and SaturatedFigures(read_defects, defects=defects, resamples=resamples)
@@ -181,7 +187,7 @@ class EvaluationModule(LightningModule):
         """
         maps = self._step(batch)
         if isinstance(batch.masks, Tensor):
-            self._pixels += zip(batch.indices.tolist(), count_values(maps, batch.masks), strict=True)
+            self._pixels += zip(batch.indices.tolist(), _count_pixels(maps, batch), strict=True)
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Score test images.
@@ -193,24 +199,32 @@ class EvaluationModule(LightningModule):
         maps = self._step(batch)
         if self._pixels_known and self.type_metrics is not None:
             types = [self.defects[index] for index in batch.indices.tolist()]
-            _compare(self.type_metrics.update, maps, batch.masks, types)
+            _compare(self.type_metrics.update, maps, batch, types)
         if self._pixels_known and self.resamples:
-            _compare(self.bootstrap.update, maps, batch.masks, batch.indices.tolist())
+            _compare(self.bootstrap.update, maps, batch, batch.indices.tolist())
         if self.saturated is not None:
             self.saturated.update(maps, batch.indices.tolist())
 
     def _step(self, batch: EvaluationBatch) -> Tensor:
-        raw = self.detector.raw_maps(batch.images, only=self.map_names)
-        scores = {name: self.detector.image_score(name, values) for name, values in raw.items()}
-        maps = {name: self.detector.smooth(values) for name, values in raw.items()}
+        tiling, inside = self.detector.tiling, None
+        if batch.inside is not None:
+            size = self.detector.input_size if tiling is None else None
+            inside = torch.cat(
+                [region[None] if size is None else resize_masks(region[None], size) for region in batch.inside]
+            )
+        seen = look(self.detector, batch.images, only=self.map_names, tiling=tiling, inside=inside)
+        maps, scores = seen.maps, seen.scores
         own = scores[self.detector.score_map]
+        if tiling is not None:
+            parts = zip(seen.tile_scores.double().cpu(), seen.tile_levels.double().cpu(), strict=True)
+            self._tile_scores |= dict(zip(batch.indices.tolist(), parts, strict=True))
         self.image_metrics.update(own, batch.labels)
         for name in self.map_names:
             self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
         if self._pixels_known:
-            _compare(self.pixel_metrics.update, maps[self.detector.anomaly_map], batch.masks)
+            _compare(self.pixel_metrics.update, maps[self.detector.anomaly_map], batch)
             for name, metrics in self.study_pixels.items():
-                _compare(metrics.update, maps[name], batch.masks)  # type: ignore[arg-type]
+                _compare(metrics.update, maps[name], batch)  # type: ignore[arg-type]
         self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
         return maps[self.detector.anomaly_map]
 
@@ -219,8 +233,10 @@ class EvaluationModule(LightningModule):
         self._reset(pixels_known=True)
         self._pixels = []
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
-            images = self.normal_images.to(self.device)
-            self._levels = self.detector.learn_levels(images, batch_size=self.levels_batch_size)
+            given = self.normal_images
+            normal = NormalImages(given) if isinstance(given, Tensor) else given()
+            self._owners = normal.owners
+            self._levels = learn_levels(self.detector, normal, batch_size=self.levels_batch_size)
         if self.training_images is not None:
             self.training_scores = self._score(self.training_images)
 
@@ -259,7 +275,7 @@ class EvaluationModule(LightningModule):
         self.metrics, self.bounds, self.study = {}, {}, {}
         self.intervals, self.types, self.type_intervals, self.curves = {}, {}, {}, {}
         self.decisions, self.left_out = None, {}
-        self.scores = []
+        self.scores, self._tile_scores = [], {}
         for metrics in self._collections():
             metrics.reset()
 
@@ -406,7 +422,11 @@ class EvaluationModule(LightningModule):
         if not own:
             return {}
         levels = self._levels.get(self.detector.score_map)
-        if levels is not None and self.detector.level_power:
+        if levels is not None and self.detector.level_power and self._owners is not None:
+            tiles = {index: self._tile_scores[index] for index in own if index in self._tile_scores}
+            power, known = self.detector.level_power, levels.double().cpu()
+            own |= scores_by_tiles_of_others(tiles, known, self._owners, power)
+        elif levels is not None and self.detector.level_power:
             mine = levels.double().cpu()[list(own)]
             scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
             own = dict(zip(own, scores.tolist(), strict=True))
@@ -478,13 +498,29 @@ def by_levels_of_others(scores: Tensor, levels: Tensor, power: float) -> Tensor:
     return torch.where((others == levels) | (scores >= 1), scores, contrast / (1 + contrast))
 
 
-def _compare(update: Callable[..., None], maps: Tensor, masks: Tensor | list[Tensor], *more: Sequence[Any]) -> None:
-    """Give a metric a batch at once, or image by image where the masks have sizes of their own."""
-    if isinstance(masks, Tensor):
-        update(maps, masks, *more)
+def _compare(update: Callable[..., None], maps: Tensor, batch: EvaluationBatch, *more: Sequence[Any]) -> None:
+    """Give a metric a batch at once; image by image where masks have sizes of their own or some pixels do not count."""
+    if isinstance(batch.masks, Tensor) and batch.inside is None:
+        update(maps, batch.masks, *more)
         return
-    for place, (own, mask) in enumerate(native_maps(maps, masks)):
+    for place, (own, mask) in enumerate(native_maps(maps, batch.masks)):
+        if batch.inside is not None:
+            inside = resize_masks(batch.inside[place][None], (mask.shape[1], mask.shape[2]))[0]
+            own, mask = keep_inside(own, mask, inside)
         update(own, mask, *(values[place : place + 1] for values in more))
+
+
+def _count_pixels(maps: Tensor, batch: EvaluationBatch) -> Tensor:
+    """Count the pixels that count by value."""
+    assert isinstance(batch.masks, Tensor)
+    if batch.inside is None:
+        return count_values(maps, batch.masks)
+    rows = []
+    for own, mask, region in zip(maps, batch.masks, batch.inside, strict=True):
+        inside = resize_masks(region[None], (mask.shape[1], mask.shape[2]))[0]
+        row, marked = keep_inside(own, mask, inside)
+        rows.append(count_values(row[None], marked[None]))
+    return torch.cat(rows)
 
 
 def _study_metrics() -> MetricCollection:

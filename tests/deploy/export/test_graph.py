@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from dmdd.core.resize import resize_images
-from dmdd.deploy.export.graph import DetectorGraph, Tiling, smoothing_matrices
+from dmdd.deploy.export.graph import DetectorGraph, smoothing_matrices
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
 from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead, split_inputs, split_outputs
 from dmdd.models.blocks import upsample
-from dmdd.models.detector import MAP_NAMES, Detector, gaussian_blur
+from dmdd.models.detector import MAP_NAMES, Detector, Tiling, gaussian_blur
 from dmdd.models.folding import fold_batch_norms
 from dmdd.models.losses import cosine_distance
 from dmdd.models.segmentation import SegmentationNetwork

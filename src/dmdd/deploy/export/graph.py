@@ -1,18 +1,21 @@
 """The detector as one graph: from camera pixels of any size to map and score, nothing left to do outside."""
 
 import copy
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_masks
+from dmdd.data.regions import GREY
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
 from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
 from dmdd.models.detector import (
     WHITENED_MAPS,
     Detector,
     DetectorOutput,
+    Tiling,
     combine,
     fuse,
     gaussian_kernel,
@@ -25,10 +28,10 @@ from dmdd.models.detector import (
 from dmdd.models.folding import fold_batch_norms
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.teacher import STRIDES
-from dmdd.models.tiling import detect_tiled
+from dmdd.models.tiling import detect_tiled, share_inside
 
 
-def output_names(detector: Detector, tiling: "Tiling | None") -> tuple[str, ...]:
+def output_names(detector: Detector, tiling: Tiling | None) -> tuple[str, ...]:
     """Name what a detector's graph gives.
 
     Args:
@@ -42,18 +45,6 @@ def output_names(detector: Detector, tiling: "Tiling | None") -> tuple[str, ...]
     return ("map", "score", *(("raw",) if tiling is None else ()), *(("raw_score",) if scaled else ()))
 
 
-class Tiling(NamedTuple):
-    """How a graph cuts large images.
-
-    Args:
-        tile_px: Height and width of a tile in pixels of the image.
-        overlap: Share of a tile that at least lies in the next one.
-    """
-
-    tile_px: tuple[int, int]
-    overlap: float
-
-
 class Network(nn.Module):
     """Teacher, student and segmentation network with folded batch norms, from pixels at the input size to maps.
 
@@ -61,11 +52,13 @@ class Network(nn.Module):
 
     Args:
         detector: In evaluation mode; it is copied, not changed.
+        region: ``(H, W)`` bool, the region of interest of images that are seen whole, at their size or in the same
+            shape; None where all pixels count.
 
     Source: ours.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, region: Tensor | None = None) -> None:
         super().__init__()
         detector = copy.deepcopy(detector).cpu().float().eval().to(memory_format=torch.contiguous_format)
         height, width = detector.input_size
@@ -84,7 +77,14 @@ class Network(nn.Module):
         self.columns: Tensor
         self.register_buffer("mean", 255 * detector.teacher.mean)
         self.register_buffer("factor", 1 / (255 * detector.teacher.std))
-        rows, columns = smoothing_matrices(detector, (height // STRIDES[0], width // STRIDES[0]))
+        level = (height // STRIDES[0], width // STRIDES[0])
+        rows, columns = smoothing_matrices(detector, level)
+        self.window: Tensor | None
+        self.places: Tensor | None
+        window = None if region is None else resize_masks(region[None, None], detector.input_size)
+        places = None if window is None else torch.nonzero(share_inside(window, level).flatten())[:, 0]
+        self.register_buffer("window", None if window is None else window.float())
+        self.register_buffer("places", places)
         self.register_buffer("rows", rows)
         self.register_buffer("columns", columns)
 
@@ -97,6 +97,16 @@ class Network(nn.Module):
         Returns:
             Map ``(B, 1, h, w)`` and score ``(B,)``, as ``Detector.forward``.
         """
+        if self.window is not None:
+            pixels = pixels * self.window + GREY * (1 - self.window)
+        raw = self.raw_maps(pixels)
+        scored = raw[self.score_map]
+        if self.places is not None:
+            scored = scored.flatten(1).index_select(1, self.places)[:, None, None]
+        return DetectorOutput(self._smooth(raw[self.anomaly_map]), self.image_score(self.score_map, scored))
+
+    def raw_maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Compute the maps that map and score are read from, as :meth:`forward`, by name, ``(B, 1, h/4, w/4)``."""
         features = list(self.features((pixels - self.mean) * self.factor))
         normality, abnormality = self.student(pixels / 255, features)
         logits, distances, lengths = self.segmentation(features, normality, abnormality)
@@ -119,8 +129,7 @@ class Network(nn.Module):
                 if name != "normality":
                     parts.append(mean_distance(level_distances(abnormality, features)))
                 raw[name] = sum(parts[1:], parts[0]) / len(parts)
-        score = self.image_score(self.score_map, raw[self.score_map])
-        return DetectorOutput(self._smooth(raw[self.anomaly_map]), score)
+        return raw
 
     def _smooth(self, raw: Tensor) -> Tensor:
         return (self.rows @ raw @ self.columns).clamp(0, 1)
@@ -150,13 +159,24 @@ class DetectorGraph(nn.Module):
     Args:
         detector: In evaluation mode; it is copied, not changed.
         tiling: Cut images into tiles of this kind; None sees each image whole.
+        region: ``(H, W)`` bool, the region of interest, stretched over images of another size; None where all pixels
+            count.
+
+    Raises:
+        UserError: There are tiles and a region.
 
     Source: ours.
     """
 
-    def __init__(self, detector: Detector, *, tiling: Tiling | None = None) -> None:
+    def __init__(self, detector: Detector, *, tiling: Tiling | None = None, region: Tensor | None = None) -> None:
         super().__init__()
-        self.detector, self.tiling = PixelDetector(Network(detector)), tiling
+        if tiling is not None and region is not None:
+            raise UserError(
+                "a region of interest in tiles needs images of one size: give fixed_size=[height,width], or tile=false"
+            )
+        self.detector, self.tiling = PixelDetector(Network(detector, region=region)), tiling
+        self.region: Tensor | None
+        self.register_buffer("region", None if region is None else region.float())
         self.scale, self.outputs = ScoreScale.of(detector.calibration), output_names(detector, tiling)
         self.eval()
 
@@ -175,12 +195,22 @@ class DetectorGraph(nn.Module):
             tile_px, overlap = self.tiling
             whole = detect_tiled(self.detector, pixels, tile_px=tile_px, overlap=overlap)
             return whole.map[:, 0], *self._scores(whole.score)
-        raw, raw_score = self.detector(pixels)
+        small, raw_score = self.detector(pixels)
         score, *more = self._scores(raw_score)
-        return enlarge_traced(raw[:, 0], (pixels.shape[2], pixels.shape[3])), score, raw[:, 0], *more
+        size = (pixels.shape[2], pixels.shape[3])
+        enlarged = enlarge_traced(small[:, 0], size)
+        return enlarged if self.region is None else enlarged * stretch(self.region, size), score, small[:, 0], *more
 
     def _scores(self, raw_score: Tensor) -> tuple[Tensor, ...]:
         return (raw_score,) if self.scale is None else (self.scale.readable_traced(raw_score), raw_score)
+
+
+def stretch(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a mask ``(H, W)`` to ``size`` by taking the nearest pixel, as ``resize_masks`` does."""
+    for dim, wanted in enumerate(size):
+        places = (2 * torch.arange(wanted, device=mask.device) + 1) * mask.shape[dim] // (2 * wanted)
+        mask = mask.index_select(dim, places)
+    return mask
 
 
 def smoothing_matrices(detector: Detector, level: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -9,22 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from dmdd.config.schema import ExportSettings
 from dmdd.core import hardware
 from dmdd.core.errors import UserError
 from dmdd.core.failures import report_write_errors
 from dmdd.core.files import write_atomically
+from dmdd.core.resize import resize_images, resize_masks
+from dmdd.data.images import read_image
+from dmdd.data.regions import choose_regions
 from dmdd.deploy.export.comparison import compare
-from dmdd.deploy.export.graph import DetectorGraph, Tiling
+from dmdd.deploy.export.fixed import LAYOUTS, FixedGraph
+from dmdd.deploy.export.graph import DetectorGraph
 from dmdd.deploy.export.metadata import describe
 from dmdd.deploy.export.onnx import add_metadata, halve_weights, load_onnx, quantize, write_onnx
 from dmdd.deploy.export.openvino import load_openvino, write_openvino
+from dmdd.deploy.export.operators import TENSORRT, check_tensorrt
 from dmdd.deploy.export.program import load_program, trace, write_program
 from dmdd.deploy.export.runtime import Run, reference
-from dmdd.deploy.export.sources import Source, choose_source, normal_images
+from dmdd.deploy.export.sources import Example, Source, choose_source, normal_images
 from dmdd.experiment.category import read_category
-from dmdd.models.detector import Detector
-from dmdd.models.tiling import check_tiling
+from dmdd.models.detector import Detector, Tiling
+from dmdd.models.tiling import choose_tiling
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
@@ -70,9 +79,13 @@ class Job:
         file: The exported file.
         file_format: A key of ``SUFFIXES``.
         precision: ``float32``, ``float16`` or ``int8``.
-        tile: Cut images into tiles.
-        tile_px: Height and width of a tile in pixels, None for the detector's input size.
-        overlap: Share of a tile that at least lies in the next one.
+        tile: Cut images into tiles; None does as in training.
+        tile_px: Height and width of a tile in pixels, None for those of training.
+        overlap: Share of a tile that at least lies in the next one, None for that of training.
+        fixed_size: Height and width of the one size of image that the graph takes; None for any.
+        layout: ``nhwc`` or ``nchw``, of a fixed size.
+        roi: The region of interest; None for the model's own.
+        ignore: What does not count within it.
         calibration_images: How many normal images int8 is calibrated on.
         tolerance: What float32 may differ by.
     """
@@ -81,9 +94,13 @@ class Job:
     file: Path
     file_format: str
     precision: str
-    tile: bool
+    tile: bool | None
     tile_px: int | tuple[int, ...] | None
-    overlap: float
+    overlap: float | None
+    fixed_size: tuple[int, int] | None
+    layout: str
+    roi: str | None
+    ignore: str | None
     calibration_images: int
     tolerance: float
 
@@ -104,6 +121,8 @@ class Job:
             raise UserError(f"precision={settings.precision} needs format=onnx or format=openvino")
         if settings.precision == "int8" and settings.category is None:
             raise UserError("precision=int8 is calibrated on normal images: give category= (and dataset=, data_dir=)")
+        if settings.fixed_size is None and settings.layout != LAYOUTS[0]:
+            raise UserError(f"layout={settings.layout} counts only with fixed_size=[height,width]")
         suffix, model = SUFFIXES[settings.format], Path(settings.model)
         file = model.parent / "export" / f"detector{suffix}" if settings.output is None else Path(settings.output)
         if file.suffix != suffix:
@@ -116,6 +135,10 @@ class Job:
             tile=settings.tile,
             tile_px=settings.tile_px,
             overlap=settings.overlap,
+            fixed_size=settings.fixed_size,
+            layout=settings.layout,
+            roi=settings.roi,
+            ignore=settings.ignore,
             calibration_images=settings.calibration_images,
             tolerance=settings.tolerance,
         )
@@ -149,11 +172,23 @@ class Job:
         Raises:
             UserError: The detector or the source does not suit the settings.
         """
-        tiling = Tiling(*check_tiling(detector, self.tile_px, self.overlap)) if self.tile else None
-        metadata = describe(detector, self.model, file_format=self.file_format, precision=self.precision, tiling=tiling)
+        tile = detector.tiling is not None if self.tile is None else self.tile
+        tiling = choose_tiling(detector, tile_px=self.tile_px, overlap=self.overlap) if tile else None
+        region = self._region(detector, source)
+        graph = self._graph(detector, tiling, region)
+        fixed = graph if isinstance(graph, FixedGraph) else None
+        metadata = describe(
+            detector,
+            self.model,
+            file_format=self.file_format,
+            precision=self.precision,
+            tiling=tiling,
+            fixed=fixed,
+            region=region,
+        )
         with _aside(self.file) as folder:
             written = folder / self.file.name
-            exported = self._write(DetectorGraph(detector, tiling=tiling), written, metadata, source)
+            exported, doubts = self._write(graph, written, metadata, source)
             threshold = metadata["image_threshold"]
             report = {
                 "file": self.file.name,
@@ -161,13 +196,14 @@ class Job:
                 "precision": self.precision,
                 "compared_on": source.description,
                 **compare(
-                    reference(detector, tiling),
+                    reference(detector, tiling, region),
                     exported,
-                    source,
-                    input_size=detector.input_size,
+                    source if fixed is None else resized_examples(source, fixed.size),
+                    input_size=detector.input_size if fixed is None else fixed.size,
                     tolerance=self.tolerance,
                     threshold=threshold,
                 ),
+                **({} if doubts is None else {f"not_for_tensorrt_{TENSORRT}": doubts}),
                 "failed": None,
                 "megabytes": round(sum(part.stat().st_size for part in folder.iterdir()) / 1e6, 2),
                 "device": hardware.describe_device("cpu"),
@@ -185,25 +221,89 @@ class Job:
         write_atomically(self.report_file, json.dumps(_finite(report), indent=2, allow_nan=False) + "\n")
         return report
 
-    def _write(self, graph: DetectorGraph, file: Path, metadata: dict[str, Any], source: Source) -> Run:
+    def _region(self, detector: Detector, source: Source) -> Tensor | None:
+        """Give the region of interest; its size is that of the fixed size, of the model's own, or of a normal image."""
+        regions = choose_regions(detector.region, roi=self.roi, ignore=self.ignore)
+        if not regions:
+            return None
+        size = self.fixed_size or (None if detector.region is None else tuple(detector.region.shape))
+        if size is None and source.category is not None:
+            size = read_image(source.category.train[0].path).shape[:2]
+        if size is None:
+            raise UserError("roi= needs the images' size: give fixed_size=[height,width], or category= and dataset=")
+        if (found := regions.common((size[0], size[1]))) is None:
+            raise UserError("roi=: regions by image cannot become part of a file; give one region for all images")
+        return torch.from_numpy(found)
+
+    def _graph(self, detector: Detector, tiling: Tiling | None, region: Tensor | None) -> DetectorGraph | FixedGraph:
+        if self.fixed_size is None:
+            return DetectorGraph(detector, tiling=tiling, region=region)
+        return FixedGraph(detector, size=self.fixed_size, layout=self.layout, tiling=tiling, region=region)
+
+    def _write(
+        self, graph: DetectorGraph | FixedGraph, file: Path, metadata: dict[str, Any], source: Source
+    ) -> tuple[Run, list[str] | None]:
+        """Write the file; gives it as a function of images, and what TensorRT would not take where that is known."""
         program = trace(graph)
         if self.file_format == "torch":
             write_program(program, file, metadata)
-            return load_program(file, graph.outputs)
+            return adapt(load_program(file, graph.outputs), graph), None
         onnx_file = file.with_suffix(".onnx")
         write_onnx(program, onnx_file, graph.outputs)
         if self.precision == "int8":
             if source.category is None:
                 raise ValueError("int8 without images to calibrate on")  # from_settings has asked for a category
-            quantize(onnx_file, normal_images(source.category, self.calibration_images), file.parent)
+            normal = normal_images(source.category, self.calibration_images)
+            quantize(onnx_file, (as_input(image[None], graph) for image in normal), file.parent)
+        doubts = check_tensorrt(onnx_file)
         if self.file_format == "onnx":
             if self.precision == "float16":
                 halve_weights(onnx_file)
             add_metadata(onnx_file, metadata)
-            return load_onnx(onnx_file)
+            return adapt(load_onnx(onnx_file), graph), doubts
         write_openvino(onnx_file, file, metadata, half=self.precision == "float16")
         onnx_file.unlink()
-        return load_openvino(file)
+        return adapt(load_openvino(file), graph), None
+
+
+def as_input(images: np.ndarray, graph: DetectorGraph | FixedGraph) -> np.ndarray:
+    """Bring images to what a graph takes.
+
+    Args:
+        images: ``(B, H, W, 3)`` uint8.
+        graph: Of any size, or of a fixed one, which then takes one image.
+
+    Returns:
+        The same for a graph of any size; else of the graph's size and layout.
+    """
+    if not isinstance(graph, FixedGraph):
+        return images
+    pixels = resize_images(torch.tensor(images).permute(0, 3, 1, 2), graph.size)
+    if graph.layout == "nchw":
+        return (pixels.float() / 255).numpy()
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
+
+
+def adapt(run: Run, graph: DetectorGraph | FixedGraph) -> Run:
+    """Give a graph's runtime the form that the comparison asks for."""
+    return run if not isinstance(graph, FixedGraph) else lambda images: run(as_input(images, graph))
+
+
+def resized_examples(source: Source, size: tuple[int, int]) -> Iterator[Example]:
+    """Give the images of a source at one size.
+
+    Args:
+        source: Images of any size.
+        size: Height and width in pixels.
+
+    Yields:
+        The same examples, resized.
+    """
+    for example in source:
+        image = resize_images(torch.tensor(example.image).permute(2, 0, 1)[None], size)[0].permute(1, 2, 0)
+        mask = None if example.mask is None else resize_masks(torch.tensor(example.mask)[None, None], size)[0, 0]
+        shown = np.ascontiguousarray(image.numpy())
+        yield Example(shown, example.label, None if mask is None else mask.numpy())
 
 
 @contextmanager

@@ -56,7 +56,8 @@ def add_metadata(file: Path, metadata: dict[str, Any]) -> None:
     }
     for value in [*model.graph.input, *model.graph.output]:
         for dimension, name in zip(value.type.tensor_type.shape.dim, axes[value.name], strict=False):
-            dimension.dim_param = name
+            if not dimension.HasField("dim_value"):
+                dimension.dim_param = name
     onnx.save(model, file)
 
 
@@ -100,7 +101,7 @@ def quantize(file: Path, images: Iterator[np.ndarray], folder: Path) -> None:
 
     Args:
         file: Changed in place.
-        images: Normal images ``(H, W, 3)`` uint8.
+        images: Normal images, each as the graph takes one.
         folder: For files in between.
     """
     from onnxruntime import quantization
@@ -109,7 +110,7 @@ def quantize(file: Path, images: Iterator[np.ndarray], folder: Path) -> None:
     class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(images, None)
-            return None if image is None else {INPUT: image[None]}
+            return None if image is None else {INPUT: image}
 
     chosen = _find_nodes(file)
     prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"

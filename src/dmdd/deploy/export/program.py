@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
 
+from dmdd.deploy.export.fixed import FixedGraph
 from dmdd.deploy.export.graph import DetectorGraph
 from dmdd.deploy.export.runtime import Run
 
 METADATA_FILE = "dmdd.json"
 
 
-def trace(graph: DetectorGraph) -> ExportedProgram:
-    """Trace the graph for any number, height and width of images.
+def trace(graph: DetectorGraph | FixedGraph) -> ExportedProgram:
+    """Trace the graph, for any number, height and width of images where it is not of a fixed size.
 
     Args:
         graph: In evaluation mode.
@@ -23,6 +24,9 @@ def trace(graph: DetectorGraph) -> ExportedProgram:
     Returns:
         The program; its example batch is not of equal sides, so that no side is taken for the other.
     """
+    if isinstance(graph, FixedGraph):
+        with torch.no_grad():
+            return torch.export.export(graph, (graph.example,))
     # Longer and wider than a tile: a size of one would be taken for a constant.
     height, width = graph.tiling.tile_px if graph.tiling is not None else (300, 280)
     images = torch.zeros(2, 2 * height + 2, 2 * width + 4, 3, dtype=torch.uint8)

@@ -8,7 +8,7 @@ image's size, with PyTorch's arithmetic.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmdd.core.resize import TIE_SHIFT
 
@@ -36,13 +36,61 @@ def resize_traced(images: Tensor, size: tuple[int, int]) -> Tensor:
     return (pixels + TIE_SHIFT).round().clamp(0, 255)
 
 
+class FixedResize(nn.Module):
+    """:func:`resize_traced` for images of one size: the weights are constants, and the graph computes none.
+
+    Args:
+        given: Height and width of the images in pixels.
+        wanted: Those of the result, multiples of ``BLOCK``.
+
+    Source: ours.
+    """
+
+    def __init__(self, given: tuple[int, int], wanted: tuple[int, int]) -> None:
+        super().__init__()
+        self.given, self.wanted = given, wanted
+        for name, length, size in zip(("rows", "columns"), given, wanted, strict=True):
+            places, weights = spans(length, size, torch.device("cpu"))
+            self.register_buffer(f"{name}_places", places)
+            self.register_buffer(f"{name}_weights", weights)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Resize ``(B, 3, *given)`` float32 in [0, 255] to ``(B, 3, *wanted)``, whole numbers."""
+        if self.given != self.wanted:
+            batch, height = pixels.shape[0], self.wanted[0]
+            rows = _apply(pixels.transpose(1, 2).flatten(2), self.rows_places, self.rows_weights)  # type: ignore[arg-type]
+            columns = rows.unflatten(2, (3, self.given[1])).permute(0, 3, 1, 2).flatten(2)
+            columns = _apply(columns, self.columns_places, self.columns_weights)  # type: ignore[arg-type]
+            pixels = columns.reshape(batch, self.wanted[1], height, 3).permute(0, 3, 2, 1)
+        return (pixels + TIE_SHIFT).round().clamp(0, 255)
+
+
 def _resize_first(values: Tensor, length: int, wanted: int) -> Tensor:
     """Resize ``(B, length, M)`` to ``(B, wanted, M)`` float32.
 
     Each block of the result depends on a short span of the input, so the products are of blocks with their spans and
     not of the whole matrix, which is nearly all zeros.
     """
-    device = values.device
+    return _apply(values, *spans(length, wanted, values.device))
+
+
+def _apply(values: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    blocks, span = places.shape
+    found = values.index_select(1, places.flatten()).float()
+    return (weights @ found.unflatten(1, (blocks, span))).flatten(1, 2)
+
+
+def spans(length: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Say what each block of a resized side is made of.
+
+    Args:
+        length: Pixels of the side.
+        wanted: Pixels of the result.
+        device: Where the result is to be.
+
+    Returns:
+        For each block the places of its span, ``(blocks, span)`` int64, and the weights ``(blocks, BLOCK, span)``.
+    """
     scale = torch.ones((), device=device) * length / wanted
     support = scale.clamp(min=1)
     centres = scale * (torch.arange(wanted, device=device) + 0.5)
@@ -53,8 +101,7 @@ def _resize_first(values: Tensor, length: int, wanted: int) -> Tensor:
     distances = (places[:, None, :] - centres.unflatten(0, (-1, BLOCK))[..., None] + 0.5) * (1 / support)
     weights = (1 - distances.abs()).clamp(min=0) * (places < length)[:, None, :]
     weights = weights / weights.cumsum(2)[..., -1:]  # not sum: it adds one after the other, as PyTorch does
-    spans = values.index_select(1, places.clamp(max=length - 1).flatten()).float()
-    return (weights @ spans.unflatten(1, (wanted // BLOCK, span))).flatten(1, 2)
+    return places.clamp(max=length - 1), weights
 
 
 def enlarge_traced(maps: Tensor, size: tuple[int, int]) -> Tensor:

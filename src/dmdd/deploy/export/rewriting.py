@@ -87,7 +87,7 @@ class FastSegmentation(nn.Module):
         for level, (from_normality, from_abnormality, t, n, a) in enumerate(levels):
             size_t, size_n, product = length(t), length(n), t * n
             cosines.append((1 - channel_sum(product) / (size_t * size_n)).clamp(min=0))
-            factor = -t.shape[1] / size_t
+            factor = size_t.new_full((), -t.shape[1]) / size_t  # a number divided would be a Reciprocal
             if len(self.whiten):
                 whitened = self.whiten[level](t / size_t - n / size_n)
                 lengths.append((channel_sum(whitened * whitened) / t.shape[1]).sqrt())

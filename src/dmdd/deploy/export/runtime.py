@@ -4,33 +4,46 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dmdd.deploy.export.graph import Tiling, output_names
+from dmdd.core.resize import resize_masks
+from dmdd.deploy.export.graph import output_names
 from dmdd.models.blocks import upsample
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
-from dmdd.models.tiling import detect_tiled
+from dmdd.models.tiling import detect_tiled, look
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 """From images ``(B, H, W, 3)`` uint8 to the graph's outputs by name."""
 
 
-def reference(detector: Detector, tiling: Tiling | None) -> Run:
+def reference(detector: Detector, tiling: Tiling | None, region: Tensor | None = None) -> Run:
     """Give the detector itself, as training and evaluation use it, the form of a runtime.
 
     Args:
         detector: In evaluation mode.
         tiling: As the graph has it.
+        region: Likewise.
 
     Returns:
         A function with the outputs of the graph.
     """
     scale, names = ScoreScale.of(detector.calibration), output_names(detector, tiling)
 
+    def inside(pixels: Tensor, window: Tensor) -> dict[str, Tensor]:
+        names = tuple(dict.fromkeys((detector.anomaly_map, detector.score_map)))
+        window = window.expand(len(pixels), -1, -1, -1)
+        seen = look(detector, pixels, only=names, tiling=tiling, inside=window)
+        raw = seen.maps[detector.anomaly_map]
+        own = upsample(raw, (pixels.shape[2], pixels.shape[3])) * window
+        return {"map": own[:, 0], "raw": raw[:, 0], "raw_score": seen.scores[detector.score_map]}
+
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         pixels = torch.from_numpy(np.require(images, requirements="W")).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            if tiling is not None:
+            if region is not None:
+                found = inside(pixels, resize_masks(region[None, None], (pixels.shape[2], pixels.shape[3])))
+            elif tiling is not None:
                 whole = detect_tiled(detector, pixels, tile_px=tiling.tile_px, overlap=tiling.overlap)
                 found = {"map": whole.map[:, 0], "raw_score": whole.score}
             else:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 import dmdd
 from dmdd.core.files import file_sha256
@@ -77,5 +77,6 @@ def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> Se
     """
     predictor = dmdd.load(folder, **settings)
     model = ServedModel(predictor, title=title or find_title(folder), weights_sha256=fingerprint(folder))
-    predictor(np.zeros((model.input_height, model.input_width, 3), np.uint8))
+    empty = torch.zeros(3, model.input_height, model.input_width, dtype=torch.uint8)
+    predictor.predict([predictor.prepare(empty)])  # not called: a region of interest may be of another size
     return model

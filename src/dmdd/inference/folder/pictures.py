@@ -55,13 +55,14 @@ class PictureWriter:
         """Whether there is anything to write."""
         return self.maps != "none" or self.masks or self.overlays
 
-    def write(self, name: str, detection: Prediction, rgb: np.ndarray | None) -> None:
+    def write(self, name: str, detection: Prediction, rgb: np.ndarray | None, inside: np.ndarray | None = None) -> None:
         """Write what is wanted of one image.
 
         Args:
             name: The image's path below the input folder.
             detection: What was found in it.
             rgb: ``(H, W, 3)`` uint8; only overlays need it.
+            inside: ``(H, W)`` bool, the region of interest; None where all pixels count.
 
         Raises:
             ImageError: A file of this image cannot be written, though others can.
@@ -76,7 +77,7 @@ class PictureWriter:
         if self.masks and detection.mask is not None:
             self._write_encoded(f"masks/{name}.png", detection.mask.astype(np.uint8) * 255)
         if self.overlays and rgb is not None:
-            overlay = draw_overlay(rgb, detection.map, detection.mask, middle=self.middle or 0.5)
+            overlay = draw_overlay(rgb, detection.map, detection.mask, middle=self.middle or 0.5, inside=inside)
             self._write_encoded(f"overlays/{name}.jpg", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
 
     def _write_encoded(self, name: str, pixels: np.ndarray) -> None:
@@ -111,7 +112,9 @@ class PictureWriter:
         return True
 
 
-def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, middle: float) -> np.ndarray:
+def draw_overlay(
+    rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, middle: float, inside: np.ndarray | None = None
+) -> np.ndarray:
     """Draw an image under its map's colours, as the pictures of a run do.
 
     Args:
@@ -119,11 +122,14 @@ def draw_overlay(rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, 
         heat: ``(H, W)`` float32 in [0, 1].
         mask: ``(H, W)`` bool, outlined white; None for no outline.
         middle: Value at the middle of the colour scale, in (0, 1].
+        inside: ``(H, W)`` bool, the region of interest, outside of which the image is dark; None where all counts.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB; smaller where a side is longer than a JPEG can be.
     """
     overlay = blend(rgb, colour_map(heat, middle=middle))
+    if inside is not None:
+        overlay[~inside] = rgb[~inside] // 4
     if mask is not None:
         # Still visible when a large image is shown on a screen.
         draw_contours(overlay, mask, CONTOUR_FOUND, width_px=max(1, round(max(heat.shape) / 800)))

@@ -33,6 +33,7 @@ class Decoded:
         image: ``(3, h, w)`` uint8 as the network takes it; None if it could not be read.
         rgb: ``(H, W, 3)`` uint8, if asked for.
         size: Height and width of the image in pixels.
+        inside: ``(H, W)`` bool, its region of interest; None where all pixels count.
         error: What is wrong with it.
         seconds: How long reading took.
     """
@@ -41,6 +42,7 @@ class Decoded:
     image: Tensor | None = None
     rgb: np.ndarray | None = None
     size: tuple[int, int] | None = None
+    inside: Tensor | None = None
     error: str | None = None
     seconds: float = 0.0
 
@@ -59,14 +61,15 @@ def decode(item: Item, predictor: Predictor, *, keep_rgb: bool) -> Decoded:
     began = time.perf_counter()
     try:
         tensor = as_tensor(item.path)
+        size = (tensor.shape[1], tensor.shape[2])
+        inside = predictor.inside(item.path, size)
         status = item.path.stat()
     except (UserError, OSError) as error:
         return Decoded(item, error=" ".join(str(error).split()), seconds=time.perf_counter() - began)
     if (status.st_size, status.st_mtime_ns) != item.version:
         return Decoded(item, error=f"{item.path} was written to while it was read", seconds=time.perf_counter() - began)
     rgb = tensor.permute(1, 2, 0).numpy() if keep_rgb else None
-    size = (tensor.shape[1], tensor.shape[2])
-    return Decoded(item, predictor.prepare(tensor), rgb, size, seconds=time.perf_counter() - began)
+    return Decoded(item, predictor.prepare(tensor), rgb, size, inside, seconds=time.perf_counter() - began)
 
 
 def decode_ahead(
@@ -170,7 +173,7 @@ class Scorer:
         """Give the settings that decide how much memory is taken."""
         if not self.predictor.tile:
             return {"batch_size": self.batch_size, "workers": self.workers}
-        return {"tile_px": self.predictor.tile_px or list(self.predictor.detector.input_size), "workers": self.workers}
+        return {"tile_px": list(self.predictor.tiling.tile_px), "workers": self.workers}
 
     def _is_full(self, batch: list[Decoded]) -> bool:
         kept = sum(decoded.rgb.size for decoded in batch if decoded.rgb is not None)
@@ -179,7 +182,8 @@ class Scorer:
     def _score(self, batch: list[Decoded], pool: ThreadPoolExecutor) -> None:
         good = [decoded for decoded in batch if decoded.error is None]
         began = time.perf_counter()
-        heats, scores = self.predictor.predict([d.image for d in good if d.image is not None]) if good else ([], [])
+        images = [decoded.image for decoded in good if decoded.image is not None]
+        heats, scores = self.predictor.predict(images, [decoded.inside for decoded in good]) if good else ([], [])
         share = (time.perf_counter() - began) / max(1, len(good))
         # All pictures of the batch are there before its first line says so.
         drawn = list(pool.map(self._draw, good, heats, scores)) if self.pictures.wanted else [(0.0, None)] * len(good)
@@ -198,9 +202,10 @@ class Scorer:
         """Write the pictures of an image; gives the seconds it took, and why they could not be written."""
         began, error = time.perf_counter(), None
         if decoded.size is not None:
-            prediction = self.predictor.finish(heat, score, decoded.size)
+            prediction = self.predictor.finish(heat, score, decoded.size, decoded.inside)
+            inside = None if decoded.inside is None else decoded.inside.numpy()
             try:
-                self.pictures.write(decoded.item.name, prediction, decoded.rgb)
+                self.pictures.write(decoded.item.name, prediction, decoded.rgb, inside)
             except ImageError as failed:
                 error = str(failed)
         return time.perf_counter() - began, error

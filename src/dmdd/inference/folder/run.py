@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dmdd.inference.folder.pipeline import Scorer
     from dmdd.inference.predictor import Predictor
 
-PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap")
+PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap", "roi", "ignore")
 
 
 class Predicted(NamedTuple):
@@ -54,7 +54,7 @@ def predict_folder(settings: PredictSettings, *, stop: StopSignal | None = None)
     from dmdd.inference.folder.output import model_fingerprint, open_output
     from dmdd.inference.predictor import load
 
-    predictor = load(places.model, **{name: getattr(settings, name) for name in PREDICTOR})
+    predictor = load(places.model, base=places.base, **{name: getattr(settings, name) for name in PREDICTOR})
     check_model(settings, predictor)
     claim = describe(settings, places, predictor, model_fingerprint(places.model))
     with open_output(places.output, claim, overwrite=settings.overwrite):
@@ -82,7 +82,7 @@ def _score(
                 ledger=ledger,
                 pictures=pictures,
                 progress=progress,
-                batch_size=1 if settings.tile else settings.batch_size,  # an image is many tiles already
+                batch_size=1 if predictor.tile else settings.batch_size,  # an image is many tiles already
                 workers=workers,
             )
             if settings.watch:

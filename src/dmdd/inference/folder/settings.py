@@ -46,9 +46,6 @@ def check_settings(settings: PredictSettings) -> Places:
     Raises:
         UserError: Settings contradict each other, or the output would hold the input.
     """
-    for name in TILING:
-        if not settings.tile and getattr(settings, name) not in (None, 0.25):
-            raise UserError(f"{name}={getattr(settings, name)} counts only with tile=true")
     return _find_places(settings)
 
 
@@ -78,14 +75,13 @@ def check_model(settings: PredictSettings, predictor: "Predictor") -> None:
         predictor: Built from it.
 
     Raises:
-        UserError: Masks are wanted without a pixel threshold, or the tiles are out of range.
+        UserError: Masks are wanted without a pixel threshold, or tiles are described where there are none.
     """
     if settings.masks and predictor.pixel_threshold is None:
         raise UserError("masks=true: this model has no pixel threshold; give pixel_threshold=NUMBER")
-    if settings.tile:
-        import torch
-
-        predictor.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)])  # tiles are checked where they are cut
+    for name in TILING:
+        if not predictor.tile and getattr(settings, name) not in (None, 0.25):
+            raise UserError(f"{name}={getattr(settings, name)} counts only with tile=true")
 
 
 def describe(settings: PredictSettings, places: Places, predictor: "Predictor", fingerprint: str) -> dict[str, Any]:
@@ -110,8 +106,9 @@ def describe(settings: PredictSettings, places: Places, predictor: "Predictor", 
         **({} if predictor.scale is None else {"raw_image_threshold": predictor.scale.threshold}),
         **({"smallest_area_px": predictor.smallest_area_px} if predictor.smallest_area_px else {}),
         "precision": settings.precision,
-        "tile": settings.tile,
-        **({name: getattr(settings, name) for name in TILING} if settings.tile else {}),
+        "tile": predictor.tile,
+        **({"tile_px": settings.tile_px, "overlap": predictor.tiling.overlap} if predictor.tile else {}),
+        **({name: getattr(settings, name) for name in ("roi", "ignore") if getattr(settings, name) is not None}),
         "maps": settings.maps or "none",
         "masks": settings.masks,
         "overlays": settings.overlays,
