@@ -31,28 +31,16 @@ def test_import_dmdd_and_help_stay_light():
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 
-GROUP_SIZES = {
-    "augmentation": 5,
-    "callbacks": 1,
-    "dataset": 8,
-    "launcher": 5,
-    "logger": 4,
-    "pairs": 5,
-    "recipe": 6,
-    "segmentation": 1,
-    "student": 2,
-    "teacher": 4,
-    "trainer": 1,
-}
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
 
 
 def composed(*overrides: str) -> TrainSettings:
     return TrainSettings.compose(*overrides, category="x", run_dir="x", name="x", data_dir="x")
 
 
-def test_every_group_is_counted_here():
-    groups = [folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"]
-    assert {folder.name: len(list(folder.glob("*.yaml"))) for folder in groups} == GROUP_SIZES
+def test_every_command_has_a_configuration():
+    assert set(GROUPS) >= {"augmentation", "callbacks", "dataset", "launcher", "logger", "pairs", "recipe", "teacher"}
+    assert all(list((CONF / group).glob("*.yaml")) for group in GROUPS)
     assert [file.name for file in (CONF / "hydra").rglob("*.yaml")] == ["category.yaml"]
     commands = {"bench", "calibrate", "evaluate", "export", "predict", "serve", "train"}
     assert {file.stem for file in CONF.glob("*.yaml")} == commands
@@ -64,7 +52,7 @@ def test_every_group_is_counted_here():
     assert config_dir() == CONF
 
 
-OPTIONS = sorted((group, file.stem) for group in GROUP_SIZES for file in (CONF / group).glob("*.yaml"))
+OPTIONS = sorted((group, file.stem) for group in GROUPS for file in (CONF / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -7,10 +7,9 @@ import pytest
 
 from dmdd.config.check import find_field, plain_of, read, rule_of
 from dmdd.config.schema import MapName, PredictSettings, Settings, Target, TrainSettings, setting
-from dmdd.core.errors import UserError
+from dmdd.core.errors import MAX_OVERLAP, UserError
 from dmdd.models.detector import MAP_NAMES
 from dmdd.models.losses import AIM_FORMS
-from dmdd.models.tiling import MAX_OVERLAP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,8 +59,8 @@ def test_a_saved_model_is_measured_and_exported(run, demo_root, tmp_path, monkey
 def test_a_folder_is_scored(run, demo_root, tmp_path):
     images = demo_root / "demo/plate/test/good"
     settings = dmdd.PredictSettings.compose(model=run.model, input=images, output=tmp_path / "o=1", device="cpu")
-    scores, counts = dmdd.predict_folder(settings)
-    assert sum(counts.values()) == len(list(images.iterdir())) == len(scores.read_text().splitlines()) - 1
+    done = dmdd.predict_folder(settings)
+    assert sum(done.counts.values()) == len(list(images.iterdir())) == len(done.scores.read_text().splitlines()) - 1
 
 
 def test_the_command_runs_inside_another_hydra_application(demo_root, tmp_path, monkeypatch, capsys):

@@ -193,8 +193,15 @@ def test_a_run_of_version_0_1_is_found_by_its_settings(tmp_path):
     shutil.copy(Path(__file__).parents[1] / "fixtures/config_0_1.yaml", tmp_path / "old/config.yaml")
     smoke = ["dataset=demo", "category=plate", "data_dir=data", "teacher=resnet18", "teacher.random_weights=true"]
     smoke += ["recipe=smoke", "trainer.precision=32-true", "evaluation.pictures=4", f"run_dir={tmp_path}/new"]
-    assert resume.find_run(TrainSettings.compose(*smoke)) == tmp_path / "old"
-    assert resume.find_run(TrainSettings.compose(*smoke, "seed=1")) is None
+    former = [*smoke, "+experiments/ablation=fused_map", "augmentation=none"]  # the maps that were the default then
+    file = tmp_path / "old/config.yaml"
+    assert resume.find_run(TrainSettings.compose(*former)) is None  # it was jittered, by other draws than today's
+    old = OmegaConf.load(file)
+    old.augmentation = {"_target_": "dmdd.data.augmentation.build_augmentation", "transforms": []}  # none, then
+    OmegaConf.save(old, file)
+    assert resume.find_run(TrainSettings.compose(*former)) == tmp_path / "old"
+    assert resume.find_run(TrainSettings.compose(*former, "seed=1")) is None
+    assert resume.find_run(TrainSettings.compose(*smoke)) is None
 
 
 def test_a_run_that_goes_on_elsewhere_logs_there(tmp_path):

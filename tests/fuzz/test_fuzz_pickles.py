@@ -14,11 +14,13 @@ from pathlib import Path
 import fuzz_kit
 import pytest
 import torch
+import yaml
 from fuzz_kit import count, one_line
 from PIL import Image
 from starlette.testclient import TestClient
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import YAML_LOADER
 from dmdd.data.check import check_data
 from dmdd.data.download.archives import extract_archive
 from dmdd.data.images import read_image, read_mask
@@ -317,10 +319,11 @@ def test_nothing_in_the_package_can_unpickle(monkeypatch):
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             tail = name.rpartition(".")[2]
             if tail in risky and name not in ("json.loads", "json.load") and not (tail == "eval" and name != "eval"):
-                found.add((name, options.get("weights_only", "")))
+                found.add((name, options.get("weights_only", options.get("Loader", ""))))
     allowed = {
         ("torch.load", "True"),  # tensors and plain values only
         ("OmegaConf.load", ""),  # by yaml's safe loader
+        ("yaml.load", "YAML_LOADER"),  # the same, see below
         ("Detector.load", ""),  # safetensors and JSON, as the next two
         ("dmdd.load", ""),
         ("load", ""),  # of dmdd.inference, and of the engines that bench has exported itself
@@ -328,6 +331,7 @@ def test_nothing_in_the_package_can_unpickle(monkeypatch):
         ("torch.export.load", ""),  # of what the same command has just written
     }
     assert found - allowed == set()
+    assert issubclass(YAML_LOADER, (yaml.SafeLoader, yaml.CSafeLoader))
     assert ("torch.load", "True") in found
 
 

@@ -160,7 +160,7 @@ def test_a_training_is_prepared_or_refused_and_leaves_nothing(
     from dmdd.experiment.experiment import Experiment
     from dmdd.train import main
 
-    def prepare(job: Any, settings: Any, *, devices: int) -> None:
+    def prepare(job: Any, settings: Any, decoded: Any = None, *, devices: int) -> None:
         Experiment(settings, read_category(settings.dataset, settings.category))
 
     monkeypatch.setattr("dmdd.experiment.launch.launch", prepare)

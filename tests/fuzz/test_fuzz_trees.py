@@ -37,6 +37,11 @@ def save_mask(file: Path) -> None:
     Image.fromarray(mask).save(file)
 
 
+# Layouts that make_tree draws; tests/data/trees.py draws the others.
+NOT_MADE = {"mvtec_ad_2", "mvtec_3d", "real_iad", "kolektor_sdd", "kolektor_sdd2", "dagm", "bsdata", "aitex"}
+MADE = [name for name in LAYOUTS if name not in NOT_MADE]
+
+
 def make_tree(layout: str, root: Path) -> None:
     """A good category `part` in any layout, as small as it may be."""
     if layout == "visa":
@@ -163,7 +168,7 @@ def read(layout: str, root: Path) -> str:
     return "read"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", MADE)
 def test_spoilt_trees_are_read_whole_or_refused(tmp_path, generator, layout, capsys):
     for number in range(rounds(10, 200)):
         data = tmp_path / str(number)

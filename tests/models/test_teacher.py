@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from dmdd.core.errors import UserError
-from dmdd.models.batch_norm import synchronise_batch_norm
+from dmdd.models.batch_norm import SynchronizedBatchNorm2d, synchronise_batch_norm
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -121,10 +121,10 @@ def test_synchronised_batch_norm_leaves_the_teacher_alone():
     with torch.no_grad():
         before = detector(IMAGES).map
         for network in (student, segmentation):
-            synchronise_batch_norm(network, gpu=True)
+            synchronise_batch_norm(network)
         assert torch.equal(detector(IMAGES).map, before)
     assert [type(module) for module in teacher.modules()] == types
-    norms = [m for m in detector.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
+    norms = [m for m in detector.modules() if isinstance(m, SynchronizedBatchNorm2d)]
     assert len(norms) == sum("running_mean" in n for n in [*student.state_dict(), *segmentation.state_dict()])
 
 

@@ -112,6 +112,7 @@ def test_arguments_out_of_range(arguments, message):
 
 def test_several_maps_are_joined_as_detect_tiled_joins_one(tiny):
     detector = Detector.load(tiny)
+    detector.anomaly_map, detector.score_map = "fused", "geometric"
     images, tiling = random_images(150, 100, batch=2), Tiling((80, 80), 0.25)
     with torch.no_grad():
         expected = detect_tiled(detector, images, tile_px=80)
@@ -141,6 +142,7 @@ def test_tiles_are_part_of_a_saved_model(tiny, tmp_path):
 @pytest.mark.parametrize("tiling", [None, Tiling((80, 80), 0.25)])
 def test_nothing_outside_a_region_is_seen(tiny, tiling):
     detector = Detector.load(tiny)
+    detector.anomaly_map, detector.score_map = "fused", "geometric"
     detector.normal_levels = {"geometric": (0.01, 0.3)}
     images = random_images(150, 100, batch=1)
     inside = torch.zeros(1, 1, 150, 100, dtype=torch.bool)

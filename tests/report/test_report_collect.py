@@ -134,8 +134,8 @@ def test_a_result_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(folder), "read_text", closed)
-    (bad,) = scan([tmp_path]).unreadable
-    assert bad.reason == "cannot be read: Permission denied"
+    bad = {found.file.name: found.reason for found in scan([tmp_path]).unreadable}
+    assert bad["result.json"] == "cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n", "\x00"])

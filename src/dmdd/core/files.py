@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 LONGEST_NAME = 200
 """Bytes of a picture's name; most file systems take 255, of which number and endings need some."""
@@ -84,3 +87,27 @@ def remove_if_empty(folder: Path) -> None:
     while folder != here and here in folder.parents and folder.is_dir() and not os.listdir(folder):
         folder.rmdir()
         folder = folder.parent
+
+
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Plain values only, in C where it is built so."""
+
+
+def read_yaml(file: Path) -> Any:
+    """Read a YAML file as plain values, without OmegaConf, whose loader is slower and follows references.
+
+    Args:
+        file: UTF-8.
+
+    Returns:
+        Dictionaries, lists and scalars.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no UTF-8, or no YAML of plain values.
+        RecursionError: It is nested too deeply.
+    """
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error

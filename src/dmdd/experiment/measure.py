@@ -41,6 +41,8 @@ def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
     """
     started, run_dir = time.monotonic(), Path(settings.run_dir)
     check_arguments(plain_of(settings))
+    with failures.report_write_errors(run_dir, then="start the same command again"):
+        run_dir.mkdir(parents=True, exist_ok=True)  # now, not after all images were scored
     detector = Detector.load(settings.model)
     regions = choose_regions(detector.region, roi=settings.roi, ignore=settings.ignore, base=category.root)
     category = within(category, regions)

@@ -177,7 +177,7 @@ def _known(test: dict[str, Any]) -> bool:
 
 
 def _map_table(result: dict[str, Any]) -> Table:
-    of = ", region of interest" if "region" in result["protocol"] else ""
+    of = ", region of interest" if "region" in result.get("protocol", {}) else ""
     table = Table(title=_printable(f"{result['dataset']} / {result['category']}, test set{of}, percent"))
     table.add_column("map")
     for _, title in COLUMNS:

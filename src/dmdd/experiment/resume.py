@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-from yaml import YAMLError
-
 from dmdd.config.check import plain_of
 from dmdd.config.schema import TrainSettings
 from dmdd.core.errors import UserError
+from dmdd.core.files import read_yaml
 
 IGNORED = (
     "overrides",
@@ -51,7 +49,9 @@ metrics equal the others within their certified bounds."""
 
 STATE_DIR = "state"
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+FORMER = {"segmentation.inputs": "products"}
+"""What runs of versions that had no such setting did."""
 
 
 def find_run(settings: TrainSettings) -> Path | None:
@@ -103,11 +103,10 @@ def is_finished(folder: Path) -> bool:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Give the settings of the run in a folder; empty if it holds none that can be read."""
     try:
-        # Not by OmegaConf, whose loader is slower: what a run has written holds no reference.
-        plain: Any = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, ValueError, YAMLError, RecursionError):
+        plain: Any = read_yaml(folder / "config.yaml")
+    except (OSError, ValueError, RecursionError):
         return {}
-    return _decisive(plain) if isinstance(plain, dict) else {}
+    return FORMER | _decisive(plain) if isinstance(plain, dict) else {}
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:

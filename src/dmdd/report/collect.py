@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmdd.core.errors import UserError
+from dmdd.core.files import read_yaml
 from dmdd.report.schema import read_result
 
 # Folders inside a run that hold no runs; W&B keeps a config.yaml of its own. Elsewhere they may be categories.
@@ -230,12 +231,9 @@ def check_whole(run: Run) -> None:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
     try:
-        # Not by OmegaConf, whose loader is slower: what a run has written holds no reference.
-        config = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        config = read_yaml(file)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"damaged: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise UserError("damaged: not a mapping")
