@@ -295,7 +295,8 @@ def test_calibration_and_test_give_there_what_they_give_here(demo_category):
 
 
 @pytest.mark.parametrize("tiling", [{}, {"tile": True, "tile_px": 64, "overlap": 0.25}], ids=["whole", "tiled"])
-def test_an_inspector_finds_there_what_it_finds_here(tmp_path, tiling):
+def test_a_predictor_finds_there_what_it_finds_here(tmp_path, tiling, monkeypatch):
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # in which the stand-in can make no views of weights
     images = [draw_pixels(seed, height=90, width=130) for seed in range(3)]
     folder = save_tiny_model(tmp_path / "model")
     expected = dmdd.load(folder, device="cpu", **tiling)(images)

@@ -51,10 +51,8 @@ class ResidualWhitening(nn.Module):
         with torch.autocast(teacher[0].device.type, enabled=False):  # a difference of bfloat16 numbers is mostly noise
             for level, (t, n) in enumerate(zip(teacher, normality, strict=True)):
                 mean, matrix = self.gaussian(level)
-                difference = residual(t, n)
-                if difference.dtype != mean.dtype:  # a copy of the same type is refused where inference is tested
-                    difference = difference.to(mean.dtype)
-                whitened.append(F.conv2d(difference - mean[:, None, None], matrix[:, :, None, None]).float())
+                shifted = residual(t, n).to(mean.dtype) - mean[:, None, None]
+                whitened.append(F.conv2d(shifted, matrix[:, :, None, None]).float())
         return whitened
 
     @torch.no_grad()
