@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,20 @@ absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Networks and images are tiny here: on busy machines a second thread waits more than it works.
 torch.set_num_threads(1)
+
+
+STARTS = re.compile(r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer")
+"""What the source of a test file says where its tests start a process, a command or a training."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of a file that starts nothing as ``unit``, all others as ``integration``."""
+    kinds: dict[Path, str] = {}
+    for item in items:
+        if item.path not in kinds:
+            starts = STARTS.search(item.path.read_text(encoding="utf-8")) or "fuzz" in item.path.parts
+            kinds[item.path] = "integration" if starts else "unit"
+        item.add_marker(kinds[item.path])
 
 
 @pytest.fixture(scope="session")
