@@ -40,10 +40,11 @@ from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
-from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
+from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, choose_exact
 from dmdd.training.levels import NormalImages, calibration_tiles
+from dmdd.training.lightning_private import ask_no_device_for_signals, call_first_on_signal
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -318,12 +319,8 @@ class Experiment:
             trainer = self._trainer(
                 steps=steps, callbacks=[*self._instantiate_all(self.settings.callbacks), guard, saver]
             )
-            loop: Any = trainer.fit_loop.epoch_loop
-            if hasattr(loop, "_broadcast_sigterm_tensor"):
-                # With several devices Lightning asks in each step whether one was told to stop, and waits for the
-                # answer; the saver listens instead, and asks every so many steps.
-                loop._broadcast_sigterm_tensor = lambda: None
             if self.devices > 1:
+                ask_no_device_for_signals(trainer)
                 call_first_on_signal(trainer, saver.note)
             if self.is_first:
                 with failures.report_write_errors(self.run_dir):
