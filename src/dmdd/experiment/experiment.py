@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
 from dmdd.config.check import plain_of
-from dmdd.config.schema import Target, TrainSettings
-from dmdd.config.targets import build
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build, build_all
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import Decoded, PairDataModule
@@ -216,6 +216,8 @@ class Experiment:
                 size=None if settings.evaluation.native_masks or self.data.tiles else self.detector.input_size,
             ),
             read_defects=None if self.data.regions else defect_reader(category.test),
+            own_pixel_metrics=build_all(settings.evaluation.pixel_metrics),
+            own_image_metrics=build_all(settings.evaluation.image_metrics),
             normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
             # Of tiles and regions the scatter is that of the held-out images alone.
             training_images=None if self.data.tiles or self.data.regions else self.data.training_pixels,
@@ -235,10 +237,6 @@ class Experiment:
         if self.data.held_out_large is None or self.detector.tiling is None:
             return NormalImages(self.data.held_out_pixels, inside=self.data.held_out_inside)
         return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
-
-    @staticmethod
-    def _instantiate_all(group: Mapping[str, Target | None]) -> list[Any]:
-        return [build(entry) for entry in group.values() if entry is not None]
 
     def _loggers(self, *, offline: bool = False) -> list[Logger]:
         loggers = []
@@ -316,9 +314,7 @@ class Experiment:
             if not self._connected and not loggers.connect(self.loggers):
                 self.loggers = self._loggers(offline=True)
             self._connected = True
-            trainer = self._trainer(
-                steps=steps, callbacks=[*self._instantiate_all(self.settings.callbacks), guard, saver]
-            )
+            trainer = self._trainer(steps=steps, callbacks=[*build_all(self.settings.callbacks).values(), guard, saver])
             if self.devices > 1:
                 ask_no_device_for_signals(trainer)
                 call_first_on_signal(trainer, saver.note)
@@ -425,7 +421,7 @@ class Experiment:
             self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
 
     def _evaluator(self) -> Trainer:
-        callbacks = self._instantiate_all(self.settings.callbacks)
+        callbacks = list(build_all(self.settings.callbacks).values())
         if self.devices == 1:
             return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
         leaving = LeaveMeasuring()
