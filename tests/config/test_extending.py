@@ -91,7 +91,7 @@ def tiny_detector(**changes) -> Detector:
     teacher = Teacher(backbone="resnet10t")
     student = Student(channels=teacher.channels, widths=(8, 12, 16))
     segmentation = SegmentationNetwork(channels=teacher.channels, width=8)
-    sizes = {"input_size": (64, 64), "level_power": 0}
+    sizes = {"input_size": (64, 64), "baseline_power": 0}
     detector = Detector(teacher=teacher, student=student, segmentation=segmentation, **(sizes | changes))
     return detector.eval().to(memory_format=torch.channels_last)
 

@@ -53,6 +53,6 @@ def load_openvino(file: Path, *, threads: int | None = None) -> Run:
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         answers = model(images)
-        return {name: answers[place] for place, name in enumerate(names)}
+        return {name: answers[index] for index, name in enumerate(names)}
 
     return run
