@@ -97,7 +97,7 @@ EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*/*.yaml"))
 
 
 def test_every_experiment_composes_and_states_its_command():
-    assert len(EXPERIMENTS) == 19
+    assert EXPERIMENTS
     for file in EXPERIMENTS:
         override = f"+experiments/{file.parent.name}={file.stem}"
         settings = composed("recipe=cpu", override)

@@ -27,6 +27,7 @@ from dmdd.experiment.leaving import no_empty_folder
 from dmdd.training.callbacks import interruption
 from dmdd.training.callbacks.interruption import StateSaver
 from dmdd.training.segmentation import SegmentationModule
+from processes import Command
 
 STEPS = {"distillation": 9, "segmentation": 6}
 ARGUMENTS = [
@@ -44,20 +45,18 @@ ARGUMENTS = [
 ]
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen:
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "dmdd.train", *ARGUMENTS, *arguments]
-    return subprocess.Popen(command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(*arguments: str, cwd: Path) -> Command:
+    return Command("train", [*ARGUMENTS, *arguments], cwd=cwd, variables={})
 
 
-def finish(process: subprocess.Popen, *told: str) -> str:
+def finish(process: Command, *told: str) -> str:
     printed, errors = process.communicate(timeout=300)
     assert all(line in printed.splitlines() for line in told), printed
     assert process.returncode == 0, errors
     return errors
 
 
-def stop_at(process: subprocess.Popen, line: str, number: int) -> tuple[int, str]:
+def stop_at(process: Command | subprocess.Popen, line: str, number: int) -> tuple[int, str]:
     """Send a signal when a line of progress begins so; gives the exit code and what was printed."""
     guard = threading.Timer(300, process.kill)
     guard.start()
@@ -459,8 +458,11 @@ def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):
 
 
 def test_a_sweep_that_is_told_to_stop_at_once_leaves_no_folder_and_trains_no_other_member(tmp_path, demo_root):
-    process = start(f"data_dir={demo_root}", "-m", "seed=0,1", cwd=tmp_path)
-    code, printed = stop_at(process, "sweep: 1 of 2", signal.SIGTERM)  # torch is being imported now
+    # Not from the warm server: torch is being imported when the signal comes.
+    command = [sys.executable, "-m", "dmdd.train", *ARGUMENTS, f"data_dir={demo_root}", "-m", "seed=0,1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, **pipes)
+    code, printed = stop_at(process, "sweep: 1 of 2", signal.SIGTERM)
     assert code == 128 + signal.SIGTERM, printed
     assert "Traceback" not in printed
     assert "sweep: 2 of 2" not in printed

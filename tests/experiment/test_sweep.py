@@ -1,11 +1,9 @@
 """One command over many categories and data sets, with every launcher that runs here."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from dmdd.config.overrides import quoted
 from dmdd.config.sweep import announce, free_memory
 from dmdd.core.errors import UserError
 from dmdd.data.layouts import category_names
+from processes import run_command
 
 SMOKE = [
     "teacher=resnet18",
@@ -30,9 +29,8 @@ SMOKE = [
 
 
 def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "dmdd.train", "-m", *SMOKE, *arguments]
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=500)
+    # Workers of a launcher are other processes again, and must not find this test's variables.
+    return run_command("train", "-m", *SMOKE, *arguments, cwd=cwd, timeout=500, PYTHONWARNINGS="ignore")
 
 
 @pytest.fixture(scope="module")
