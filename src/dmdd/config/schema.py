@@ -395,6 +395,7 @@ class ServeSettings(Settings):
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
+    calibrate: bool | None = setting("the page may set the model's thresholds; null: if only this machine reaches it")
     limits: LimitSettings = setting("beyond them a request is refused")
 
 

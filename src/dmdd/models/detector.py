@@ -289,7 +289,7 @@ class Detector(nn.Module):
         Returns:
             ``(B,)`` in [0, 1].
 
-        Source: mean of the largest reconstructed; the baseline ours, docs/maps.md has what it is worth.
+        Source: mean of the largest reconstructed; the baseline ours, experiments/maps has what it is worth.
         """
         values = self.smooth(raw) if self.score_smoothed else raw
         flat = values.flatten(1)
@@ -498,7 +498,7 @@ def geometric_distance(distances: list[Tensor]) -> Tensor:
         ``(B, 1, h_1, w_1)`` float32 in [1e-6, 1]: of ``D / 2``, at least 1e-6 each, so that a level of exactly zero
         does not decide alone.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     size = (distances[0].shape[-2], distances[0].shape[-1])
     levels = [upsample(distance.clamp(0, 2) / 2, size).clamp(min=1e-6).log() for distance in distances]
@@ -514,7 +514,7 @@ def whitened_distance(distances: list[Tensor]) -> Tensor:
     Returns:
         ``(B, 1, h_1, w_1)`` float32 in [1e-6, 1]: of shares of ``LARGEST_MAHALANOBIS``.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     # The geometric mean takes halves of cosine distances; twice the share makes them shares of the largest.
     return geometric_distance([2 * distance / LARGEST_MAHALANOBIS for distance in distances])
@@ -530,7 +530,7 @@ def joint_distance(geometric: Tensor, whitened: Tensor) -> Tensor:
     Returns:
         ``(B, 1, h, w)`` float32 in (0, 1]: ``(G W^2)^(1/3)``.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     return ((geometric.log() + 2 * whitened.log()) / 3).exp()
 
@@ -547,7 +547,7 @@ def combine(segmented: Tensor, distance: Tensor) -> Tensor:
     Returns:
         ``(B, 1, h, w)`` float32 in [0, 1]: ``(S J^6)^(1/7)``.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     return ((segmented.float().clamp(min=1e-6).log() + 6 * distance.log()) / 7).exp()
 
@@ -567,7 +567,7 @@ def fuse(segmented: Tensor, geometric: Tensor) -> Tensor:
         ``(B, 1, h, w)`` float32 in [0, 1]: ``(S G^2)^(1/3)``.
 
     Source: ours, in place of the paper's segmentation map alone, which fell behind the normality map on one of two data
-    sets; docs/maps.md has the figures and the other combinations tried.
+    sets; experiments/suite has the figures and the other combinations tried.
     """
     return ((segmented.float().clamp(min=1e-6).log() + 2 * geometric.log()) / 3).exp()
 
