@@ -1,7 +1,7 @@
 """Commands in processes of their own, forked from a server that has imported what takes ten seconds.
 
 They are real processes, with their own working folder, variables, output, signals and exit code. Left out is what an
-interpreter does at its start and end: for ``PYTHON...`` variables and ``atexit`` take :mod:`subprocess`.
+interpreter does at its start and end: for ``PYTHONWARNINGS`` and ``atexit``, say, take :mod:`subprocess`.
 """
 
 import importlib
@@ -70,6 +70,7 @@ def _command(
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(cwd)
+    sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     module = importlib.import_module(f"dmdd.{name}")
     sys.argv = [module.__file__, *arguments]
     sys.exit(module.main(arguments))

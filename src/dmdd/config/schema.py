@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, Self
 
 Target = Mapping[str, Any]
-"""A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.construct`."""
+"""A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.build`."""
 
 FORMER_NAMES = {"detector.level_power": "detector.baseline_power"}
 """Settings by their names in version 0.2, which work in one more version and warn; also those of run folders."""
