@@ -82,9 +82,9 @@ def test_a_file_that_does_not_decode_is_bad_only_after_it_has_settled(watcher, t
     assert not watcher.is_final(item)  # it grew: look again
     watcher.look()
     item = watcher.look()[0]
-    now[0] += 0.1
+    now[0] += 0.15
     assert not watcher.is_final(item)
-    now[0] += 0.1
+    now[0] += 0.15
     assert watcher.is_final(item)
     file.unlink()
     assert not watcher.is_final(item)
