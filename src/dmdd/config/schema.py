@@ -295,6 +295,7 @@ class PredictSettings(Settings):
         "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
     )
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
+    align: str | None = setting("image file that each image is aligned to first (docs/align.md)", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
