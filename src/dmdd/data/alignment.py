@@ -80,7 +80,8 @@ class Alignment:
         grey, scale = _grey(image, WORK_PX)
         warp = self._start(_grey(image, COARSE_PX)[0], grey.shape)
         try:
-            correlation, warp = cv2.findTransformECC(self.grey, grey, warp, cv2.MOTION_AFFINE, STOP, None, BLUR)
+            whole = np.ones(grey.shape, np.uint8)
+            correlation, warp = cv2.findTransformECC(self.grey, grey, warp, cv2.MOTION_AFFINE, STOP, whole, BLUR)
         except cv2.error:  # it did not converge
             correlation = 0.0
         if correlation < LEAST_CORRELATION:
@@ -135,13 +136,13 @@ class Alignment:
         image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_AREA)
         window = cv2.createHanningWindow((width, height), cv2.CV_32F)
         centre = ((width - 1) / 2, (height - 1) / 2)
-        best, found = -1.0, np.eye(2, 3)
+        best, found = -1.0, np.zeros((2, 3))
         for degrees in np.arange(-TURN_DEGREES, TURN_DEGREES + 1, STEP_DEGREES):
             turn = cv2.getRotationMatrix2D(centre, float(degrees), 1.0)
             turned = cv2.warpAffine(self.coarse, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
             shift, _ = cv2.phaseCorrelate(turned, image, window)
-            moved = turn.copy()
-            moved[:, 2] += shift
+            moved = np.array(turn, np.float64)
+            moved[:, 2] += np.array(shift)
             # warpAffine takes the inverse of the way from the reference to the image as "where each pixel comes from".
             placed = cv2.warpAffine(image, moved, (width, height), flags=_FLAGS, borderMode=cv2.BORDER_REFLECT_101)
             correlation = float(np.corrcoef(placed.ravel(), self.coarse.ravel())[0, 1])
