@@ -25,6 +25,7 @@ from dmdd.models.detector import (
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.models.whitening import grain
 
 
 def make(**changes) -> Detector:
@@ -169,12 +170,35 @@ def test_maps_of_whitened_residuals_of_known_distances():
 def test_a_model_without_whitened_residuals_has_the_maps_of_its_time():
     detector = make(anomaly_map="fused", score_map="geometric", whitened=False)
     with torch.no_grad():
-        assert tuple(detector.maps(IMAGES)) == MAP_NAMES[3:]
+        assert tuple(detector.maps(IMAGES)) == MAP_NAMES[4:]
     with pytest.raises(UserError, match=r"anomaly_map=combined: this model has fused, segmentation, geometric"):
         choose_maps(detector, anomaly_map="combined", score_map=None)
     network = SegmentationNetwork(channels=detector.teacher.channels, width=8, inputs="whitened")
     with pytest.raises(UserError, match=r"segmentation.inputs=whitened needs whitened residuals; use .*=products"):
         make(anomaly_map="fused", score_map="geometric", whitened=False, segmentation=network)
+
+
+def test_relative_is_combined_against_the_grain_of_the_image():
+    detector = make()
+    with torch.no_grad():
+        assert torch.equal(*(detector.raw_maps(IMAGES)[name] for name in ("relative", "combined")))  # none known yet
+        detector.whitening.normal_grain.copy_(torch.tensor([0.1, 2.0]))
+        found = detector.raw_maps(IMAGES, only=("relative", "combined"))
+        features = detector.teacher(detector.preprocess(IMAGES))
+        normality, _ = detector.student(detector.preprocess(IMAGES), features)
+        factor = 0.1 / grain(level_distances(normality, features)[0])
+    assert torch.allclose(found["relative"], found["combined"] * factor.view(-1, 1, 1, 1), atol=1e-6)
+    assert factor.max() < 0.9
+
+
+def test_a_model_without_grain_has_no_relative_map(tmp_path):
+    with pytest.raises(UserError, match=r"anomaly_map=relative: choose one of combined, distance, whitened"):
+        make(with_grain=False)
+    detector = make(anomaly_map="combined", with_grain=False)
+    assert detector.map_names == MAP_NAMES[1:]
+    detector.save(tmp_path)
+    loaded = Detector.load(tmp_path)  # in today's format
+    assert loaded.map_names == MAP_NAMES[1:]
 
 
 def test_levels_that_disagree_count_less_in_the_geometric_mean(detector):
@@ -275,9 +299,9 @@ def test_saved_and_loaded_detector_is_the_same(tmp_path):
         ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
         ({"level_power": 1.5}, r"level_power=1.5: give a number from 0 to 1"),
         ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
-        ({"score_map": "best"}, r"score_map=best: choose one of combined, distance, whitened, fused, segmentation"),
-        ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of combined, distance"),
-        ({"whitened": False}, r"anomaly_map=combined: choose one of fused, segmentation"),
+        ({"score_map": "best"}, r"score_map=best: choose one of relative, combined, distance, whitened, fused"),
+        ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of relative, combined"),
+        ({"whitened": False}, r"anomaly_map=relative: choose one of fused, segmentation"),
     ],
 )
 def test_arguments_out_of_range(changes, message):
@@ -296,7 +320,7 @@ def test_damaged_models_are_told_apart(tmp_path):
     for text, message in [
         ("{", r"is damaged"),
         ("[]", r"does not describe a detector: it is not a JSON object"),
-        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 5"),
+        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 6"),
         (json.dumps({k: v for k, v in spec.items() if k != "student"}), r"does not describe a detector: 'student'"),
         (json.dumps(spec | {"student": {"body": "reverse", "widths": [8, 12, 20]}}), r"does not fit detector.json"),
     ]:

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from dmdd.core.errors import UserError
+from dmdd.models.losses import cosine_distance
 from dmdd.models.segmentation import SegmentationNetwork
-from dmdd.models.whitening import ResidualWhitening, mahalanobis, residual, whitening_matrix
+from dmdd.models.whitening import ResidualWhitening, grain, mahalanobis, residual, whitening_matrix
 
 
 def levels(seed: int, batch: int) -> list[torch.Tensor]:
@@ -84,6 +85,36 @@ def test_a_student_without_any_error_gives_finite_numbers():
     for found in mahalanobis(whitening(teacher, levels(9, 2))):
         assert torch.isfinite(found).all()
     assert all(distance.abs().max() < 1e-3 for distance in mahalanobis(whitening(teacher, teacher)))
+
+
+def test_grain_is_the_mean_of_the_smaller_half():
+    distance = torch.tensor([[0.1, 0.3, 0.2, 2.0], [0.4, 0.4, 0.4, 0.4]]).view(2, 2, 2)
+    assert torch.allclose(grain(distance), torch.tensor([0.15, 0.4]))
+    assert torch.allclose(grain(torch.tensor([[0.7]])), torch.tensor([0.7]))  # half of one place is that place
+
+
+def test_maps_are_set_against_the_grain_of_normal_images():
+    teacher, normality = levels(4, 6), levels(5, 6)
+    whitening = fit(teacher, normality)
+    grains = grain(cosine_distance(normality[0], teacher[0]))
+    wanted = torch.stack([grains.min() / 1.25, grains.max() * 1.25])
+    assert torch.allclose(whitening.normal_grain, wanted, atol=1e-6)
+    whitening.normal_grain.copy_(torch.tensor([0.2, 0.8]))
+    finest = torch.tensor([0.1, 0.2, 0.4, 1.6]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
+    found = whitening.against_grain(torch.full((4, 1, 3, 3), 0.6), finest)
+    assert torch.allclose(found[:, 0, 0, 0], torch.tensor([0.6, 0.6, 0.3, 0.15]))  # held in range below and above
+
+
+def test_before_fitting_no_map_is_set_against_grain():
+    maps, finest = torch.rand(2, 1, 3, 3), torch.rand(2, 1, 3, 3)
+    whitening = ResidualWhitening([3])
+    assert torch.equal(whitening.against_grain(maps, finest), maps)
+    whitening.fit(torch.arange(0), lambda rows: ([], []))
+    assert torch.equal(whitening.normal_grain, torch.ones(2))
+    without = ResidualWhitening([3], with_grain=False)
+    assert "normal_grain" not in without.state_dict()
+    with pytest.raises(ValueError, match="the grain of normal images is not known"):
+        without.against_grain(maps, finest)
 
 
 def test_half_precision_features_are_whitened_in_float32():

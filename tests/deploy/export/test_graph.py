@@ -36,6 +36,7 @@ def make(**changes) -> Detector:
             mean, matrix = detector.whitening.gaussian(level)
             mean.normal_(0, 0.05)
             matrix.add_(torch.randn_like(matrix).tril()).mul_(3)
+        detector.whitening.normal_grain.copy_(torch.tensor([0.1, 2.0]))
     for module in detector.modules():  # statistics as after training, or folding would have nothing to do
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -144,7 +145,7 @@ def test_smoothing_matrices_are_upsampling_and_gaussian(sigma_px):
     [
         *((name, name, "products") for name in MAP_NAMES),
         *(("fused", "both", inputs) for inputs in ("products", "whitened")),
-        *((name, "distance", "whitened") for name in ("combined", "segmentation")),
+        *((name, "distance", "whitened") for name in ("relative", "combined", "segmentation")),
     ],
 )
 def test_graph_gives_what_the_detector_gives(anomaly_map, score_map, inputs, smoothed):

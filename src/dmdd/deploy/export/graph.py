@@ -71,6 +71,7 @@ class Network(nn.Module):
         self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
         used = detector.segmentation.inputs == "whitened" or {self.anomaly_map, self.score_map} & set(WHITENED_MAPS)
         self.segmentation = FastSegmentation(detector.segmentation, detector.whitening if used else None)
+        self.whitening = detector.whitening if "relative" in {self.anomaly_map, self.score_map} else None
         self.mean: Tensor
         self.factor: Tensor
         self.rows: Tensor
@@ -117,6 +118,8 @@ class Network(nn.Module):
                 whitened = whitened_distance(lengths)
                 joint = joint_distance(geometric, whitened)
                 found = {"whitened": whitened, "distance": joint, "combined": combine(segmented, joint)}
+                if self.whitening is not None:
+                    found["relative"] = self.whitening.against_grain(found["combined"], distances[0])
                 raw[name] = found[name]
             elif name == "fused":
                 raw[name] = fuse(segmented, geometric)
