@@ -13,6 +13,7 @@ Target = Mapping[str, Any]
 
 MapName = Literal[
     "relative",
+    "overall",
     "combined",
     "distance",
     "whitened",

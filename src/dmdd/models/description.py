@@ -16,7 +16,7 @@ MAX_DILATIONS = 32
 ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
-        *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "with_grain", "normal_levels"),
+        *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "with_images", "normal_levels"),
         *("calibration", "former_calibrations", "tiling", "region"),
     ),
     "tiling": ("tile_px", "overlap"),
@@ -62,7 +62,7 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("anomaly_map", "score_map"):
         if not isinstance(spec.get(name, ""), str):
             raise _wrong(name, spec[name], "the name of a map is wanted")
-    for name in ("score_smoothed", "whitened", "with_grain"):
+    for name in ("score_smoothed", "whitened", "with_images"):
         if not isinstance(spec.get(name, False), bool):
             raise _wrong(name, spec[name], "true or false is wanted")
     if "tiling" in spec:

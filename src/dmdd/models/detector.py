@@ -25,12 +25,13 @@ from dmdd.models.whitening import ResidualWhitening, mahalanobis
 
 FORMAT_VERSION = 6
 # 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
-# map and knew no levels; 4 knew no whitened residuals; 5 no grain.
+# map and knew no levels; 4 knew no whitened residuals; 5 no images as a whole.
 READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
 REGION_FILE = "region.png"
-WHITENED_MAPS = ("relative", "combined", "distance", "whitened")
+IMAGE_MAPS = ("relative", "overall")
+WHITENED_MAPS = (*IMAGE_MAPS, "combined", "distance", "whitened")
 MAP_NAMES = (*WHITENED_MAPS, "fused", "segmentation", "geometric", "normality", "abnormality", "both")
 LARGEST_MAHALANOBIS = 32.0
 """Of a level, over the square root of its channels; larger ones count as this. Defects reach 2 to 12."""
@@ -98,8 +99,8 @@ class Detector(nn.Module):
         level_power: How much of an image's own level is taken out of its score, from 0 to 1; see :meth:`image_score`.
         whitened: Whether it has whitened residuals; models up to format version 4 have none, nor the maps made of them
             (``WHITENED_MAPS``).
-        with_grain: Whether it knows the grain of normal images besides; models up to format version 5 do not, and have
-            no map ``relative``.
+        with_images: Whether it knows normal images as a whole besides (``IMAGE_MAPS``); models up to format version 5
+            do not.
 
     Raises:
         UserError: An argument is out of its range, or a map or the segmentation network needs whitened residuals.
@@ -117,11 +118,11 @@ class Detector(nn.Module):
         sigma_px: float = 1.0,
         score_fraction: float = 0.01,
         anomaly_map: str = "relative",
-        score_map: str = "distance",
+        score_map: str = "overall",
         score_smoothed: bool = False,
-        level_power: float = 0.5,
+        level_power: float = 0.75,
         whitened: bool = True,
-        with_grain: bool = True,
+        with_images: bool = True,
     ) -> None:
         super().__init__()
         height, width = check_input_size(input_size)
@@ -131,7 +132,7 @@ class Detector(nn.Module):
             raise UserError(f"level_power={level_power}: give a number from 0 to 1")
         if sigma_px < 0:
             raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
-        self.whitening = ResidualWhitening(teacher.channels, with_grain=with_grain) if whitened else None
+        self.whitening = ResidualWhitening(teacher.channels, with_images=with_images) if whitened else None
         for name, value in (("anomaly_map", anomaly_map), ("score_map", score_map)):
             if value not in self.map_names:
                 raise UserError(f"{name}={value}: choose one of {', '.join(self.map_names)}")
@@ -159,7 +160,7 @@ class Detector(nn.Module):
         """Names of the maps that it can give."""
         if self.whitening is None:
             return tuple(name for name in MAP_NAMES if name not in WHITENED_MAPS)
-        return MAP_NAMES if self.whitening.normal_grain is not None else MAP_NAMES[1:]
+        return tuple(name for name in MAP_NAMES if self.whitening.knows_images or name not in IMAGE_MAPS)
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
@@ -194,7 +195,8 @@ class Detector(nn.Module):
 
         Returns:
             ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``relative`` (``combined`` against the image's grain,
-            :meth:`ResidualWhitening.against_grain`), ``combined`` (:func:`combine`), ``distance``
+            :meth:`ResidualWhitening.against_grain`), ``overall`` (``distance`` weighted by how unusual the image is as a
+            whole, :meth:`ResidualWhitening.against_images`), ``combined`` (:func:`combine`), ``distance``
             (:func:`joint_distance`), ``whitened`` (geometric mean over levels of the whitened residuals' lengths),
             ``fused`` (:func:`fuse`), ``segmentation`` (stage 2), ``geometric`` (geometric mean over levels of the
             normality distances ``D / 2``), ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both``
@@ -224,6 +226,8 @@ class Detector(nn.Module):
                 maps["combined"] = combine(maps["segmentation"], maps["distance"])
             if "relative" in wanted and self.whitening is not None:
                 maps["relative"] = self.whitening.against_grain(maps["combined"], distances[0])
+            if "overall" in wanted and self.whitening is not None:
+                maps["overall"] = self.whitening.against_images(maps["distance"], features[-1])
         return {name: maps[name] for name in wanted}
 
     def smooth(self, raw: Tensor) -> Tensor:
@@ -315,7 +319,7 @@ class Detector(nn.Module):
             "score_smoothed": self.score_smoothed,
             "level_power": self.level_power,
             "whitened": self.whitening is not None,
-            "with_grain": self.whitening is not None and self.whitening.normal_grain is not None,
+            "with_images": self.whitening is not None and self.whitening.knows_images,
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
             **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
@@ -354,7 +358,7 @@ class Detector(nn.Module):
                 score_smoothed=spec["score_smoothed"] if version > 3 else True,
                 level_power=spec["level_power"] if version > 3 else 0,
                 whitened=spec["whitened"] if version > 4 else False,
-                with_grain=spec["with_grain"] if version > 5 else False,
+                with_images=spec["with_images"] if version > 5 else False,
             )
             if version > 3:
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
