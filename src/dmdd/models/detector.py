@@ -195,8 +195,8 @@ class Detector(nn.Module):
 
         Returns:
             ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``relative`` (``combined`` against the image's grain,
-            :meth:`ResidualWhitening.against_grain`), ``overall`` (``distance`` weighted by how unusual the image is as a
-            whole, :meth:`ResidualWhitening.against_images`), ``combined`` (:func:`combine`), ``distance``
+            :meth:`ResidualWhitening.against_grain`), ``overall`` (``distance`` weighted by how unusual the image is,
+            :meth:`ResidualWhitening.against_images`), ``combined`` (:func:`combine`), ``distance``
             (:func:`joint_distance`), ``whitened`` (geometric mean over levels of the whitened residuals' lengths),
             ``fused`` (:func:`fuse`), ``segmentation`` (stage 2), ``geometric`` (geometric mean over levels of the
             normality distances ``D / 2``), ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both``
