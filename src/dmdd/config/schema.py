@@ -12,7 +12,17 @@ Target = Mapping[str, Any]
 """A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.construct`."""
 
 MapName = Literal[
-    "combined", "distance", "whitened", "fused", "segmentation", "geometric", "normality", "abnormality", "both"
+    "relative",
+    "overall",
+    "combined",
+    "distance",
+    "whitened",
+    "fused",
+    "segmentation",
+    "geometric",
+    "normality",
+    "abnormality",
+    "both",
 ]
 
 
