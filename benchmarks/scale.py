@@ -1,13 +1,14 @@
 """How training and prediction grow with the number of images: memory, time to the first step, waiting for images.
 
-    python benchmarks/scale.py --train 1000,10000,100000 --predict 10000,100000,1000000 --output scale.json
+    python benchmarks/scale.py --train 5000,20000,100000 --predict 10000,100000,1000000 --output scale.json
 
 The images are cheap: 64 drawn ones, whose files stand under many names (hard links).
 
 `train` runs the real command on one CPU thread, twice for each count: the first run decodes the images into the cache
 on disk where they are too many for memory, the second finds them there. Networks are as small as `recipe=smoke` has
 them, so that what is measured is the data. Waiting is the time that reading images takes, as a share of the loop's;
-with a larger network the share is smaller.
+with a larger network the share is smaller. A run ends after the steps of stage 1; with at most `--whole` images the
+second one goes on to its end, since calibration and the look for odd images put every image through the networks.
 
 `predict` lists files, records a made-up score for each and takes the folder up again, in place of a network.
 
@@ -16,6 +17,7 @@ largest resident set of the process (`VmHWM`); pages of the system's cache do no
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -27,7 +29,7 @@ from typing import Any
 
 DISTINCT = 64
 PER_FOLDER = 1000
-STEPS = 20
+STEPS = 49  # six blocks of eight steps whose images are read together, after the first step
 
 
 def draw_images(folder: Path, size: int) -> list[Path]:
@@ -60,7 +62,11 @@ def peak_mb() -> float:
     return round(int(status.split("VmHWM:")[1].split()[0]) / 1024, 1)
 
 
-def train(data: Path, run: Path, started: float) -> dict[str, Any]:
+class Enough(Exception):
+    """The steps to be measured are done."""
+
+
+def train(data: Path, run: Path, started: float, *, whole: bool) -> dict[str, Any]:
     """Train for some steps, in this process, and note what it takes."""
     from dmdd.data.datasets import PlannedDataset
     from dmdd.train import main
@@ -81,24 +87,28 @@ def train(data: Path, run: Path, started: float) -> dict[str, Any]:
             seen["first_step_cpu_s"] = round(time.process_time(), 1)
         seen["steps"].append(time.perf_counter())
         step(self, *arguments)
+        if len(seen["steps"]) == STEPS and not whole:
+            raise Enough
 
     PlannedDataset.__getitems__ = timed  # type: ignore[method-assign]
     DistillationModule.on_train_batch_end = noted  # type: ignore[method-assign]
-    code = main(
-        [
-            *("dataset=folder", "category=part", f"data_dir={data}", f"hydra.run.dir={run}", "recipe=smoke"),
-            *("dataset.layout.bad=null", "dataset.layout.test_good=held", "image_size=[256,256]", "batch_size=8"),
-            *("teacher=resnet18", "teacher.random_weights=true", "trainer.accelerator=cpu", "augmentation=none"),
-            *(f"distillation.steps={STEPS}", "segmentation_training.steps=2", "data.held_out_fraction=0.001"),
-            *("evaluation.resamples=0", "evaluation.pictures=0", "callbacks.progress.every_n_steps=1000"),
-        ]
-    )
+    code: int | None = None
+    with contextlib.suppress(Enough):
+        code = main(
+            [
+                *("dataset=folder", "category=part", f"data_dir={data}", f"hydra.run.dir={run}", "recipe=smoke"),
+                *("dataset.layout.bad=null", "dataset.layout.test_good=held", "image_size=[256,256]", "batch_size=8"),
+                *("teacher=resnet18", "teacher.random_weights=true", "trainer.accelerator=cpu", "augmentation=none"),
+                *(f"distillation.steps={STEPS}", "segmentation_training.steps=2", "data.held_out_fraction=0.001"),
+                *("evaluation.resamples=0", "evaluation.pictures=0", "callbacks.progress.every_n_steps=1000"),
+            ]
+        )
     looped = seen["steps"][-1] - seen["steps"][0]
     return {
         "exit_code": code,
         "first_step_s": seen["first_step_s"],
         "first_step_cpu_s": seen["first_step_cpu_s"],
-        "whole_run_s": round(time.time() - started, 1),
+        "whole_run_s": round(time.time() - started, 1) if whole else None,
         "step_ms": round(1000 * looped / (len(seen["steps"]) - 1), 1),
         "waiting_percent": round(100 * seen["reading_s"] / looped, 2),
         "peak_mb": peak_mb(),
@@ -149,14 +159,16 @@ def in_process(part: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-def run_train(count: int, place: Path, sources: list[Path]) -> list[dict[str, Any]]:
+def run_train(count: int, place: Path, sources: list[Path], *, whole: bool) -> list[dict[str, Any]]:
     """Train twice on so many images."""
     folder = place / f"train{count}"
     link_images(sources, folder / "part" / "good", count)
     link_images(sources[:8], folder / "part" / "held", 8)
     rows = []
     for number in ("first", "second"):
-        measured = in_process("train", str(folder), str(place / "run"), str(time.time()))
+        run = place / f"run{count}{number}"
+        ends = whole and number == "second"
+        measured = in_process("train", str(folder), str(run), str(time.time()), *(["whole"] if ends else []))
         rows.append({"images": count, "run": number, **measured})
         print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -174,7 +186,8 @@ def run_predict(count: int, place: Path, sources: list[Path]) -> dict[str, Any]:
 def main() -> int:
     """Run both parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--train", default="1000,10000,100000", help="counts of images to train on")
+    parser.add_argument("--train", default="5000,20000,100000", help="counts of images to train on")
+    parser.add_argument("--whole", type=int, default=5000, help="so many images at most are trained on to the end")
     parser.add_argument("--predict", default="10000,100000,1000000", help="counts of images to predict")
     parser.add_argument("--size", type=int, default=256, help="side of the images in px")
     parser.add_argument("--folder", type=Path, help="where images and cache go while this runs; 23 GB for 100,000")
@@ -184,7 +197,7 @@ def main() -> int:
     if options.part:
         part, *given = options.part
         if part == "train":
-            print(json.dumps(train(Path(given[0]), Path(given[1]), float(given[2]))))
+            print(json.dumps(train(Path(given[0]), Path(given[1]), float(given[2]), whole="whole" in given)))
         else:
             print(json.dumps(predict(Path(given[0]), Path(given[1]))))
         return 0
@@ -194,7 +207,7 @@ def main() -> int:
         os.environ |= {"DMDD_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
         sources = draw_images(place / "drawn", options.size)
         for count in (int(text) for text in options.train.split(",") if text):
-            result["train"] += run_train(count, place, sources)
+            result["train"] += run_train(count, place, sources, whole=count <= options.whole)
         for count in (int(text) for text in options.predict.split(",") if text):
             result["predict"].append(run_predict(count, place, sources))
     if options.output:
