@@ -47,7 +47,8 @@ def pictures(
     by_name = _scores_by_picture(scores)
     order = _choose([(file, by_name.get(_stem(file))) for file in sorted((folder / "images").glob("*.png"))], scores)
     for file, score in order:
-        if len(found) == count:
+        # Encoding one only to find that it is too large would double the time of a report of many runs.
+        if len(found) == count or max_bytes < min((len(picture["source"]) for picture in found), default=0):
             break
         try:
             source, width, height = _encode(file)

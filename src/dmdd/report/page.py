@@ -69,11 +69,10 @@ def build_page(
 def _short_names(runs: Sequence[Run]) -> list[str]:
     """Leave out of the configurations' names what all runs on a data set share: legends and lists have little room."""
     parts = [name.split() for name in configuration_names(runs)]
-    own = [
-        set.intersection(*(set(p) for p, other in zip(parts, runs, strict=True) if other.dataset == r.dataset))
-        for r in runs
-    ]
-    short = [" ".join(p for p in part if p not in shared) for part, shared in zip(parts, own, strict=True)]
+    shared: dict[str, set[str]] = {}
+    for part, run in zip(parts, runs, strict=True):
+        shared[run.dataset] = shared.get(run.dataset, set(part)) & set(part)
+    short = [" ".join(p for p in part if p not in shared[run.dataset]) for part, run in zip(parts, runs, strict=True)]
     several = {run.dataset for run, name in zip(runs, short, strict=True) if name}
     return [name or ("default" if run.dataset in several else "") for run, name in zip(runs, short, strict=True)]
 
