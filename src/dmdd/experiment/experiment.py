@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
 from dmdd.config.check import plain_of
-from dmdd.config.schema import Target, TrainSettings
-from dmdd.config.targets import build
+from dmdd.config.schema import TrainSettings
+from dmdd.config.targets import build, build_all
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import Decoded, PairDataModule
@@ -40,10 +40,11 @@ from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
-from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
+from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, choose_exact
 from dmdd.training.levels import NormalImages, calibration_tiles
+from dmdd.training.lightning_private import ask_no_device_for_signals, call_first_on_signal
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -215,6 +216,8 @@ class Experiment:
                 size=None if settings.evaluation.native_masks or self.data.tiles else self.detector.input_size,
             ),
             read_defects=None if self.data.regions else defect_reader(category.test),
+            own_pixel_metrics=build_all(settings.evaluation.pixel_metrics),
+            own_image_metrics=build_all(settings.evaluation.image_metrics),
             normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
             # Of tiles and regions the scatter is that of the held-out images alone.
             training_images=None if self.data.tiles or self.data.regions else self.data.training_pixels,
@@ -234,10 +237,6 @@ class Experiment:
         if self.data.held_out_large is None or self.detector.tiling is None:
             return NormalImages(self.data.held_out_pixels, inside=self.data.held_out_inside)
         return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
-
-    @staticmethod
-    def _instantiate_all(group: Mapping[str, Target | None]) -> list[Any]:
-        return [build(entry) for entry in group.values() if entry is not None]
 
     def _loggers(self, *, offline: bool = False) -> list[Logger]:
         loggers = []
@@ -315,15 +314,9 @@ class Experiment:
             if not self._connected and not loggers.connect(self.loggers):
                 self.loggers = self._loggers(offline=True)
             self._connected = True
-            trainer = self._trainer(
-                steps=steps, callbacks=[*self._instantiate_all(self.settings.callbacks), guard, saver]
-            )
-            loop: Any = trainer.fit_loop.epoch_loop
-            if hasattr(loop, "_broadcast_sigterm_tensor"):
-                # With several devices Lightning asks in each step whether one was told to stop, and waits for the
-                # answer; the saver listens instead, and asks every so many steps.
-                loop._broadcast_sigterm_tensor = lambda: None
+            trainer = self._trainer(steps=steps, callbacks=[*build_all(self.settings.callbacks).values(), guard, saver])
             if self.devices > 1:
+                ask_no_device_for_signals(trainer)
                 call_first_on_signal(trainer, saver.note)
             if self.is_first:
                 with failures.report_write_errors(self.run_dir):
@@ -426,7 +419,7 @@ class Experiment:
             self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
 
     def _evaluator(self) -> Trainer:
-        callbacks = self._instantiate_all(self.settings.callbacks)
+        callbacks = list(build_all(self.settings.callbacks).values())
         if self.devices == 1:
             return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
         leaving = LeaveMeasuring()

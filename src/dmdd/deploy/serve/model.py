@@ -20,13 +20,35 @@ class ServedModel:
         predictor: What inspects.
         title: Name shown to people and machines.
         weights_sha256: Fingerprint of the weights; empty if they are not from a file.
-
-    Source: ours.
+        folder: The model folder, which a new calibration is written to; None if there is none.
+        fixed: Why thresholds may not be changed; None if they may.
     """
 
-    def __init__(self, predictor: Predictor, *, title: str, weights_sha256: str = "") -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        title: str,
+        weights_sha256: str = "",
+        folder: Path | None = None,
+        fixed: str | None = None,
+    ) -> None:
         self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
-        calibration: dict[str, Any] = predictor.detector.calibration
+        self.folder, self.fixed = folder, fixed
+        self._describe(predictor.detector.calibration)
+        height, width = predictor.detector.input_size
+        self.input_height, self.input_width = height, width
+
+    def recalibrate(self, calibration: dict[str, Any]) -> None:
+        """Put another calibration in force.
+
+        Args:
+            calibration: As in ``detector.json``.
+        """
+        self.predictor.recalibrate(calibration)
+        self._describe(calibration)
+
+    def _describe(self, calibration: dict[str, Any]) -> None:
         scaled = ScoreScale.of(calibration) is not None
         self.image_threshold: float | None = 0.5 if scaled else calibration.get("image_threshold")
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
@@ -35,8 +57,6 @@ class ServedModel:
         self.promise: str | None = calibration.get("promise")
         self.normal_images: int | None = calibration.get("normal_images")
         self.thresholds_from: str | None = calibration.get("source")
-        height, width = predictor.detector.input_size
-        self.input_height, self.input_width = height, width
 
 
 def find_title(folder: Path) -> str:
@@ -61,12 +81,13 @@ def fingerprint(folder: Path) -> str:
     return file_sha256(folder / WEIGHTS_FILE)
 
 
-def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> ServedModel:
+def load_model(folder: Path, *, title: str | None = None, fixed: str | None = None, **settings: Any) -> ServedModel:
     """Load a model and run it once, so that the first request is as fast as the others.
 
     Args:
         folder: The ``model`` folder of a run.
         title: Its name; :func:`find_title` if None.
+        fixed: Why its thresholds may not be changed; None if they may.
         settings: How to look at images, as for :class:`dmdd.inference.predictor.Predictor`.
 
     Returns:
@@ -76,7 +97,8 @@ def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> Se
         UserError: The folder holds no model of this version, or a setting cannot be used.
     """
     predictor = dmdd.load(folder, **settings)
-    model = ServedModel(predictor, title=title or find_title(folder), weights_sha256=fingerprint(folder))
+    name = title or find_title(folder)
+    model = ServedModel(predictor, title=name, weights_sha256=fingerprint(folder), folder=folder, fixed=fixed)
     empty = torch.zeros(3, model.input_height, model.input_width, dtype=torch.uint8)
     predictor.predict([predictor.prepare(empty)])  # not called: a region of interest may be of another size
     return model
