@@ -44,6 +44,8 @@ def pictures(
         ``disorder``, see :func:`disorder`; the last four are None where the picture's image is not known.
     """
     found: list[dict[str, Any]] = []
+    if not count or not max_bytes:
+        return found
     by_name = _scores_by_picture(scores)
     order = _choose([(file, by_name.get(_stem(file))) for file in sorted((folder / "images").glob("*.png"))], scores)
     for file, score in order:
