@@ -125,6 +125,10 @@ class DataSettings:
     num_workers: int = setting(
         "worker processes; 0 is enough unless augmentation.transforms are your own and a GPU waits (2 to 4)", least=0
     )
+    memory_gb: float = setting(
+        "decoded images that take more than this are kept in a file instead of memory", unit="GB", least=0
+    )
+    cache_dir: str = setting("folder of such files, shared by all runs; may be deleted at any time", is_path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
