@@ -31,9 +31,11 @@ from dmdd.data.datasets import within
 from dmdd.data.listing import Category, listing_digest
 from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.saturation import defect_reader
-from dmdd.experiment import loggers, outputs
-from dmdd.experiment.pictures import write_curves, write_pictures
+from dmdd.experiment import loggers, outputs, resume
+from dmdd.experiment.charts import write_curves, write_training
+from dmdd.experiment.pictures import PAIRS_FILE, Picture, write_pairs, write_pictures
 from dmdd.experiment.resume import STATE_DIR
+from dmdd.experiment.watching import TrainingPictures
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
@@ -75,7 +77,7 @@ def write_evaluation(
     pictures: int,
     accelerator: str,
     regions: Regions | None = None,
-) -> list[Path]:
+) -> list[Picture]:
     """Write what an evaluation leaves beside its result: scores, curves and pictures.
 
     Args:
@@ -87,11 +89,12 @@ def write_evaluation(
         regions: Which pixels of the images count.
 
     Returns:
-        The picture files.
+        The pictures.
     """
-    scale = ScoreScale.of(evaluation.detector.calibration)
+    thresholds = evaluation.detector.calibration
+    scale = ScoreScale.of(thresholds)
     outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root, scale)
-    write_curves(folder, evaluation.curves)
+    write_curves(folder, evaluation.curves, metrics=evaluation.metrics, thresholds=thresholds)
     with hardware.whole_float32():
         return write_pictures(
             folder / "images",
@@ -200,6 +203,7 @@ class Experiment:
             segmentation=segmentation,
             whitening=self.detector.whitening,
             normal_images=self.data.normal_pixels,
+            first_step=settings.distillation.steps,
             **vars(settings.segmentation_training),
         )
         self.evaluation = EvaluationModule(
@@ -250,10 +254,22 @@ class Experiment:
                 place = f"{platform.node()}:{self.run_dir.resolve()}"
                 known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
                 known |= {"resume": "allow"} if self.settings.resume else {}
+                if "WANDB_SWEEP_ID" in os.environ:  # its agent names the run
+                    known = {}
+            if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("group") is None:
+                # All but the seed: the dashboard averages over a group.
+                name = resume.configuration_digest(plain_of(self.settings))
+                known |= {"group": f"{self.category.dataset}/{self.category.name} {name}"}
             if offline and str(entry.get("_target_")).endswith("WandbLogger"):
                 known |= {"mode": "offline"}
             loggers.append(build(entry, **known))
         return loggers
+
+    def _watchers(self) -> list[Callback]:
+        """Show pairs and maps while training, where somebody looks."""
+        if not self.settings.evaluation.pictures or not loggers.take_pictures(self.loggers):
+            return []
+        return [TrainingPictures(self.detector)]
 
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = {"log_every_n_steps": 10, **self.settings.trainer}
@@ -316,7 +332,8 @@ class Experiment:
                 self.loggers = self._loggers(offline=True)
             self._connected = True
             trainer = self._trainer(
-                steps=steps, callbacks=[*self._instantiate_all(self.settings.callbacks), guard, saver]
+                steps=steps,
+                callbacks=[*self._instantiate_all(self.settings.callbacks), *self._watchers(), guard, saver],
             )
             loop: Any = trainer.fit_loop.epoch_loop
             if hasattr(loop, "_broadcast_sigterm_tensor"):
@@ -366,6 +383,8 @@ class Experiment:
             for folder in ("images", STATE_DIR) if stage == "distillation" else ():
                 shutil.rmtree(self.run_dir / folder, ignore_errors=True)
             files.write_atomically(config_file, OmegaConf.to_yaml(OmegaConf.create(plain_of(self.settings))))
+            if stage == "distillation" and self.settings.evaluation.pictures:
+                write_pairs(self.run_dir / PAIRS_FILE, self.data)
         elif not self._log_restored:
             self._restore_log(stage, done)
         if not self._log_restored:
@@ -382,8 +401,9 @@ class Experiment:
             with file.open(newline="", encoding="utf-8") as text:
                 rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(text)]
             again = f"{stage}/learning_rate"
+            first = done + (self.segmentation.first_step if stage == "segmentation" else 0)
             kept = [
-                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < done)
+                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < first)
             ]
             writer: Any = logger.experiment
             writer.metrics = kept
@@ -469,6 +489,7 @@ class Experiment:
         """
         test = outputs.evaluation_entries(self.evaluation, "test", listed=len(self.category.test))
         with failures.report_write_errors(self.run_dir):
+            write_training(self.run_dir)
             pictures = write_evaluation(
                 self.run_dir,
                 evaluation=self.evaluation,
@@ -482,7 +503,12 @@ class Experiment:
             outputs.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         loggers.log_result(
-            self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.settings.upload_model
+            self.loggers,
+            result,
+            settings=plain_of(self.settings),
+            run_dir=self.run_dir,
+            pictures=pictures,
+            upload_model=self.settings.upload_model,
         )
         outputs.print_summary(result, self.run_dir)
 
