@@ -306,8 +306,12 @@ def test_dashboards_hold_both_stages_settings_tables_pictures_and_the_model(tmp_
     table = json.loads(table.read_text())
     assert table["columns"] == ["file", "type", "label", "score", "verdict", "picture"]
     assert len(table["data"]) == len(demo_category.test)
-    pictures = [row[-1] for row in table["data"] if row[-1] is not None]
-    assert [set(picture["masks"]) for picture in pictures] == [{"ground_truth", "prediction"}] * 2
+    artifacts = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
+    (images,) = (artifact for artifact in artifacts if "testimages" in artifact.name)
+    paths = [content.path for content in images.manifest.contents]
+    drawn = [path for path in paths if re.fullmatch(r"media/images/[0-9a-f]+\.png", path)]
+    assert len(drawn) == len(list((folder / "images").iterdir()))
+    assert any("mask" in path for path in paths)
 
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert {"distillation/loss", "segmentation/loss"} <= set(events.Tags()["scalars"])

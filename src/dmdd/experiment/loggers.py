@@ -193,7 +193,7 @@ def _masked(picture: Picture) -> Any:
 
 
 def _image_rows(run_dir: Path, result: dict[str, Any], pictures: list[Picture]) -> list[list[Any]]:
-    """List all test images, the most anomalous-looking first; those that were drawn with their picture."""
+    """List all test images: those with a picture first, then by score. W&B takes a column's type from its first row."""
     drawn = {picture.index: picture for picture in pictures}
     threshold = 0.5 if ScoreScale.of(result["calibration"]) else result["calibration"].get("image_threshold")
     with (run_dir / "scores.csv").open(newline="", encoding="utf-8", errors="replace") as text:
@@ -202,7 +202,7 @@ def _image_rows(run_dir: Path, result: dict[str, Any], pictures: list[Picture]) 
             score, label = float(row["score"]), int(row["label"])
             picture = _masked(drawn[index]) if index in drawn else None
             rows.append([row["file"], row["defect"], CLASSES[label], score, verdict(label, score, threshold), picture])
-    return sorted(rows, key=lambda row: -row[3])
+    return sorted(rows, key=lambda row: (row[-1] is None, -row[3]))
 
 
 def _plots(run_dir: Path) -> dict[str, Any]:

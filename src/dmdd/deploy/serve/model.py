@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 import dmdd
 from dmdd.core.files import file_sha256
-from dmdd.inference.predictor import Predictor
-from dmdd.models.detector import WEIGHTS_FILE
+from dmdd.deploy.serve.exported import LOADERS, ExportedPredictor, load_exported
 from dmdd.models.score_scale import ScoreScale
+
+if TYPE_CHECKING:
+    from dmdd.inference.predictor import Predictor
 
 
 class ServedModel:
@@ -24,7 +26,7 @@ class ServedModel:
     Source: ours.
     """
 
-    def __init__(self, predictor: Predictor, *, title: str, weights_sha256: str = "") -> None:
+    def __init__(self, predictor: "Predictor | ExportedPredictor", *, title: str, weights_sha256: str = "") -> None:
         self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
         calibration: dict[str, Any] = predictor.detector.calibration
         scaled = ScoreScale.of(calibration) is not None
@@ -58,6 +60,8 @@ def find_title(folder: Path) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Compute the SHA-256 of the weights file, as hexadecimal digits."""
+    from dmdd.models.detector import WEIGHTS_FILE
+
     return file_sha256(folder / WEIGHTS_FILE)
 
 
@@ -65,7 +69,7 @@ def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> Se
     """Load a model and run it once, so that the first request is as fast as the others.
 
     Args:
-        folder: The ``model`` folder of a run.
+        folder: The ``model`` folder of a run, or an exported file, which needs no torch.
         title: Its name; :func:`find_title` if None.
         settings: How to look at images, as for :class:`dmdd.inference.predictor.Predictor`.
 
@@ -75,6 +79,14 @@ def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> Se
     Raises:
         UserError: The folder holds no model of this version, or a setting cannot be used.
     """
+    if folder.suffix in LOADERS:
+        exported, card = load_exported(folder, **settings)
+        model = ServedModel(exported, title=title or folder.stem, weights_sha256=card.get("weights_sha256", ""))
+        height, width = exported.fixed_size or exported.detector.input_size
+        exported(np.zeros((height, width, 3), np.uint8))
+        return model
+    import torch
+
     predictor = dmdd.load(folder, **settings)
     model = ServedModel(predictor, title=title or find_title(folder), weights_sha256=fingerprint(folder))
     empty = torch.zeros(3, model.input_height, model.input_width, dtype=torch.uint8)

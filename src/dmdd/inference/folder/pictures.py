@@ -13,7 +13,7 @@ from dmdd.core.drawing import draw_overlay
 from dmdd.core.errors import UserError
 from dmdd.core.failures import is_out_of_memory
 from dmdd.core.files import write_atomically
-from dmdd.inference.predictor import Prediction
+from dmdd.inference.prediction import Prediction
 
 OF_THE_DISK = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
