@@ -35,7 +35,8 @@ def calibrate(settings: CalibrateSettings) -> None:
     subject = open_subject(Path(settings.model), device=settings.device, batch_size=settings.batch_size)
     good = job.look_at(subject, "good", settings.good)
     bad = None if settings.bad is None else job.look_at(subject, "bad", settings.bad)
-    new = job.calibrate(subject, good, bad, rate=settings.rate)
+    source = "photographs of good parts given to dmdd.calibrate"
+    new = job.calibrate(subject.calibration, good, bad, rate=settings.rate, source=source)
     if settings.smallest_area_px is not None:
         new["smallest_area_px"] = settings.smallest_area_px
     print("\n".join(job.describe(subject.calibration, new, good, bad)))

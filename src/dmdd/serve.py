@@ -48,9 +48,14 @@ def serve(settings: ServeSettings) -> None:
     listener, loopback = open_port(settings.host, settings.port)
     with listener:
         looking = {name: getattr(settings, name) for name in LOOKING}
-        model = load_model(Path(settings.model), title=settings.title, **looking)
+        fixed = why_fixed(settings, loopback=loopback)
+        model = load_model(Path(settings.model), title=settings.title, fixed=fixed, **looking)
         app, inspection = build_api(model, limits, hosts=LOOPBACK_NAMES if loopback else None)
         add_page(app, inspection)
+        if model.folder is not None:  # needs PyTorch
+            from dmdd.deploy.serve.calibrating import add_calibration
+
+            add_calibration(app, inspection)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"model     {model.title}, {model.input_width} x {model.input_height} px")
@@ -64,6 +69,26 @@ def serve(settings: ServeSettings) -> None:
                 flush=True,
             )
         run_server(app, listener)
+
+
+def why_fixed(settings: ServeSettings, *, loopback: bool) -> str | None:
+    """Say why the page may not change the model's thresholds.
+
+    Args:
+        settings: Of the server.
+        loopback: Whether only this machine reaches it.
+
+    Returns:
+        The reason; None if the page may.
+    """
+    if settings.calibrate is False:
+        return "the server was started with calibrate=false"
+    if settings.calibrate is None and not loopback:
+        return "other machines reach this server; start it with calibrate=true to allow it"
+    changed = [name for name in ("tile", "tile_px", "overlap", "roi", "ignore") if getattr(settings, name) is not None]
+    if changed:  # thresholds hold for images seen as in training
+        return f"the server was started with {changed[0]}=, which the model's own thresholds do not know"
+    return None
 
 
 def open_port(host: str, port: object) -> tuple[socket.socket, bool]:

@@ -13,7 +13,7 @@ def test_a_contact_sheet_keeps_every_picture_and_its_order():
     assert (sheet[:2, :3] == 10).all()
     assert (sheet[:4, 5:] == 20).all()
     assert (sheet[4:6, :3] == 10).all()
-    assert (sheet[2:4, :5] == CAPTION_GREY).all()
+    assert not sheet[2:4, :5].any()
     assert contact_sheet([small], columns=6).shape == (2, 3, 3)
 
 

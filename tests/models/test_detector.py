@@ -170,7 +170,7 @@ def test_a_model_without_whitened_residuals_has_the_maps_of_its_time():
     detector = make(anomaly_map="fused", score_map="geometric", whitened=False)
     with torch.no_grad():
         assert tuple(detector.maps(IMAGES)) == MAP_NAMES[3:]
-    with pytest.raises(UserError, match=r"anomaly_map=combined: this model has fused, segmentation, geometric"):
+    with pytest.raises(UserError, match=r"anomaly_map=combined: choose one of fused, segmentation, geometric"):
         choose_maps(detector, anomaly_map="combined", score_map=None)
     network = SegmentationNetwork(channels=detector.teacher.channels, width=8, inputs="whitened")
     with pytest.raises(UserError, match=r"segmentation.inputs=whitened needs whitened residuals; use .*=products"):

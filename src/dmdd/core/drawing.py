@@ -103,12 +103,12 @@ def contact_sheet(pictures: Sequence[np.ndarray], *, columns: int) -> np.ndarray
         columns: Pictures in a row.
 
     Returns:
-        ``(H', W', 3)`` uint8 RGB; each place is as large as the largest picture, what is left is dark.
+        ``(H', W', 3)`` uint8 RGB; each place is as large as the largest picture, what is left is black.
     """
     height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * height, columns * width, 3), CAPTION_GREY, np.uint8)
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
     for place, picture in enumerate(pictures):
         top, left = place // columns * height, place % columns * width
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

@@ -71,7 +71,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     prepare = commands.add_parser("prepare", help="fetch a published data set, or unpack an archive of it")
     _add_data_dir(prepare)
-    prepare.add_argument("--dataset", required=True, help="mvtec_ad, visa, btad, dtd, ...: see docs/data.md")
+    prepare.add_argument("--dataset", required=True, help="mvtec_ad, visa, btad, dtd, ...: see docs/datasets.md")
     prepare.add_argument("--archive", type=Path, help="archive that is already on this machine")
     prepare.add_argument("--url", help="address to use instead of the official one")
     prepare.add_argument("--sha256", help="checksum to expect instead of the known one; none for no check")

@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from dmdd.config.check import plain_of
 from dmdd.config.schema import Target, TrainSettings
-from dmdd.config.targets import build
+from dmdd.config.targets import build, build_all
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import Decoded, PairDataModule
@@ -42,10 +42,11 @@ from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
-from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
+from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, choose_exact
 from dmdd.training.levels import NormalImages, calibration_tiles
+from dmdd.training.lightning_private import ask_no_device_for_signals, call_first_on_signal
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -219,6 +220,8 @@ class Experiment:
                 size=None if settings.evaluation.native_masks or self.data.tiles else self.detector.input_size,
             ),
             read_defects=None if self.data.regions else defect_reader(category.test),
+            own_pixel_metrics=build_all(settings.evaluation.pixel_metrics),
+            own_image_metrics=build_all(settings.evaluation.image_metrics),
             normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
             # Of tiles and regions the scatter is that of the held-out images alone.
             training_images=None if self.data.tiles or self.data.regions else self.data.training_pixels,
@@ -239,31 +242,24 @@ class Experiment:
             return NormalImages(self.data.held_out_pixels, inside=self.data.held_out_inside)
         return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
 
-    @staticmethod
-    def _instantiate_all(group: Mapping[str, Target | None]) -> list[Any]:
-        return [build(entry) for entry in group.values() if entry is not None]
-
     def _loggers(self, *, offline: bool = False) -> list[Logger]:
-        loggers = []
-        for entry in self.settings.logger.values():
-            if entry is None:
-                continue
-            known: dict[str, Any] = {}
-            if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("id") is None:
-                # The same for every part of a run, so that a resumed run goes on in the dashboard too.
-                place = f"{platform.node()}:{self.run_dir.resolve()}"
-                known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
-                known |= {"resume": "allow"} if self.settings.resume else {}
-                if "WANDB_SWEEP_ID" in os.environ:  # its agent names the run
-                    known = {}
-            if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("group") is None:
-                # All but the seed: the dashboard averages over a group.
-                name = resume.configuration_digest(plain_of(self.settings))
-                known |= {"group": f"{self.category.dataset}/{self.category.name} {name}"}
-            if offline and str(entry.get("_target_")).endswith("WandbLogger"):
-                known |= {"mode": "offline"}
-            loggers.append(build(entry, **known))
-        return loggers
+        entries = [entry for entry in self.settings.logger.values() if entry is not None]
+        return [build(entry, **self._wandb_arguments(entry, offline=offline)) for entry in entries]
+
+    def _wandb_arguments(self, entry: Target, *, offline: bool) -> dict[str, Any]:
+        """Give a W&B logger what the configuration cannot know; nothing to others."""
+        if not str(entry.get("_target_")).endswith("WandbLogger"):
+            return {}
+        known: dict[str, Any] = {"mode": "offline"} if offline else {}
+        if entry.get("id") is None and "WANDB_SWEEP_ID" not in os.environ:  # a sweep's agent names its runs
+            # The same for every part of a run, so that a resumed run goes on in the dashboard too.
+            place = f"{platform.node()}:{self.run_dir.resolve()}"
+            known["id"] = hashlib.sha256(place.encode()).hexdigest()[:16]
+            known |= {"resume": "allow"} if self.settings.resume else {}
+        if entry.get("group") is None:  # all settings but the seed: the dashboard averages over a group
+            name = resume.configuration_digest(plain_of(self.settings))
+            known["group"] = f"{self.category.dataset}/{self.category.name} {name}"
+        return known
 
     def _watchers(self) -> list[Callback]:
         """Show pairs and maps while training, where somebody looks."""
@@ -333,14 +329,10 @@ class Experiment:
             self._connected = True
             trainer = self._trainer(
                 steps=steps,
-                callbacks=[*self._instantiate_all(self.settings.callbacks), *self._watchers(), guard, saver],
+                callbacks=[*build_all(self.settings.callbacks).values(), *self._watchers(), guard, saver],
             )
-            loop: Any = trainer.fit_loop.epoch_loop
-            if hasattr(loop, "_broadcast_sigterm_tensor"):
-                # With several devices Lightning asks in each step whether one was told to stop, and waits for the
-                # answer; the saver listens instead, and asks every so many steps.
-                loop._broadcast_sigterm_tensor = lambda: None
             if self.devices > 1:
+                ask_no_device_for_signals(trainer)
                 call_first_on_signal(trainer, saver.note)
             if self.is_first:
                 with failures.report_write_errors(self.run_dir):
@@ -448,7 +440,7 @@ class Experiment:
             self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
 
     def _evaluator(self) -> Trainer:
-        callbacks = self._instantiate_all(self.settings.callbacks)
+        callbacks = list(build_all(self.settings.callbacks).values())
         if self.devices == 1:
             return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
         leaving = LeaveMeasuring()

@@ -69,15 +69,28 @@ class Predictor:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.detector = detector.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.image_threshold = choose_threshold("image_threshold", image_threshold, detector)
-        self.scale = ScoreScale.of(detector.calibration)
-        if self.scale is not None and image_threshold is None:
-            self.image_threshold = 0.5
-        self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, detector)
-        self.smallest_area_px: int = detector.calibration.get("smallest_area_px") or 0
+        self._decide_at(image_threshold, pixel_threshold)
         self.tile = detector.tiling is not None if tile is None else tile
         self.regions = choose_regions(detector.region, roi=None, ignore=None) if regions is None else regions
         self.tiling = choose_tiling(detector, tile_px=tile_px, overlap=overlap)
+
+    def recalibrate(self, calibration: dict[str, Any]) -> None:
+        """Put another calibration in force: thresholds, scale of scores, smallest area.
+
+        Args:
+            calibration: As in ``detector.json``.
+        """
+        self.detector.former_calibrations = [*self.detector.former_calibrations, self.detector.calibration]
+        self.detector.calibration = calibration
+        self._decide_at(None, None)
+
+    def _decide_at(self, image_threshold: float | None, pixel_threshold: float | None) -> None:
+        self.image_threshold = choose_threshold("image_threshold", image_threshold, self.detector)
+        self.scale = ScoreScale.of(self.detector.calibration)
+        if self.scale is not None and image_threshold is None:
+            self.image_threshold = 0.5
+        self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, self.detector)
+        self.smallest_area_px: int = self.detector.calibration.get("smallest_area_px") or 0
 
     def __call__(self, images: Image | Iterable[Image], *, batch_size: int = 16) -> Any:
         """Inspect one image or many.

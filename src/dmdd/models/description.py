@@ -17,6 +17,7 @@ ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
         *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "normal_levels", "calibration"),
+        "score_function",
         *("former_calibrations", "tiling", "region"),
     ),
     "tiling": ("tile_px", "overlap"),
@@ -62,6 +63,8 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("anomaly_map", "score_map"):
         if not isinstance(spec.get(name, ""), str):
             raise _wrong(name, spec[name], "the name of a map is wanted")
+    if not isinstance(spec.get("score_function", ""), str):
+        raise _wrong("score_function", spec["score_function"], "the name of a function is wanted")
     for name in ("score_smoothed", "whitened"):
         if not isinstance(spec.get(name, False), bool):
             raise _wrong(name, spec[name], "true or false is wanted")

@@ -37,8 +37,8 @@ def strangeness(detector: Detector, images: Tensor, *, batch_size: int) -> Tenso
     Returns:
         ``(N,)`` float32 on the CPU; zeros for fewer than ``NEAREST + 2`` images.
 
-    Source: nearest neighbours of patches as in PatchCore (Roth et al., CVPR 2022), leaving one image out; docs/data.md
-    has what it finds.
+    Source: nearest neighbours of patches as in PatchCore (Roth et al., CVPR 2022), leaving one image out;
+    docs/calibration.md has what it finds.
     """
     if len(images) < NEAREST + 2:
         return torch.zeros(len(images))

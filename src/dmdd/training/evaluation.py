@@ -3,14 +3,14 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_masks
@@ -87,9 +87,12 @@ class EvaluationModule(LightningModule):
         resamples: Test sets drawn for the intervals; 0 for none.
         exact: Keep every score of the detector's own map, see :func:`choose_exact`.
         read_defects: Reads the defects of a test image in the layout of MVTec LOCO, by its index; None for others.
+        own_pixel_metrics: More metrics by name, updated with maps ``(B, 1, h, w)`` in [0, 1] and masks of 0 and 1.
+        own_image_metrics: The same of image scores ``(B,)`` in [0, 1] and labels of 0 and 1.
 
     Raises:
-        UserError: ``false_alarm_rate`` is not between 0 and 1, or ``resamples`` no whole number from 0.
+        UserError: ``false_alarm_rate`` is not between 0 and 1, ``resamples`` no whole number from 0, or one of the own
+            metrics has a name that is taken.
 
     Source: ours (docs/method.md, protocol).
     """
@@ -108,6 +111,8 @@ class EvaluationModule(LightningModule):
         resamples: int = 0,
         exact: bool = False,
         read_defects: Callable[[int], ImageDefects] | None = None,
+        own_pixel_metrics: Mapping[str, Metric] | None = None,
+        own_image_metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < false_alarm_rate < 1:
@@ -119,8 +124,9 @@ class EvaluationModule(LightningModule):
         self.map_names = detector.map_names if study_maps else tuple(dict.fromkeys(own))
         self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics(exact=exact)
         # Plain collections and not submodules of one another: each keeps a state of its own.
-        self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != own[0]})
-        self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
+        self.study_pixels = torch.nn.ModuleDict({_key(n): _study_metrics() for n in self.map_names if n != own[0]})
+        self.study_images = torch.nn.ModuleDict({_key(n): image_metrics() for n in self.map_names})
+        self.own_pixels, self.own_images = _own_metrics(own_pixel_metrics), _own_metrics(own_image_metrics)
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
         self.training_images = training_images
@@ -220,11 +226,14 @@ class EvaluationModule(LightningModule):
             self._tile_scores |= dict(zip(batch.indices.tolist(), parts, strict=True))
         self.image_metrics.update(own, batch.labels)
         for name in self.map_names:
-            self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
+            self.study_images[_key(name)].update(scores[name], batch.labels)  # type: ignore[operator]
+        self.own_images.update(own, batch.labels)
         if self._pixels_known:
             _compare(self.pixel_metrics.update, maps[self.detector.anomaly_map], batch)
-            for name, metrics in self.study_pixels.items():
-                _compare(metrics.update, maps[name], batch)  # type: ignore[arg-type]
+            _compare(self.own_pixels.update, maps[self.detector.anomaly_map], batch)
+            for name in self.map_names:
+                if name != self.detector.anomaly_map:
+                    _compare(self.study_pixels[_key(name)].update, maps[name], batch)  # type: ignore[arg-type]
         self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
         return maps[self.detector.anomaly_map]
 
@@ -281,7 +290,8 @@ class EvaluationModule(LightningModule):
 
     def _collections(self) -> list[MetricCollection]:
         studies = [*self.study_pixels.values(), *self.study_images.values()]
-        return [self.image_metrics, self.pixel_metrics, *studies]  # type: ignore[list-item]
+        own = [self.image_metrics, self.pixel_metrics, self.own_images, self.own_pixels]
+        return [*own, *studies]  # type: ignore[list-item]
 
     def on_validation_epoch_end(self) -> None:
         """Compute the figures and set the thresholds."""
@@ -382,7 +392,8 @@ class EvaluationModule(LightningModule):
         self._uneven = len(set(Counter(index for index, _, _ in scores).values())) > 1
         self.scores = sorted({score[0]: score for score in scores}.values())
         self.metrics, self.bounds, self.left_out = {}, {}, {}
-        used = [self.image_metrics, self.pixel_metrics] if self._pixels_known else [self.image_metrics]
+        used = [self.own_images, self.image_metrics]
+        used += [self.own_pixels, self.pixel_metrics] if self._pixels_known else []
         for collection in used:
             values, found = collection.compute(), estimates(collection)
             for name, value in values.items():
@@ -397,11 +408,11 @@ class EvaluationModule(LightningModule):
         self.study = {name: self._study(name) for name in self.map_names}
 
     def _study(self, name: str) -> dict[str, float]:
-        values: dict[str, Tensor] = {"image_auroc": self.study_images[name].compute()["image_auroc"]}  # type: ignore[operator]
+        values: dict[str, Tensor] = {"image_auroc": self.study_images[_key(name)].compute()["image_auroc"]}  # type: ignore[operator]
         if self._pixels_known and name == self.detector.anomaly_map:
             values |= {key: torch.tensor(self.metrics[key]) for key in _study_metrics() if key in self.metrics}
         elif self._pixels_known:
-            values |= self.study_pixels[name].compute()  # type: ignore[operator]
+            values |= self.study_pixels[_key(name)].compute()  # type: ignore[operator]
         return {key: float(value) for key, value in values.items() if not math.isnan(float(value))}
 
     def _gather(self, found: list[Any]) -> list[Any]:
@@ -521,6 +532,21 @@ def _count_pixels(maps: Tensor, batch: EvaluationBatch) -> Tensor:
         row, marked = keep_inside(own, mask, inside)
         rows.append(count_values(row[None], marked[None]))
     return torch.cat(rows)
+
+
+def _key(map_name: str) -> str:
+    """Give a map's name the form that torch takes for the name of a part."""
+    return map_name.replace(".", "/")
+
+
+def _own_metrics(metrics: Mapping[str, Metric] | None) -> MetricCollection:
+    taken = {*pixel_metrics(), *image_metrics(), *Decisions._fields}
+    for name, metric in (metrics or {}).items():
+        if name in taken:
+            raise UserError(f"evaluation: there is a metric {name} already; give yours another name")
+        if not isinstance(metric, Metric):
+            raise UserError(f"evaluation: the metric {name} is a {type(metric).__name__}, not a torchmetrics.Metric")
+    return MetricCollection(dict(metrics or {}), compute_groups=False)
 
 
 def _study_metrics() -> MetricCollection:

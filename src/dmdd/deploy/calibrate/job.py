@@ -1,5 +1,6 @@
 """One calibration: score the photographs, set thresholds, refuse what cannot be promised, show before and after."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,17 +25,36 @@ SUSPICIOUS = 0.5
 """Probability from which on a photograph given as good is named."""
 
 
-@dataclass(frozen=True)
-class Photographs:
-    """What a folder of photographs scores.
+class CannotPromise(UserError):
+    """So few photographs cannot promise the wanted rate.
 
     Args:
-        files: The images.
+        rate: Wanted.
+        count: Good photographs.
+        high: What the rate may be, upper end of its 90 % interval.
+        smallest: The smallest rate that they promise.
+        images: About how many photographs promise the wanted rate.
+    """
+
+    def __init__(self, rate: float, *, count: int, high: float, smallest: float, images: int) -> None:
+        super().__init__(
+            f"rate={rate:g} cannot be promised with {count} good image{'s' if count > 1 else ''}: it may be up to "
+            f"{high:.2g}; give rate={smallest:g}, or about {images} images"
+        )
+        self.rate, self.count, self.high, self.smallest, self.images = rate, count, high, smallest, images
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """What photographs score.
+
+    Args:
+        names: The images'.
         scores: ``(N,)`` raw scores.
         peaks: ``(N,)`` the maps' largest values.
     """
 
-    files: list[Path]
+    names: Sequence[str]
     scores: np.ndarray
     peaks: np.ndarray
 
@@ -48,7 +68,7 @@ def look_at(subject: Subject, name: str, folder: str) -> Photographs:
         folder: Its value.
 
     Returns:
-        Files and scores.
+        Names and scores.
 
     Raises:
         UserError: There is no such folder, or no image in it.
@@ -57,44 +77,63 @@ def look_at(subject: Subject, name: str, folder: str) -> Photographs:
     files = list_images(path, nested=True) if path.is_dir() else []
     if not files:
         raise UserError(f"{name}={folder}: no images in this folder")
-    return Photographs(files, *subject.score(files))
+    return Photographs([str(file) for file in files], *subject.score(files))
 
 
-def calibrate(subject: Subject, good: Photographs, bad: Photographs | None, *, rate: float) -> dict[str, Any]:
+def calibrate(
+    old: Mapping[str, Any], good: Photographs, bad: Photographs | None, *, rate: float, source: str
+) -> dict[str, Any]:
     """Set thresholds from photographs.
 
     Args:
-        subject: What is calibrated.
+        old: The calibration in force.
         good: Photographs of good parts.
         bad: Photographs of bad parts, if there are any.
         rate: Wanted share of good images at or above the image threshold, in (0, 1).
+        source: Where the photographs come from, in words.
 
     Returns:
         The new calibration, as plain JSON values.
 
     Raises:
-        UserError: So few photographs cannot promise the rate.
+        CannotPromise: So few photographs cannot promise the rate.
     """
-    old = subject.calibration
     spread = old.get("spread")
     new = calibrate_scores(
         good.scores, rate=rate, known_spread=spread, anomalous=[] if bad is None else bad.scores.tolist()
     )
     if not new["promised"]:
         known = learn_normal_scores(good.scores, known_spread=spread)
-        found, count = known.rate(new["image_threshold"]), len(good.files)
-        raise UserError(
-            f"rate={rate:g} cannot be promised with {count} good image{'s' if count > 1 else ''}: it may be up to "
-            f"{found.high:.2g}; give rate={smallest_promise(known):g}, or about {images_needed(found, count)} images"
+        found, count = known.rate(new["image_threshold"]), len(good.names)
+        raise CannotPromise(
+            rate,
+            count=count,
+            high=found.high,
+            smallest=smallest_promise(known),
+            images=images_needed(found, count),
         )
     kept = ("pixel_threshold", "pixel_f1_on_synthetic", "typical_peak", "smallest_area_px")
     return {
         **{name: old[name] for name in kept if name in old},
         **new,
         **move_pixel_threshold(good.peaks, old),
-        "source": "photographs of good parts given to dmdd.calibrate",
+        "source": source,
         "calibrated_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def intruders(old: Mapping[str, Any], good: Photographs) -> list[int]:
+    """Find the photographs given as good that score like none of the others.
+
+    Args:
+        old: The calibration that was in force.
+        good: Photographs of good parts.
+
+    Returns:
+        Their places, the strangest first.
+    """
+    strange = learn_normal_scores(good.scores, known_spread=old.get("spread")).intruders
+    return [int(place) for place in np.argsort(-strange) if strange[place] > SUSPICIOUS]
 
 
 def describe(old: dict[str, Any], new: dict[str, Any], good: Photographs, bad: Photographs | None) -> list[str]:
@@ -125,12 +164,8 @@ def describe(old: dict[str, Any], new: dict[str, Any], good: Photographs, bad: P
         ]
         head = f"{title}: score, good #, bad x; {', '.join(above) or 'no threshold'}"
         lines += draw_histogram(head, shown[0], shown[1] if bad else [], cut if scale is None else 0.5)
-    strange = learn_normal_scores(good.scores, known_spread=old.get("spread")).intruders
-    for place in np.argsort(-strange):
-        if strange[place] > SUSPICIOUS:
-            lines.append(
-                f"look at   {good.files[place]}: given as good, scores like none of the others; it was left out"
-            )
+    for place in intruders(old, good):
+        lines.append(f"look at   {good.names[place]}: given as good, scores like none of the others; it was left out")
     lines.append(f"promise   {new['promise']}")
     if "anomalous_found" in new:
         lines.append(f"found     {100 * new['anomalous_found']:.0f} % of the bad images")

@@ -11,6 +11,8 @@ import numpy as np
 from dmdd.core.errors import UserError
 from dmdd.core.files import write_atomically
 from dmdd.data.images import read_image
+from dmdd.inference.conversion import as_tensor
+from dmdd.inference.predictor import Predictor, load
 from dmdd.models.detector import SPEC_FILE
 from dmdd.models.score_scale import ScoreScale
 
@@ -62,24 +64,17 @@ class TrainedModel(Subject):
 
     Args:
         folder: The folder.
-        device: As for ``dmdd.load``.
+        predictor: Loaded from it.
         batch_size: Images at once.
-
-    Raises:
-        UserError: It holds no model.
     """
 
-    def __init__(self, folder: Path, *, device: str | None, batch_size: int) -> None:
-        from dmdd.inference.predictor import load
-
-        self.predictor, self.batch_size = load(folder, device=device), batch_size
+    def __init__(self, folder: Path, predictor: Predictor, *, batch_size: int = 1) -> None:
+        self.predictor, self.batch_size = predictor, batch_size
         file = folder / SPEC_FILE
         super().__init__(file, json.loads(file.read_text(encoding="utf-8")))
 
     def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         """Score image files."""
-        from dmdd.inference.conversion import as_tensor
-
         scores: list[float] = []
         peaks: list[float] = []
         for first in range(0, len(files), self.batch_size):
@@ -171,4 +166,4 @@ def open_subject(model: Path, *, device: str | None, batch_size: int) -> Subject
         if not model.is_file():
             raise UserError(f"model={model}: no such file")
         return ExportedModel(model)
-    return TrainedModel(model, device=device, batch_size=batch_size)
+    return TrainedModel(model, load(model, device=device), batch_size=batch_size)

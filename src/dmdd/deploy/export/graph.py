@@ -26,6 +26,7 @@ from dmdd.models.detector import (
     whitened_distance,
 )
 from dmdd.models.folding import fold_batch_norms
+from dmdd.models.own_maps import Evidence, compute
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled, share_inside
@@ -65,7 +66,7 @@ class Network(nn.Module):
         fold_batch_norms(detector, torch.zeros(1, 3, height, width))
         self.input_size = detector.input_size
         self.anomaly_map, self.score_map = detector.anomaly_map, detector.score_map
-        self.image_score = detector.image_score
+        self.image_score, self.own_maps = detector.image_score, detector.own_maps
         detector.smooth = self._smooth  # type: ignore[method-assign]
         self.features, self.student = detector.teacher.network, detector.student
         self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
@@ -124,6 +125,9 @@ class Network(nn.Module):
                 raw[name] = geometric
             elif name == "segmentation":
                 raw[name] = segmented
+            elif name in self.own_maps:
+                evidence = Evidence(features, normality, abnormality, segmented)
+                raw[name] = compute(name, self.own_maps[name], evidence)
             else:
                 parts = [mean_distance(distances)] if name != "abnormality" else []
                 if name != "normality":

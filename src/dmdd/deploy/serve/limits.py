@@ -111,13 +111,16 @@ class RateLimit:
             raise Refusal(429, f"more than {self.per_minute} images in a minute from {client}", retry_after_s=wait)
 
 
-async def limited_stream(request: Request, limit_bytes: int, *, spare_bytes: int = 0) -> AsyncIterator[bytes]:
+async def limited_stream(
+    request: Request, limit_bytes: int, *, spare_bytes: int = 0, what: str = "image"
+) -> AsyncIterator[bytes]:
     """Read a body and stop as soon as it is too long.
 
     Args:
         request: Its body has not been read.
         limit_bytes: Largest file, which the message names.
         spare_bytes: What the body may hold besides it.
+        what: The body is, for the message.
 
     Yields:
         The body in pieces, as they come.
@@ -125,7 +128,7 @@ async def limited_stream(request: Request, limit_bytes: int, *, spare_bytes: int
     Raises:
         Refusal: 413; if the client states the length, before anything is read.
     """
-    refusal = Refusal(413, f"the image is larger than {limit_bytes / 1e6:g} MB")
+    refusal = Refusal(413, f"the {what} is larger than {limit_bytes / 1e6:g} MB")
     refusal.headers["Connection"] = "close"  # else the rest would be received, only to be thrown away
     limit, stream = limit_bytes + spare_bytes, request.stream()
     stated = request.headers.get("content-length", "")

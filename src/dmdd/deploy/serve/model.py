@@ -14,6 +14,9 @@ from dmdd.models.score_scale import ScoreScale
 if TYPE_CHECKING:
     from dmdd.inference.predictor import Predictor
 
+FIXED = "the model is an exported file; python -m dmdd.calibrate model=FILE good=FOLDER sets its thresholds"
+"""Why the page may not change them: that needs PyTorch, which may be absent."""
+
 
 class ServedModel:
     """A predictor with a name, a fingerprint and its calibration in plain words.
@@ -22,13 +25,36 @@ class ServedModel:
         predictor: What inspects.
         title: Name shown to people and machines.
         weights_sha256: Fingerprint of the weights; empty if they are not from a file.
-
-    Source: ours.
+        folder: The model folder, which a new calibration is written to; None if there is none.
+        fixed: Why thresholds may not be changed; None if they may.
     """
 
-    def __init__(self, predictor: "Predictor | ExportedPredictor", *, title: str, weights_sha256: str = "") -> None:
+    def __init__(
+        self,
+        predictor: "Predictor | ExportedPredictor",
+        *,
+        title: str,
+        weights_sha256: str = "",
+        folder: Path | None = None,
+        fixed: str | None = None,
+    ) -> None:
         self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
-        calibration: dict[str, Any] = predictor.detector.calibration
+        self.folder, self.fixed = folder, fixed
+        self._describe(predictor.detector.calibration)
+        height, width = predictor.detector.input_size
+        self.input_height, self.input_width = height, width
+
+    def recalibrate(self, calibration: dict[str, Any]) -> None:
+        """Put another calibration in force.
+
+        Args:
+            calibration: As in ``detector.json``.
+        """
+        assert not isinstance(self.predictor, ExportedPredictor)  # whose thresholds are fixed
+        self.predictor.recalibrate(calibration)
+        self._describe(calibration)
+
+    def _describe(self, calibration: dict[str, Any]) -> None:
         scaled = ScoreScale.of(calibration) is not None
         self.image_threshold: float | None = 0.5 if scaled else calibration.get("image_threshold")
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
@@ -37,8 +63,6 @@ class ServedModel:
         self.promise: str | None = calibration.get("promise")
         self.normal_images: int | None = calibration.get("normal_images")
         self.thresholds_from: str | None = calibration.get("source")
-        height, width = predictor.detector.input_size
-        self.input_height, self.input_width = height, width
 
 
 def find_title(folder: Path) -> str:
@@ -65,12 +89,13 @@ def fingerprint(folder: Path) -> str:
     return file_sha256(folder / WEIGHTS_FILE)
 
 
-def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> ServedModel:
+def load_model(folder: Path, *, title: str | None = None, fixed: str | None = None, **settings: Any) -> ServedModel:
     """Load a model and run it once, so that the first request is as fast as the others.
 
     Args:
         folder: The ``model`` folder of a run, or an exported file, which needs no torch.
         title: Its name; :func:`find_title` if None.
+        fixed: Why its thresholds may not be changed; None if they may.
         settings: How to look at images, as for :class:`dmdd.inference.predictor.Predictor`.
 
     Returns:
@@ -81,14 +106,16 @@ def load_model(folder: Path, *, title: str | None = None, **settings: Any) -> Se
     """
     if folder.suffix in LOADERS:
         exported, card = load_exported(folder, **settings)
-        model = ServedModel(exported, title=title or folder.stem, weights_sha256=card.get("weights_sha256", ""))
+        sha256 = card.get("weights_sha256", "")
+        model = ServedModel(exported, title=title or folder.stem, weights_sha256=sha256, fixed=FIXED)
         height, width = exported.fixed_size or exported.detector.input_size
         exported(np.zeros((height, width, 3), np.uint8))
         return model
     import torch
 
     predictor = dmdd.load(folder, **settings)
-    model = ServedModel(predictor, title=title or find_title(folder), weights_sha256=fingerprint(folder))
+    name = title or find_title(folder)
+    model = ServedModel(predictor, title=name, weights_sha256=fingerprint(folder), folder=folder, fixed=fixed)
     empty = torch.zeros(3, model.input_height, model.input_width, dtype=torch.uint8)
     predictor.predict([predictor.prepare(empty)])  # not called: a region of interest may be of another size
     return model

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response
 from dmdd.deploy.serve.api import Inspected, Inspection
 
 ASSETS = Path(__file__).with_name("page")
-FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+FILES = {"/": "index.html", **{f"/{name}": name for name in ("page.js", "calibrate.js", "page.css")}}
 
 PHOTO_PX = 1024
 """Longest side of the photo as shown."""

@@ -3,16 +3,16 @@ const MAP_TOP = 65535; // a map value of 1
 const COLOURS = ["000004", "420a68", "932667", "dd513a", "fca50a", "fcffa4"].map((hex) =>
   [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 
-const at = (id) => document.getElementById(id);
+export const at = (id) => document.getElementById(id);
 
-function make(tag, content = [], attributes = {}) {
+export function make(tag, content = [], attributes = {}) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...[content].flat()); // strings become text, never HTML: file names come from outside
   return element;
 }
 
-function draw(tag, attributes, content = []) {
+export function draw(tag, attributes, content = []) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...content);
@@ -20,12 +20,12 @@ function draw(tag, attributes, content = []) {
 }
 
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
-const model = await (await fetch("/model")).json();
+export const model = await (await fetch("/model")).json();
 const start = { image: model.image_threshold ?? 0.5, pixel: model.pixel_threshold ?? 0.5 };
 const cut = { ...start };
-const middle = model.pixel_threshold || 0.5; // map value at the middle of the colours
+let middle = model.pixel_threshold || 0.5; // map value at the middle of the colours
 let findings = [];
 
 // ---- what the model is
@@ -40,7 +40,18 @@ function chance({ false_alarm_probability: share }) {
   return `${shown} % of good images score so high`;
 }
 
+// After the model's thresholds have changed: its card, sliders and an empty table.
+export async function adopt() {
+  Object.assign(model, await (await fetch("/model")).json());
+  Object.assign(start, { image: model.image_threshold ?? 0.5, pixel: model.pixel_threshold ?? 0.5 });
+  middle = model.pixel_threshold || 0.5;
+  findings = [];
+  showModel();
+  at("reset").click();
+}
+
 function showModel() {
+  for (const id of ["facts", "origin", "accepted"]) at(id).replaceChildren();
   document.title = `dmdd: ${model.model}`;
   const shown = (value) => (value === null ? "none" : value.toFixed(4));
   const rate = model.false_alarm_rate;
@@ -77,10 +88,10 @@ function tell() {
     ...problems.map((text) => make("div", text, { class: "problem" })));
 }
 
-async function inspect(file) {
+export async function send(address, file) {
   for (let attempt = 0; ; attempt++) {
     const headers = { "Content-Type": "application/octet-stream" };
-    const answer = await fetch("/page/inspect", { method: "POST", body: file, headers });
+    const answer = await fetch(address, { method: "POST", body: file, headers });
     const body = await answer.json();
     if (answer.ok) return body;
     if (answer.status !== 503 || attempt === 4) throw new Error(body.error);
@@ -94,7 +105,7 @@ async function work() {
     tell();
     const file = waiting[0];
     try {
-      add(file.name, await inspect(file));
+      add(file.name, await send("/page/inspect", file));
     } catch (error) {
       problems.push(`${file.name}: ${error instanceof TypeError ? "the server did not answer" : error.message}`);
     }
