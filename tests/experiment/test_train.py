@@ -58,6 +58,8 @@ def test_everything_of_the_run_lies_in_its_folder(run):
         "training.png",
     ]
     assert [p.name for p in run.parents[3].iterdir()] == ["runs"]
+    page = (Path(__file__).resolve().parents[2] / "docs/reference/files.md").read_text(encoding="utf-8")
+    assert all(f"`{file.name}{'/' * file.is_dir()}" in page for file in run.iterdir())
 
 
 def _mistakes(run: Path) -> int:
