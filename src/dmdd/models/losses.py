@@ -86,7 +86,7 @@ def normality_guidance_loss(
     Returns:
         Scalar in [0, 2 L] for L levels.
 
-    Source: paper (NGM); hard distances after EfficientAD's hard feature loss (Batzner et al., WACV 2024),
+    Source: paper (NGM); hard distances after EfficientAD's hard feature loss (Batzner et al., WACV 2024);
     experiments/maps has what they are worth here.
     """
     total = []
