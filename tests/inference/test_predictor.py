@@ -1,5 +1,7 @@
 """dmdd.load and what it takes."""
 
+import dataclasses
+import io
 import json
 import threading
 
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 import dmdd
+from dmdd.core.drawing import CAPTION_PX
 from dmdd.core.errors import UserError
 from dmdd.inference.conversion import as_tensor
 from dmdd.models.detector import Detector
@@ -242,3 +245,27 @@ def test_images_are_aligned_before_anything_else(model, predictor, tmp_path):
     assert (
         np.abs(aligned.map - predictor(part).map).max() < np.abs(predictor(moved).map - predictor(part).map).max() / 3
     )
+
+
+def test_a_prediction_draws_itself_from_any_kind_of_image(predictor, tmp_path):
+    file = tmp_path / "part.png"
+    Image.fromarray(PIXELS).save(file)
+    tensor = torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255
+    from_file, from_tensor = predictor([file, tensor])
+    overlay = np.asarray(from_file.overlay())
+    assert overlay.shape == PIXELS.shape
+    assert np.array_equal(overlay, np.asarray(from_tensor.overlay()))
+    from_file.save(tmp_path / "new" / "overlay.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new/overlay.png")), overlay)
+    with Image.open(io.BytesIO(from_file._repr_png_())) as shown:
+        assert shown.size == (3 * 50, 70 + CAPTION_PX)
+
+
+def test_what_a_prediction_cannot_draw_is_told(predictor, tmp_path):
+    whole = predictor(PIXELS)
+    with pytest.raises(UserError, match=r"ends in \.png or \.jpg"):
+        whole.save(tmp_path / "overlay.txt")
+    alone = dataclasses.replace(whole, image=None)
+    with pytest.raises(UserError, match=r"no image to draw; use predictor\(image\).overlay\(\)"):
+        alone.overlay()
+    assert alone._repr_png_() is None

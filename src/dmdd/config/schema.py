@@ -392,7 +392,11 @@ class ServeSettings(Settings):
 
     COMMAND = "serve"
 
-    model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
+    model: str = setting(
+        "model folder of a run, or an exported .onnx or .xml file",
+        missing="model=FOLDER, the model folder of a run",
+        is_path=True,
+    )
     title: str | None = setting("the model's name on the page and in answers; null: from the run")
     host: str = setting("an address of this machine; 0.0.0.0 for all: there is no authentication")
     port: int = setting("0 picks a free one", least=0, most=65535)

@@ -4,10 +4,10 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,41 +21,11 @@ from dmdd.data.listing import list_images
 from dmdd.data.regions import Regions, choose_regions
 from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
 from dmdd.inference.conversion import Image, as_tensor
+from dmdd.inference.prediction import Judgement, Prediction
 from dmdd.inference.regions import drop_small
 from dmdd.models.detector import Detector, DetectorOutput
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import choose_tiling, detect_tiled, look
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the detector says of one image.
-
-    Args:
-        map: ``(H, W)`` float32 in [0, 1] at the image's own size; large where a pixel looks anomalous.
-        score: In [0, 1]; large for an anomalous image. 0.5 is the calibrated threshold and 0.1 a typical good image,
-            unless the model is older than this scale; its scores are raw then.
-        label: Whether the score reaches the image threshold; None if there is none.
-        mask: ``(H, W)`` bool, where the map reaches the pixel threshold, less regions smaller than the model's smallest
-            area; None if there is none.
-        raw_score: The score as the network's maps give it, in [0, 1]; it does not depend on the calibration.
-        false_alarm_probability: How likely a good image is to score at least so high; None if the model cannot say.
-    """
-
-    map: np.ndarray
-    score: float
-    label: bool | None
-    mask: np.ndarray | None
-    raw_score: float | None = None
-    false_alarm_probability: float | None = None
-
-
-class Judgement(NamedTuple):
-    """What a raw score means: see :class:`Prediction`."""
-
-    score: float
-    label: bool | None
-    false_alarm_probability: float | None
 
 
 class Predictor:
@@ -170,15 +140,16 @@ class Predictor:
             batch_size = 1  # an image is many tiles already
         source = iter(images)
         while batch := list(itertools.islice(source, batch_size)):
-            prepared, sizes, inside = [], [], []
+            prepared, sizes, inside, shown = [], [], [], []
             for image in batch:  # one by one, so that only one of them is held at its own size
                 tensor = self.read(image)
                 prepared.append(self.prepare(tensor))
                 sizes.append((tensor.shape[-2], tensor.shape[-1]))
                 inside.append(self.inside(image if isinstance(image, str | PathLike) else None, sizes[-1]))
-            found = zip(*self.predict(prepared, inside), sizes, inside, strict=True)
-            for heat, score, size, region in found:
-                yield self.finish(heat, score, size, region)
+                shown.append(image if self.alignment is None else tensor)
+            found = zip(shown, *self.predict(prepared, inside), sizes, inside, strict=True)
+            for image, heat, score, size, region in found:
+                yield replace(self.finish(heat, score, size, region), image=image)
 
     def read(self, image: Image) -> Tensor:
         """Read an image, and align it if there is something to align it to.
@@ -291,7 +262,15 @@ class Predictor:
             above = full >= self.pixel_threshold
             mask = drop_small(above if inside is None else above & inside.numpy(), self.smallest_area_px)
         score, label, probability = self.judge(raw_score)
-        return Prediction(full, score, label, mask, raw_score=raw_score, false_alarm_probability=probability)
+        return Prediction(
+            full,
+            score,
+            label,
+            mask,
+            raw_score=raw_score,
+            false_alarm_probability=probability,
+            pixel_threshold=self.pixel_threshold,
+        )
 
     def judge(self, raw_score: float) -> Judgement:
         """Say what a raw score means.
