@@ -20,6 +20,9 @@ import pytest
 
 KILL_SEED = 0
 
+PATIENCE_S = 1800
+"""For what ends by itself or not at all: no test fails because a machine is busy."""
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
@@ -134,7 +137,7 @@ class Command:
 
 
 def run_command(
-    name: str, *arguments: str, cwd: Path, timeout: float = 300, **variables: str
+    name: str, *arguments: str, cwd: Path, timeout: float = PATIENCE_S, **variables: str
 ) -> subprocess.CompletedProcess:
     """Run a command to its end, as ``subprocess.run`` with ``capture_output`` would."""
     command = Command(name, arguments, cwd=cwd, variables=variables)

@@ -27,7 +27,7 @@ from dmdd.experiment.leaving import no_empty_folder
 from dmdd.training.callbacks import interruption
 from dmdd.training.callbacks.interruption import StateSaver
 from dmdd.training.segmentation import SegmentationModule
-from processes import Command
+from processes import PATIENCE_S, Command
 
 STEPS = {"distillation": 9, "segmentation": 6}
 ARGUMENTS = [
@@ -50,7 +50,7 @@ def start(*arguments: str, cwd: Path) -> Command:
 
 
 def finish(process: Command, *told: str) -> str:
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=PATIENCE_S)
     assert all(line in printed.splitlines() for line in told), printed
     assert process.returncode == 0, errors
     return errors
@@ -58,7 +58,7 @@ def finish(process: Command, *told: str) -> str:
 
 def stop_at(process: Command | subprocess.Popen, line: str, number: int) -> tuple[int, str]:
     """Send a signal when a line of progress begins so; gives the exit code and what was printed."""
-    guard = threading.Timer(300, process.kill)
+    guard = threading.Timer(PATIENCE_S, process.kill)
     guard.start()
     printed = ""
     for printed_line in process.stderr:
@@ -67,7 +67,7 @@ def stop_at(process: Command | subprocess.Popen, line: str, number: int) -> tupl
             process.send_signal(number)
             break
     printed += process.stderr.read()
-    code = process.wait(timeout=300)
+    code = process.wait(timeout=PATIENCE_S)
     guard.cancel()
     process.stdout.close()
     process.stderr.close()
@@ -124,7 +124,7 @@ def test_a_run_whose_images_have_changed_is_not_gone_on_with(tmp_path, demo_root
     added = good / "000 new.png"
     shutil.copy(sorted(good.iterdir())[3], added)
     refused = start(*arguments, cwd=tmp_path)
-    _, errors = refused.communicate(timeout=300)
+    _, errors = refused.communicate(timeout=PATIENCE_S)
     assert refused.returncode == 2
     assert "error: the training images are not those that the saved state" in errors
     added.unlink()

@@ -30,7 +30,7 @@ SMOKE = [
 
 def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     # Workers of a launcher are other processes again, and must not find this test's variables.
-    return run_command("train", "-m", *SMOKE, *arguments, cwd=cwd, timeout=500, PYTHONWARNINGS="ignore")
+    return run_command("train", "-m", *SMOKE, *arguments, cwd=cwd, PYTHONWARNINGS="ignore")
 
 
 @pytest.fixture(scope="module")
