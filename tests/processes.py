@@ -20,7 +20,7 @@ import pytest
 
 KILL_SEED = 0
 
-PATIENCE_S = 1800
+PATIENCE_S = 600
 """For what ends by itself or not at all: no test fails because a machine is busy."""
 
 _context = multiprocessing.get_context("forkserver")

@@ -11,7 +11,7 @@ import pytest
 
 from dmdd.inference.folder.inputs import Item, stat_item
 from dmdd.inference.folder.watching import Watcher
-from processes import KILL_SEED, count_lines, start
+from processes import KILL_SEED, PATIENCE_S, count_lines, start
 from tiny import save_image, save_tiny_model
 
 
@@ -128,7 +128,7 @@ class Following:
         content = file.read_text() if file.exists() else ""
         return [json.loads(line) for line in content[: content.rfind("\n") + 1].splitlines()]
 
-    def wait(self, count: int, seconds: float = 120) -> None:
+    def wait(self, count: int, seconds: float = PATIENCE_S) -> None:
         end = time.monotonic() + seconds
         while count_lines(self.out / "scores.jsonl") < count and self.process.is_alive() and time.monotonic() < end:
             time.sleep(0.005)
@@ -140,7 +140,7 @@ class Following:
 
     def end(self, number: int) -> None:
         os.kill(self.process.pid or 0, number)
-        self.process.join(timeout=120)
+        self.process.join(timeout=PATIENCE_S)
         assert self.process.exitcode == 0, self.log.read_text()
 
 
