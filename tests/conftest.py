@@ -28,7 +28,8 @@ torch.set_num_threads(1)
 
 
 STARTS = re.compile(
-    r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer|from processes import|\bbrowser\b"
+    r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer"
+    r"|from processes import|\bbrowser\b"
 )
 """What the source of a test file says where its tests start a process, a command or a training."""
 
@@ -81,5 +82,13 @@ def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         # No sandbox: containers often run as root, where Chromium refuses its own; only our pages are opened.
         chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        new_page = chromium.new_page
+
+        def patient_page(**settings: Any) -> Any:
+            page = new_page(**settings)
+            page.set_default_timeout(1000 * PATIENCE_S)
+            return page
+
+        chromium.new_page = patient_page
         yield chromium
         chromium.close()

@@ -20,7 +20,6 @@ from dmdd.deploy.serve.page import add_page, make_answer
 from dmdd.deploy.serve.server import make_server
 from dmdd.inference.predictor import Prediction
 from dmdd.serve import open_port
-from processes import PATIENCE_S
 
 
 def test_pictures_are_small_enough_to_show_and_in_the_right_colours():
@@ -83,7 +82,6 @@ def opened(served, browser):
     """The page in a browser, with every request and every complaint noted; the browser last, it runs an event loop."""
     address, _ = served
     page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.set_default_timeout(1000 * PATIENCE_S)
     requests, complaints = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
