@@ -4,6 +4,7 @@ They are real processes, with their own working folder, variables, output, signa
 interpreter does at its start and end: for ``PYTHONWARNINGS`` and ``atexit``, say, take :mod:`subprocess`.
 """
 
+import atexit
 import importlib
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ _context.set_forkserver_preload(
         *("dmdd.predict", "dmdd.inference.folder.pipeline", "dmdd.inference.folder.watching"),
     ]
 )
+_started: list[BaseProcess] = []
 _VARIABLES = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 
@@ -40,7 +42,16 @@ def _start(target, *arguments) -> BaseProcess:
         forkserver.ensure_running()
     process = _context.Process(target=target, args=arguments)
     process.start()
+    _started.append(process)
     return process
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what a failed test has left: Python would wait for it."""
+    for process in _started:
+        if process.is_alive():
+            process.kill()
 
 
 def _predict(arguments: list[str], log: Path) -> None:
