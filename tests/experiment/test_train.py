@@ -221,7 +221,7 @@ def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
     ("arguments", "message"),
     [
         ([], "model is missing: give model=FOLDER"),
-        (["model={model}", "score_map=best"], "score_map=best: choose one of combined, distance"),
+        (["model={model}", "score_map=best"], "score_map=best: choose one of relative, overall"),
         (["model=nowhere"], "no detector.json in .*nowhere; give the model folder of a finished run"),
         (["model=nowhere", "batch_size=0"], "batch_size=0: give a positive whole number"),
     ],

@@ -29,7 +29,7 @@ from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import Decoded, PairDataModule
 from dmdd.data.datasets import within
 from dmdd.data.listing import Category, listing_digest
-from dmdd.data.regions import Regions, paint_outside
+from dmdd.data.regions import Regions
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs, resume
 from dmdd.experiment.charts import write_curves, write_training
@@ -203,7 +203,7 @@ class Experiment:
             student=student,
             segmentation=segmentation,
             whitening=self.detector.whitening,
-            normal_images=self.data.normal_pixels,
+            normal_images=self.data.training_pixels,
             first_step=settings.distillation.steps,
             **vars(settings.segmentation_training),
         )
@@ -425,11 +425,9 @@ class Experiment:
         sizes = {"data.evaluation_batch_size": self.settings.data.evaluation_batch_size, "image_size": self._size}
         self.detector.to("cuda" if self.accelerator == "gpu" else "cpu")
         with failures.report_errors("looking for odd training images", sizes=sizes), hardware.whole_float32():
-            images = torch.cat([self.data.training_pixels, self.data.held_out_pixels])
-            regions = (self.data.training_inside, self.data.held_out_inside)
-            if regions[0] is not None and regions[1] is not None:
-                images = paint_outside(images, torch.cat([regions[0], regions[1]]))
-            found = strangeness(self.detector, images, batch_size=self.settings.data.evaluation_batch_size)
+            found = strangeness(
+                self.detector, self.data.normal_pixels, batch_size=self.settings.data.evaluation_batch_size
+            )
         root, files = self.category.root, self.data.normal_files
         for place in found.argsort(descending=True).tolist():
             if (value := float(found[place])) < SUSPICIOUS:

@@ -41,7 +41,7 @@ WATCHING = (
 
 IGNORED_OF = {
     "trainer": ("devices", "strategy", "log_every_n_steps"),
-    "data": ("num_workers", "evaluation_batch_size"),
+    "data": ("num_workers", "evaluation_batch_size", "memory_gb", "cache_dir"),
     "evaluation": ("exact",),
 }
 """Likewise of single groups: the same seed gives the same pairs and, batch norm being synchronised, the same training
