@@ -226,6 +226,28 @@ def test_unknown_attribute_of_the_package():
         _ = dmdd.lod
 
 
+def test_a_folder_in_place_of_a_detector_is_told_how_to_load_it(model):
+    with pytest.raises(UserError, match=r"Predictor takes a Detector; dmdd.load\(.*\) reads one from a model folder"):
+        dmdd.Predictor(model)
+
+
+def test_images_are_aligned_before_anything_else(model, predictor, tmp_path):
+    part = np.full((60, 80, 3), 50, np.uint8)
+    part[15:40, 20:60] = 200
+    part[20:25, 25:30] = 90
+    file = tmp_path / "reference.png"
+    Image.fromarray(part).save(file)
+    moved = np.roll(part, (3, -5), axis=(0, 1))
+
+    aligned = dmdd.load(model, device="cpu", align=file)(moved)
+
+    assert aligned.map.shape == (60, 80)
+    assert not np.array_equal(np.asarray(aligned.overlay()), np.asarray(predictor(moved).overlay()))
+    assert (
+        np.abs(aligned.map - predictor(part).map).max() < np.abs(predictor(moved).map - predictor(part).map).max() / 3
+    )
+
+
 def test_a_prediction_draws_itself_from_any_kind_of_image(predictor, tmp_path):
     file = tmp_path / "part.png"
     Image.fromarray(PIXELS).save(file)
@@ -248,25 +270,3 @@ def test_what_a_prediction_cannot_draw_is_told(predictor, tmp_path):
     with pytest.raises(UserError, match=r"no image to draw; use predictor\(image\).overlay\(\)"):
         alone.overlay()
     assert alone._repr_png_() is None
-
-
-def test_a_folder_in_place_of_a_detector_is_told_how_to_load_it(model):
-    with pytest.raises(UserError, match=r"Predictor takes a Detector; dmdd.load\(.*\) reads one from a model folder"):
-        dmdd.Predictor(model)
-
-
-def test_images_are_aligned_before_anything_else(model, predictor, tmp_path):
-    part = np.full((60, 80, 3), 50, np.uint8)
-    part[15:40, 20:60] = 200
-    part[20:25, 25:30] = 90
-    file = tmp_path / "reference.png"
-    Image.fromarray(part).save(file)
-    moved = np.roll(part, (3, -5), axis=(0, 1))
-
-    aligned = dmdd.load(model, device="cpu", align=file)(moved)
-
-    assert aligned.map.shape == (60, 80)
-    assert not np.array_equal(np.asarray(aligned.overlay()), np.asarray(predictor(moved).overlay()))
-    assert (
-        np.abs(aligned.map - predictor(part).map).max() < np.abs(predictor(moved).map - predictor(part).map).max() / 3
-    )

@@ -144,9 +144,9 @@ class Predictor:
             for image in batch:  # one by one, so that only one of them is held at its own size
                 tensor = self.read(image)
                 prepared.append(self.prepare(tensor))
-                shown.append(image if self.alignment is None else tensor)
                 sizes.append((tensor.shape[-2], tensor.shape[-1]))
                 inside.append(self.inside(image if isinstance(image, str | PathLike) else None, sizes[-1]))
+                shown.append(image if self.alignment is None else tensor)
             found = zip(shown, *self.predict(prepared, inside), sizes, inside, strict=True)
             for image, heat, score, size, region in found:
                 yield replace(self.finish(heat, score, size, region), image=image)
