@@ -31,8 +31,9 @@ test: $(STAMP) ## run the tests, in TEST_PROCESSES=2 processes
 test-unit: $(STAMP) ## run the quick tests: no training, no process of its own
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m unit
 
-coverage: $(STAMP) ## run the tests and say which lines they do not reach
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --cov=dmdd --cov-report=term-missing:skip-covered
+SELECT ?=
+coverage: $(STAMP) ## run the tests and say which lines they do not reach; SELECT='-m unit' runs the quick ones only
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile $(SELECT) --cov=dmdd --cov-report=term-missing:skip-covered
 
 docs: $(STAMP) ## build the documentation site in site/; a broken link is an error
 	$(BIN)/python docs/generate.py docs
