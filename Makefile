@@ -50,17 +50,19 @@ bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on
 	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
 	$(if $(MODEL),$(BIN)/python -m dmdd.bench model=$(MODEL) output=$(BENCH)/inference.json)
 
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs
 check: $(STAMP) ## format, lint, types, order of imports, prose, spelling
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/check_prose.py README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs
+	$(BIN)/python docs/check_prose.py $(PROSE)
 	$(BIN)/codespell src tests benchmarks conf docs experiments *.md
 
 format: $(STAMP) ## put the format right
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/python docs/check_prose.py --fix $(PROSE)
 
 soak: $(STAMP) ## run for long: memory, file handles and threads stay flat (about ten minutes on two idle cores)
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python benchmarks/soak.py --output soak.json
