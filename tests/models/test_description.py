@@ -57,7 +57,7 @@ def test_former_calibrations_are_a_list():
         ({"teacher": 3}, "teacher=3: an object is wanted"),
         ({"calibration": []}, r"calibration=\[\]: an object is wanted"),
         ({"tilling": {}}, r"tilling={}: there are format_version, teacher, .* only"),
-        ({"calibration": {"treshold": 0.5}}, r"calibration.treshold=0.5: there are image_threshold, .* only"),
+        ({"calibration": {"thresh": 0.5}}, r"calibration.thresh=0.5: there are image_threshold, .* only"),
         ({"teacher": {"backbone": 18}}, "teacher.backbone=18: the name of a timm model is wanted"),
         ({"teacher": {"folded": "yes"}}, "teacher.folded=yes: true or false is wanted"),
         ({"teacher": {"mean": [0, 0]}}, r"teacher.mean=\[0, 0\]: three numbers are wanted"),
