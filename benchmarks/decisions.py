@@ -103,11 +103,11 @@ def score(detector: Any, files: Sequence[Path]) -> Any:
     """Score images; returns raw scores and levels, ``(N,)`` float64 each."""
     import torch
 
-    from dmdd.data.datasets import load_images
+    from dmdd.data.store import open_images
 
     name, scores, levels = detector.score_map, [], []
     with torch.no_grad():
-        for batch in load_images(list(files), detector.input_size).split(16):
+        for batch in open_images(list(files), detector.input_size, find_parts=False)[:].split(16):
             raw = detector.raw_maps(batch, only=(name,))[name]
             scores.append(detector.image_score(name, raw))
             levels.append((detector.smooth(raw) if detector.score_smoothed else raw).mean((1, 2, 3)))

@@ -125,6 +125,10 @@ class DataSettings:
     num_workers: int = setting(
         "worker processes; 0 is enough unless augmentation.transforms are your own and a GPU waits (2 to 4)", least=0
     )
+    memory_gb: float = setting(
+        "decoded images that take more than this are kept in a file instead of memory", unit="GB", least=0
+    )
+    cache_dir: str = setting("folder of such files, shared by all runs; may be deleted at any time", is_path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +309,7 @@ class PredictSettings(Settings):
         "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
     )
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
+    align: str | None = setting("image file that each image is aligned to first (docs/align.md)", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
@@ -387,7 +392,11 @@ class ServeSettings(Settings):
 
     COMMAND = "serve"
 
-    model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
+    model: str = setting(
+        "model folder of a run, or an exported .onnx or .xml file",
+        missing="model=FOLDER, the model folder of a run",
+        is_path=True,
+    )
     title: str | None = setting("the model's name on the page and in answers; null: from the run")
     host: str = setting("an address of this machine; 0.0.0.0 for all: there is no authentication")
     port: int = setting("0 picks a free one", least=0, most=65535)

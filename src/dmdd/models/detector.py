@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,16 @@ WHITENED_MAPS = (*IMAGE_MAPS, "combined", "distance", "whitened")
 MAP_NAMES = (*WHITENED_MAPS, "fused", "segmentation", "geometric", "normality", "abnormality", "both")
 LARGEST_MAHALANOBIS = 32.0
 """Of a level, over the square root of its channels; larger ones count as this. Defects reach 2 to 12."""
+
+
+class Slices(Protocol):
+    """Images of which some are given at a time: a tensor ``(N, 3, h, w)``, or more than memory holds."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, part: slice | Tensor, /) -> Tensor:
+        """Give images by a slice or by positions, ``(B, 3, h, w)``."""
 
 
 class DetectorOutput(NamedTuple):
@@ -316,21 +326,23 @@ class Detector(nn.Module):
         contrast = top / flat.mean(1).clamp(least, largest) ** self.level_power
         return contrast / (1 + contrast)
 
-    def learn_levels(self, images: Tensor, *, batch_size: int) -> dict[str, Tensor]:
+    def learn_levels(self, images: Slices, *, batch_size: int) -> dict[str, Tensor]:
         """Find the range of normal images' levels, for every map; until then scores do not take levels into account.
 
         Args:
-            images: ``(N, 3, H, W)`` of normal images, uint8 in [0, 255] or float in [0, 1], on the detector's device;
-                none forgets what was known.
+            images: Normal images ``(N, 3, H, W)``, uint8 in [0, 255] or float in [0, 1]; none of them forgets what was
+                known.
             batch_size: Images at once.
 
         Returns:
             By map name the images' levels, ``(N,)``.
         """
         levels: dict[str, list[Tensor]] = {}
+        device = next(self.parameters()).device
         with torch.no_grad():
-            for batch in images.split(batch_size):
-                for name, raw in self.raw_maps(batch).items() if len(batch) else ():
+            for first in range(0, len(images), batch_size):
+                batch = images[first : first + batch_size].to(device)
+                for name, raw in self.raw_maps(batch).items():
                     values = self.smooth(raw) if self.score_smoothed else raw
                     levels.setdefault(name, []).append(values.mean((1, 2, 3)))
         # The smallest keeps the quotient finite for a map that is zero everywhere.

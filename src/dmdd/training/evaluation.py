@@ -39,7 +39,7 @@ from dmdd.metrics import (
     roc_curve,
 )
 from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, Slices
 from dmdd.models.tiling import look
 from dmdd.training.figures import (
     ImageScore,
@@ -105,8 +105,8 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
-        normal_images: Tensor | Callable[[], NormalImages] | None = None,
-        training_images: Tensor | None = None,
+        normal_images: Slices | Callable[[], NormalImages] | None = None,
+        training_images: Slices | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
         exact: bool = False,
@@ -243,17 +243,18 @@ class EvaluationModule(LightningModule):
         self._pixels = []
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             given = self.normal_images
-            normal = NormalImages(given) if isinstance(given, Tensor) else given()
+            normal = given() if callable(given) else NormalImages(given)
             self._owners = normal.owners
             self._levels = learn_levels(self.detector, normal, batch_size=self.levels_batch_size)
         if self.training_images is not None:
             self.training_scores = self._score(self.training_images)
 
-    def _score(self, images: Tensor) -> list[float]:
+    def _score(self, images: Slices) -> list[float]:
         """Score images one batch after the other; only those of the batch in hand are on the device."""
         name, scores = self.detector.score_map, []
         with torch.no_grad():
-            for batch in images.split(self.levels_batch_size):
+            for first in range(0, len(images), self.levels_batch_size):
+                batch = images[first : first + self.levels_batch_size]
                 raw = self.detector.raw_maps(batch.to(self.device), only=(name,))[name]
                 scores += self.detector.image_score(name, raw).tolist()
         return scores
