@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dmdd.core.files import file_sha256
 from dmdd.data.listing import listing_digest
 from dmdd.experiment.pictures import CAPTION_PX
 from dmdd.models.detector import MAP_NAMES, Detector
@@ -159,6 +160,22 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     shutil.rmtree(tmp_path / "model")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     assert not (tmp_path / "out/images/99_good_000.png").exists()
+
+
+def test_training_starts_from_a_trained_model(run, tmp_path, demo_root, monkeypatch):
+    from dmdd.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    steps = ["distillation.steps=1", "segmentation_training.steps=1", "distillation.learning_rate=1e-12"]
+    given = [*SMOKE, f"data_dir={demo_root}", "evaluation.resamples=0", "evaluation.pictures=0", "name=more", *steps]
+    assert main([*given, f"init={run / 'model'}"]) == 0
+    result = json.loads(Path("runs/demo/plate/more/result.json").read_text())
+    assert result["init"] == {"model": str(run / "model"), "sha256": file_sha256(run / "model/weights.safetensors")}
+    before, after = (load_file(folder / "model/weights.safetensors") for folder in (run, Path("runs/demo/plate/more")))
+    weights = [name for name in before if name.startswith("student.") and name.endswith("weight")]
+    assert weights
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
 
 
 def test_doubts_of_masks_are_told_before_training_and_evaluation(run, tmp_path, demo_root, monkeypatch, capsys):

@@ -32,6 +32,7 @@ from dmdd.data.listing import Category, listing_digest
 from dmdd.data.regions import Regions
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
+from dmdd.experiment.initial import start_from
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
@@ -180,6 +181,7 @@ class Experiment:
             **vars(settings.detector),
         ).to(memory_format=torch.channels_last)
         check_features(teacher, self.detector.input_size)
+        self.began_with = start_from(self.detector, settings.init) if settings.init else {}
         self.data = make_data(settings, category, decoded)
         self.detector.tiling = None if self.data.tiles is None else Tiling(*self.data.tiles)
         with report_decoding(self.detector.input_size):
@@ -224,6 +226,8 @@ class Experiment:
             levels_batch_size=settings.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
+        if self.began_with:
+            self.made_from["model of init"] = self.began_with["sha256"]
         self.suspicious: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.precisions: list[str] = []
@@ -502,6 +506,7 @@ class Experiment:
                 "weights": self.weights.name,
                 "sha256": self.weights.sha256,
             },
+            **({"init": self.began_with} if self.began_with else {}),
             "protocol": outputs.protocol(
                 native_masks=settings.evaluation.native_masks, tiling=self.detector.tiling, regions=self.data.regions
             ),
