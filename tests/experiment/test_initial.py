@@ -5,7 +5,7 @@ import torch
 
 from dmdd.core.errors import UserError
 from dmdd.core.files import file_sha256
-from dmdd.experiment.initial import start_from
+from dmdd.experiment.initial import doubts_of_init, start_from, trained_before, write_trained
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -66,3 +66,12 @@ def test_a_model_that_does_not_fit_is_refused(model, changes, message):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"init=.*: no detector.json in .*; give the model folder of a finished run"):
         start_from(untrained(), str(tmp_path))
+
+
+def test_a_model_tells_what_it_was_trained_on(tmp_path):
+    assert trained_before(None) == trained_before(str(tmp_path / "model")) == []
+    (told,) = doubts_of_init(str(tmp_path / "model"))
+    assert "there is no trained_on.txt beside it, so images that it was trained on may be held out now" in told
+    write_trained(tmp_path, ["train/good/a.png", "train/good/\udcff.png"])
+    assert trained_before(str(tmp_path / "model")) == ["train/good/a.png", "train/good/\udcff.png"]
+    assert doubts_of_init(str(tmp_path / "model")) == doubts_of_init(None) == []

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dmdd.core.files import file_sha256
 from dmdd.data.listing import listing_digest
+from dmdd.experiment.initial import trained_before
 from dmdd.experiment.pictures import CAPTION_PX
 from dmdd.models.detector import MAP_NAMES, Detector
 from reference.wandb_log import read_records
@@ -53,6 +54,7 @@ def test_everything_of_the_run_lies_in_its_folder(run):
         "model",
         "result.json",
         "scores.csv",
+        "trained_on.txt",
     ]
     assert [p.name for p in run.parents[3].iterdir()] == ["runs"]
 
@@ -172,6 +174,8 @@ def test_training_starts_from_a_trained_model(run, tmp_path, demo_root, monkeypa
     assert main([*given, f"init={run / 'model'}"]) == 0
     result = json.loads(Path("runs/demo/plate/more/result.json").read_text())
     assert result["init"] == {"model": str(run / "model"), "sha256": file_sha256(run / "model/weights.safetensors")}
+    assert trained_before("runs/demo/plate/more/model") == trained_before(str(run / "model"))
+    assert len(trained_before(str(run / "model"))) == 11
     before, after = (load_file(folder / "model/weights.safetensors") for folder in (run, Path("runs/demo/plate/more")))
     weights = [name for name in before if name.startswith("student.") and name.endswith("weight")]
     assert weights

@@ -32,7 +32,7 @@ from dmdd.data.listing import Category, listing_digest
 from dmdd.data.regions import Regions
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
-from dmdd.experiment.initial import start_from
+from dmdd.experiment.initial import start_from, trained_before, write_trained
 from dmdd.experiment.pictures import write_curves, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
@@ -122,6 +122,7 @@ def make_data(settings: TrainSettings, category: Category, decoded: Decoded | No
         seed=settings.seed,
         augmentation=build(settings.augmentation),
         native_masks=settings.evaluation.native_masks,
+        trained_before=trained_before(settings.init),
         decoded=decoded,
         **vars(settings.data),
     )
@@ -472,6 +473,7 @@ class Experiment:
                 regions=self.data.regions,
                 accelerator=self.accelerator,
             )
+            write_trained(self.run_dir, self.data.trained_names)
             self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
             result = self._result(test, validation)
             outputs.write_result(self.run_dir / "result.json", result)

@@ -1,16 +1,20 @@
 """Start from a trained model: its student and segmentation network in place of random ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dmdd.core.errors import UserError
-from dmdd.core.files import file_sha256
+from dmdd.core.files import file_sha256, write_atomically
 from dmdd.models.detector import WEIGHTS_FILE, Detector
 
 PARTS = {"input_size": "image_size", "teacher": "teacher", "student": "student", "segmentation": "segmentation"}
 """Of a detector's description what must agree, and the setting that decides it."""
+
+TRAINED_FILE = "trained_on.txt"
+"""Beside the model: the images it was trained on. None of them is held out when another training starts from it."""
 
 
 def start_from(detector: Detector, folder: str) -> dict[str, str]:
@@ -58,3 +62,45 @@ def _differences(own: dict[str, Any], other: dict[str, Any]) -> str:
             if there != here:
                 found.append(f"{setting}.{name}={there} there, {here} here")
     return "; ".join(found)
+
+
+def trained_before(folder: str | None) -> list[str]:
+    """Name the images that a model was trained on.
+
+    Args:
+        folder: The model folder of a run, or None.
+
+    Returns:
+        Their places below the folder of the category; none where that is not known.
+    """
+    file = Path(folder or "").absolute().parent / TRAINED_FILE
+    if folder is None or not file.is_file():
+        return []
+    return file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+
+
+def write_trained(run_dir: Path, names: Sequence[str]) -> None:
+    """Write what a model was trained on beside it.
+
+    Args:
+        run_dir: The run folder.
+        names: Places of the images below the folder of the category.
+    """
+    write_atomically(run_dir / TRAINED_FILE, "".join(f"{name}\n" for name in names))
+
+
+def doubts_of_init(folder: str | None) -> list[str]:
+    """Say what is not known of the model that training starts from.
+
+    Args:
+        folder: The model folder of a run, or None.
+
+    Returns:
+        Sentences.
+    """
+    if folder is None or trained_before(folder):
+        return []
+    return [
+        f"init={folder}: there is no {TRAINED_FILE} beside it, so images that it was trained on may be held out now; "
+        "thresholds may come out too low"
+    ]
