@@ -35,6 +35,7 @@ coverage: $(STAMP) ## run the tests and say which lines they do not reach
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --cov=dmdd --cov-report=term-missing:skip-covered
 
 docs: $(STAMP) ## build the documentation site in site/; a broken link is an error
+	$(BIN)/python docs/generate.py docs
 	NO_COLOR=1 $(BIN)/zensical build --clean --strict
 
 wheel-test: ## build wheel and sdist, install the wheel into an environment of its own, run the demo's steps from there
@@ -48,11 +49,12 @@ bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on
 	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
 	$(if $(MODEL),$(BIN)/python -m dmdd.bench model=$(MODEL) output=$(BENCH)/inference.json)
 
-check: $(STAMP) ## format, lint, types, order of imports, spelling
+check: $(STAMP) ## format, lint, types, order of imports, prose, spelling
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/check_prose.py README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs
 	$(BIN)/codespell src tests benchmarks conf docs experiments *.md
 
 format: $(STAMP) ## put the format right
@@ -67,7 +69,6 @@ scale: $(STAMP) ## how training and prediction grow with the number of images (2
 
 CLUSTER ?= build/cluster
 cluster: $(STAMP) ## train on a SLURM cluster that this makes of this machine, as root (needs slurm-wlm and munge)
-	$(BIN)/python -m pip install --quiet -c constraints.txt hydra-submitit-launcher
 	tests/cluster/slurm.sh up $(CLUSTER)/slurm
 	SLURM_CONF=$(abspath $(CLUSTER))/slurm/slurm.conf $(BIN)/python tests/cluster/check_slurm.py $(CLUSTER)/work; \
 	  code=$$?; tests/cluster/slurm.sh down $(CLUSTER)/slurm; exit $$code

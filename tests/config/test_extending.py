@@ -133,7 +133,7 @@ def test_maps_and_scores_are_functions_that_fit(opened, outside):
         tiny_detector(anomaly_map="mypkg.bodies.Direct")
     with pytest.raises(UserError, match=r"score_function=mypkg.bodies.Direct: expected a function"):
         tiny_detector(score_function="mypkg.bodies.Direct")
-    with pytest.raises(UserError, match=r"anomaly_map=nosuch: choose one of combined, .*, or PACKAGE.FUNCTION"):
+    with pytest.raises(UserError, match=r"anomaly_map=nosuch: choose one of relative, .*, or PACKAGE.FUNCTION"):
         tiny_detector(anomaly_map="nosuch")
     with pytest.raises(UserError, match=r"the map mine has the shape \(2,\), expected \(1, 1, 16, 16\)"):
         compute("mine", lambda evidence: torch.zeros(2), Evidence([], [], [], torch.zeros(1, 1, 16, 16)))

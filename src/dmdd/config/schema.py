@@ -12,7 +12,17 @@ Target = Mapping[str, Any]
 """A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.construct`."""
 
 MapName = Literal[
-    "combined", "distance", "whitened", "fused", "segmentation", "geometric", "normality", "abnormality", "both"
+    "relative",
+    "overall",
+    "combined",
+    "distance",
+    "whitened",
+    "fused",
+    "segmentation",
+    "geometric",
+    "normality",
+    "abnormality",
+    "both",
 ]
 
 
@@ -302,6 +312,7 @@ class PredictSettings(Settings):
         "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
     )
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
+    align: str | None = setting("image file that each image is aligned to first (docs/align.md)", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
@@ -384,7 +395,11 @@ class ServeSettings(Settings):
 
     COMMAND = "serve"
 
-    model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
+    model: str = setting(
+        "model folder of a run, or an exported .onnx or .xml file",
+        missing="model=FOLDER, the model folder of a run",
+        is_path=True,
+    )
     title: str | None = setting("the model's name on the page and in answers; null: from the run")
     host: str = setting("an address of this machine; 0.0.0.0 for all: there is no authentication")
     port: int = setting("0 picks a free one", least=0, most=65535)

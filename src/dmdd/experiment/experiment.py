@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
 from dmdd.config.check import plain_of
-from dmdd.config.schema import TrainSettings
+from dmdd.config.schema import Target, TrainSettings
 from dmdd.config.targets import build, build_all
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
@@ -31,10 +31,12 @@ from dmdd.data.datasets import within
 from dmdd.data.listing import Category, listing_digest
 from dmdd.data.regions import Regions
 from dmdd.data.saturation import defect_reader
-from dmdd.experiment import loggers, outputs
+from dmdd.experiment import loggers, outputs, resume
+from dmdd.experiment.charts import write_curves, write_training
 from dmdd.experiment.initial import start_from, trained_before, write_trained
-from dmdd.experiment.pictures import write_curves, write_pictures
+from dmdd.experiment.pictures import PAIRS_FILE, Picture, write_pairs, write_pictures
 from dmdd.experiment.resume import STATE_DIR
+from dmdd.experiment.watching import TrainingPictures
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
@@ -77,7 +79,7 @@ def write_evaluation(
     pictures: int,
     accelerator: str,
     regions: Regions | None = None,
-) -> list[Path]:
+) -> list[Picture]:
     """Write what an evaluation leaves beside its result: scores, curves and pictures.
 
     Args:
@@ -89,11 +91,12 @@ def write_evaluation(
         regions: Which pixels of the images count.
 
     Returns:
-        The picture files.
+        The pictures.
     """
-    scale = ScoreScale.of(evaluation.detector.calibration)
+    thresholds = evaluation.detector.calibration
+    scale = ScoreScale.of(thresholds)
     outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root, scale)
-    write_curves(folder, evaluation.curves)
+    write_curves(folder, evaluation.curves, metrics=evaluation.metrics, thresholds=thresholds)
     with hardware.whole_float32():
         return write_pictures(
             folder / "images",
@@ -204,6 +207,7 @@ class Experiment:
             segmentation=segmentation,
             whitening=self.detector.whitening,
             normal_images=self.data.training_pixels,
+            first_step=settings.distillation.steps,
             **vars(settings.segmentation_training),
         )
         self.evaluation = EvaluationModule(
@@ -244,20 +248,29 @@ class Experiment:
         return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
 
     def _loggers(self, *, offline: bool = False) -> list[Logger]:
-        loggers = []
-        for entry in self.settings.logger.values():
-            if entry is None:
-                continue
-            known: dict[str, Any] = {}
-            if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("id") is None:
-                # The same for every part of a run, so that a resumed run goes on in the dashboard too.
-                place = f"{platform.node()}:{self.run_dir.resolve()}"
-                known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
-                known |= {"resume": "allow"} if self.settings.resume else {}
-            if offline and str(entry.get("_target_")).endswith("WandbLogger"):
-                known |= {"mode": "offline"}
-            loggers.append(build(entry, **known))
-        return loggers
+        entries = [entry for entry in self.settings.logger.values() if entry is not None]
+        return [build(entry, **self._wandb_arguments(entry, offline=offline)) for entry in entries]
+
+    def _wandb_arguments(self, entry: Target, *, offline: bool) -> dict[str, Any]:
+        """Give a W&B logger what the configuration cannot know; nothing to others."""
+        if not str(entry.get("_target_")).endswith("WandbLogger"):
+            return {}
+        known: dict[str, Any] = {"mode": "offline"} if offline else {}
+        if entry.get("id") is None and "WANDB_SWEEP_ID" not in os.environ:  # a sweep's agent names its runs
+            # The same for every part of a run, so that a resumed run goes on in the dashboard too.
+            place = f"{platform.node()}:{self.run_dir.resolve()}"
+            known["id"] = hashlib.sha256(place.encode()).hexdigest()[:16]
+            known |= {"resume": "allow"} if self.settings.resume else {}
+        if entry.get("group") is None:  # all settings but the seed: the dashboard averages over a group
+            name = resume.configuration_digest(plain_of(self.settings))
+            known["group"] = f"{self.category.dataset}/{self.category.name} {name}"
+        return known
+
+    def _watchers(self) -> list[Callback]:
+        """Show pairs and maps while training, where somebody looks."""
+        if not self.settings.evaluation.pictures or not loggers.take_pictures(self.loggers):
+            return []
+        return [TrainingPictures(self.detector)]
 
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = {"log_every_n_steps": 10, **self.settings.trainer}
@@ -319,7 +332,10 @@ class Experiment:
             if not self._connected and not loggers.connect(self.loggers):
                 self.loggers = self._loggers(offline=True)
             self._connected = True
-            trainer = self._trainer(steps=steps, callbacks=[*build_all(self.settings.callbacks).values(), guard, saver])
+            trainer = self._trainer(
+                steps=steps,
+                callbacks=[*build_all(self.settings.callbacks).values(), *self._watchers(), guard, saver],
+            )
             if self.devices > 1:
                 ask_no_device_for_signals(trainer)
                 call_first_on_signal(trainer, saver.note)
@@ -364,6 +380,8 @@ class Experiment:
             for folder in ("images", STATE_DIR) if stage == "distillation" else ():
                 shutil.rmtree(self.run_dir / folder, ignore_errors=True)
             files.write_atomically(config_file, OmegaConf.to_yaml(OmegaConf.create(plain_of(self.settings))))
+            if stage == "distillation" and self.settings.evaluation.pictures:
+                write_pairs(self.run_dir / PAIRS_FILE, self.data)
         elif not self._log_restored:
             self._restore_log(stage, done)
         if not self._log_restored:
@@ -380,8 +398,9 @@ class Experiment:
             with file.open(newline="", encoding="utf-8") as text:
                 rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(text)]
             again = f"{stage}/learning_rate"
+            first = done + (self.segmentation.first_step if stage == "segmentation" else 0)
             kept = [
-                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < done)
+                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < first)
             ]
             writer: Any = logger.experiment
             writer.metrics = kept
@@ -465,6 +484,7 @@ class Experiment:
         """
         test = outputs.evaluation_entries(self.evaluation, "test", listed=len(self.category.test))
         with failures.report_write_errors(self.run_dir):
+            write_training(self.run_dir)
             pictures = write_evaluation(
                 self.run_dir,
                 evaluation=self.evaluation,
@@ -479,7 +499,12 @@ class Experiment:
             outputs.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         loggers.log_result(
-            self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.settings.upload_model
+            self.loggers,
+            result,
+            settings=plain_of(self.settings),
+            run_dir=self.run_dir,
+            pictures=pictures,
+            upload_model=self.settings.upload_model,
         )
         outputs.print_summary(result, self.run_dir)
 

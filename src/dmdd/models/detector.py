@@ -24,14 +24,15 @@ from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.models.whitening import ResidualWhitening, mahalanobis
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
-# map and knew no levels; 4 knew no whitened residuals.
-READABLE_VERSIONS = (1, 2, 3, 4, 5)
+# map and knew no levels; 4 knew no whitened residuals; 5 no images as a whole.
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
 REGION_FILE = "region.png"
-WHITENED_MAPS = ("combined", "distance", "whitened")
+IMAGE_MAPS = ("relative", "overall")
+WHITENED_MAPS = (*IMAGE_MAPS, "combined", "distance", "whitened")
 MAP_NAMES = (*WHITENED_MAPS, "fused", "segmentation", "geometric", "normality", "abnormality", "both")
 LARGEST_MAHALANOBIS = 32.0
 """Of a level, over the square root of its channels; larger ones count as this. Defects reach 2 to 12."""
@@ -112,6 +113,8 @@ class Detector(nn.Module):
             for the mean of the largest.
         whitened: Whether it has whitened residuals; models up to format version 4 have none, nor the maps made of them
             (``WHITENED_MAPS``).
+        with_images: Whether it knows normal images as a whole besides (``IMAGE_MAPS``); models up to format version 5
+            do not.
 
     Raises:
         UserError: An argument is out of its range, or a map or the segmentation network needs whitened residuals.
@@ -128,12 +131,13 @@ class Detector(nn.Module):
         input_size: Sequence[int],
         sigma_px: float = 1.0,
         score_fraction: float = 0.01,
-        anomaly_map: str = "combined",
-        score_map: str = "distance",
+        anomaly_map: str = "relative",
+        score_map: str = "overall",
         score_smoothed: bool = False,
-        level_power: float = 0.5,
+        level_power: float = 0.75,
         score_function: str | None = None,
         whitened: bool = True,
+        with_images: bool = True,
     ) -> None:
         super().__init__()
         height, width = check_input_size(input_size)
@@ -143,7 +147,7 @@ class Detector(nn.Module):
             raise UserError(f"level_power={level_power}: give a number from 0 to 1")
         if sigma_px < 0:
             raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
-        self.whitening = ResidualWhitening(teacher.channels) if whitened else None
+        self.whitening = ResidualWhitening(teacher.channels, with_images=with_images) if whitened else None
         self.own_maps: dict[str, OwnMap] = {}
         self.anomaly_map = self.find_map("anomaly_map", anomaly_map)
         self.score_map = self.find_map("score_map", score_map)
@@ -172,7 +176,9 @@ class Detector(nn.Module):
     @property
     def map_names(self) -> tuple[str, ...]:
         """Names of the maps that it can give."""
-        known = MAP_NAMES if self.whitening is not None else tuple(n for n in MAP_NAMES if n not in WHITENED_MAPS)
+        known = tuple(name for name in MAP_NAMES if self.whitening is not None or name not in WHITENED_MAPS)
+        if self.whitening is not None and not self.whitening.knows_images:
+            known = tuple(name for name in known if name not in IMAGE_MAPS)
         return (*known, *self.own_maps)
 
     def find_map(self, setting: str, name: str) -> str:
@@ -226,7 +232,9 @@ class Detector(nn.Module):
             only: Names of the maps wanted; all if None.
 
         Returns:
-            ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``combined`` (:func:`combine`), ``distance``
+            ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``relative`` (``combined`` against the image's grain,
+            :meth:`ResidualWhitening.against_grain`), ``overall`` (``distance`` weighted by how unusual the image is,
+            :meth:`ResidualWhitening.against_images`), ``combined`` (:func:`combine`), ``distance``
             (:func:`joint_distance`), ``whitened`` (geometric mean over levels of the whitened residuals' lengths),
             ``fused`` (:func:`fuse`), ``segmentation`` (stage 2), ``geometric`` (geometric mean over levels of the
             normality distances ``D / 2``), ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both``
@@ -246,7 +254,7 @@ class Detector(nn.Module):
         if "both" in wanted:
             maps["both"] = (maps["normality"] + maps["abnormality"]) / 2
         own = [name for name in self.own_maps if name in wanted]
-        if own or {"combined", "fused", "segmentation"} & set(wanted):
+        if own or {"relative", "combined", "fused", "segmentation"} & set(wanted):
             maps["segmentation"] = torch.sigmoid(self.segmentation(features, normality, abnormality, residuals).float())
         for name in own:
             evidence = Evidence(features, normality, abnormality, maps["segmentation"])
@@ -256,8 +264,12 @@ class Detector(nn.Module):
         if residuals is not None and set(WHITENED_MAPS) & set(wanted):
             maps["whitened"] = whitened_distance(mahalanobis(residuals))
             maps["distance"] = joint_distance(maps["geometric"], maps["whitened"])
-            if "combined" in wanted:
+            if {"relative", "combined"} & set(wanted):
                 maps["combined"] = combine(maps["segmentation"], maps["distance"])
+            if "relative" in wanted and self.whitening is not None:
+                maps["relative"] = self.whitening.against_grain(maps["combined"], distances[0])
+            if "overall" in wanted and self.whitening is not None:
+                maps["overall"] = self.whitening.against_images(maps["distance"], features[-1])
         return {name: maps[name] for name in wanted}
 
     def smooth(self, raw: Tensor) -> Tensor:
@@ -355,6 +367,7 @@ class Detector(nn.Module):
             "level_power": self.level_power,
             **({"score_function": self.score_function} if self.score_function else {}),
             "whitened": self.whitening is not None,
+            "with_images": self.whitening is not None and self.whitening.knows_images,
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
             **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
@@ -394,6 +407,7 @@ class Detector(nn.Module):
                 level_power=spec["level_power"] if version > 3 else 0,
                 score_function=spec.get("score_function"),
                 whitened=spec["whitened"] if version > 4 else False,
+                with_images=spec["with_images"] if version > 5 else False,
             )
             if version > 3:
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}

@@ -12,6 +12,7 @@ from dmdd.data.regions import GREY
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
 from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
 from dmdd.models.detector import (
+    IMAGE_MAPS,
     WHITENED_MAPS,
     Detector,
     DetectorOutput,
@@ -72,6 +73,7 @@ class Network(nn.Module):
         self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
         used = detector.segmentation.inputs == "whitened" or {self.anomaly_map, self.score_map} & set(WHITENED_MAPS)
         self.segmentation = FastSegmentation(detector.segmentation, detector.whitening if used else None)
+        self.whitening = detector.whitening if {self.anomaly_map, self.score_map} & set(IMAGE_MAPS) else None
         self.mean: Tensor
         self.factor: Tensor
         self.rows: Tensor
@@ -118,6 +120,9 @@ class Network(nn.Module):
                 whitened = whitened_distance(lengths)
                 joint = joint_distance(geometric, whitened)
                 found = {"whitened": whitened, "distance": joint, "combined": combine(segmented, joint)}
+                if self.whitening is not None:
+                    found["relative"] = self.whitening.against_grain(found["combined"], distances[0])
+                    found["overall"] = self.whitening.against_images(joint, features[-1])
                 raw[name] = found[name]
             elif name == "fused":
                 raw[name] = fuse(segmented, geometric)

@@ -27,12 +27,13 @@ from dmdd.deploy.export.comparison import compare
 from dmdd.deploy.export.fixed import LAYOUTS, FixedGraph
 from dmdd.deploy.export.graph import DetectorGraph
 from dmdd.deploy.export.metadata import describe
-from dmdd.deploy.export.onnx import add_metadata, halve_weights, load_onnx, quantize, write_onnx
-from dmdd.deploy.export.openvino import load_openvino, write_openvino
+from dmdd.deploy.export.onnx import add_metadata, halve_weights, quantize, write_onnx
+from dmdd.deploy.export.openvino import write_openvino
 from dmdd.deploy.export.operators import TENSORRT, check_tensorrt
 from dmdd.deploy.export.program import load_program, trace, write_program
-from dmdd.deploy.export.runtime import Run, reference
+from dmdd.deploy.export.runtime import reference
 from dmdd.deploy.export.sources import Example, Source, choose_source, normal_images
+from dmdd.deploy.runtimes import Run, load_onnx, load_openvino
 from dmdd.experiment.category import read_category
 from dmdd.models.detector import Detector, Tiling
 from dmdd.models.tiling import choose_tiling
