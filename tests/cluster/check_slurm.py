@@ -54,9 +54,9 @@ def wait_for(what: str, met: Callable[[], Any], sweep: "subprocess.Popen[str]") 
 
 
 def job_of(member: int) -> str:
-    """Give the number of the job that runs a member, empty where none does."""
+    """Give the number of the job that runs a member, empty where none does; a single member is no array."""
     rows = [row.split() for row in slurm("squeue", "-h", "-t", "R", "-r", "-o", "%F %K %i").splitlines()]
-    return next((job for array, index, job in rows if index == str(member)), "")
+    return next((job for array, index, job in rows if index in (str(member), "N/A")), "")
 
 
 def warn(job: str) -> None:
