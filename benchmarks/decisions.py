@@ -80,15 +80,15 @@ def calibrate_again(folder: Path) -> dict[str, dict[str, Any]]:
     from dmdd.data.sampling import held_out
     from dmdd.metrics.calibration import calibrate_scores
     from dmdd.models.detector import Detector
-    from dmdd.training.evaluation import by_levels_of_others
+    from dmdd.training.evaluation import by_baselines_of_others
 
     config: Any = OmegaConf.load(folder / "config.yaml")
     category = build(OmegaConf.to_container(config.dataset.layout), category=config.category)  # type: ignore[arg-type]
     detector = Detector.load(folder / "model")
     split = held_out(len(category.train), fraction=config.data.held_out_fraction, seed=config.seed)
     (training, _), (scores, levels) = (score(detector, [category.train[row].path for row in rows]) for rows in split)
-    if detector.level_power and detector.score_map in detector.normal_levels:
-        scores = by_levels_of_others(scores, levels.clamp(min=1e-6), detector.level_power)
+    if detector.baseline_power and detector.score_map in detector.normal_baselines:
+        scores = by_baselines_of_others(scores, levels.clamp(min=1e-6), detector.baseline_power)
     rate, descending = config.evaluation.false_alarm_rate, sorted(scores.tolist(), reverse=True)
     k = max(1, int(rate * (len(descending) + 1)))
     before = {
