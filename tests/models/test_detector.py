@@ -13,6 +13,7 @@ from dmdd.experiment.measure import choose_maps
 from dmdd.models.detector import (
     MAP_NAMES,
     Detector,
+    check_input_size,
     combine,
     fuse,
     gaussian_blur,
@@ -342,3 +343,18 @@ def test_damaged_models_are_told_apart(tmp_path):
     weights_file.write_bytes(weights[: len(weights) // 2])
     with pytest.raises(UserError, match="is damaged"):
         Detector.load(folder)
+
+
+def test_maps_are_smoothed_in_float32_where_networks_are_not():
+    maps = torch.rand(2, 1, 24, 32, generator=torch.Generator().manual_seed(0))
+    expected = gaussian_blur(maps, 2.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gaussian_blur(maps, 2.0)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("size", [64, (64,), ("a", "b"), None])
+def test_a_size_that_is_no_pair_of_numbers_is_refused(size):
+    with pytest.raises(UserError, match=r"image_size=.*: give height and width, as in image_size=\[256,256\]"):
+        check_input_size(size)

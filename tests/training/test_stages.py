@@ -489,3 +489,16 @@ def test_images_that_count_more_often_than_others_make_no_result(data, demo_cate
     data._own_part = lambda count: [*listed, *listed]  # all equally often: no figure changes
     quiet_trainer().test(module, datamodule=data, verbose=False)
     assert evaluation_entries(module, "test", listed=len(listed))["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"false_alarm_rate": 1}, r"evaluation.false_alarm_rate=1: give a number between 0 and 1"),
+        ({"resamples": True}, r"evaluation.resamples=True: give a whole number from 0"),
+        ({"resamples": -1}, r"evaluation.resamples=-1: give a whole number from 0"),
+    ],
+)
+def test_an_evaluation_out_of_its_range_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        EvaluationModule(KnownDetector(), **settings)
