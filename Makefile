@@ -72,7 +72,6 @@ scale: $(STAMP) ## how training and prediction grow with the number of images (2
 
 CLUSTER ?= build/cluster
 cluster: $(STAMP) ## train on a SLURM cluster that this makes of this machine, as root (needs slurm-wlm and munge)
-	$(BIN)/python -m pip install --quiet -c constraints.txt hydra-submitit-launcher
 	tests/cluster/slurm.sh up $(CLUSTER)/slurm
 	SLURM_CONF=$(abspath $(CLUSTER))/slurm/slurm.conf $(BIN)/python tests/cluster/check_slurm.py $(CLUSTER)/work; \
 	  code=$$?; tests/cluster/slurm.sh down $(CLUSTER)/slurm; exit $$code

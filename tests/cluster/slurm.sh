@@ -33,7 +33,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=20
+KillWait=60
+UnkillableStepTimeout=600
 MessageTimeout=60
 SchedulerParameters=sched_interval=2,requeue_delay=0
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=8000 State=UNKNOWN

@@ -135,6 +135,15 @@ def test_held_out_images_are_never_trained_on(demo_category):
     assert not seen & held
 
 
+def test_what_an_earlier_training_has_seen_is_not_held_out(demo_category):
+    names = [sample.path.relative_to(demo_category.root).as_posix() for sample in demo_category.train]
+    module = make(demo_category, held_out_fraction=0.25, trained_before=[*names[2:], "train/good/gone.png"])
+    assert (module.training_images, module.held_out_images) == (10, 2)
+    assert module.trained_names == sorted([*names[2:], "train/good/gone.png"])
+    with pytest.raises(UserError, match=r"data.held_out_fraction=0.25: the model of init= was trained on all of the"):
+        make(demo_category, held_out_fraction=0.25, trained_before=names)
+
+
 def test_validation_pairs_are_fixed_and_not_the_training_pairs(demo_category):
     module = make(demo_category)
     first, second = (next(iter(module.val_dataloader())).plan for _ in range(2))

@@ -74,6 +74,19 @@ def test_held_out_leaves_images_on_both_sides(count, fraction, size):
     assert (len(train), len(rest)) == (count - size, size)
 
 
+def test_barred_images_are_not_held_out():
+    rest = held_out(54, fraction=0.1, seed=0)[1]
+    first, *_, last = rest
+    again, others = held_out(54, fraction=0.1, seed=0, barred={first, last})
+    assert len(others) == 5
+    assert {first, last} <= set(again)
+    assert set(rest[1:-1]) < set(others)  # the rest of the order is as before
+    assert sorted(again + others) == list(range(54))
+    assert held_out(54, fraction=0.1, seed=0, barred=set(range(52)))[1] == [52, 53]
+    with pytest.raises(ValueError, match="the model of init= was trained on all of the images; add new ones"):
+        held_out(54, fraction=0.1, seed=0, barred=set(range(54)))
+
+
 @pytest.mark.parametrize(("fraction", "count"), [(1.0, 5), (-0.1, 5)])
 def test_held_out_fraction_out_of_range(fraction, count):
     with pytest.raises(ValueError, match=r"held-out fraction must be in \[0, 1\)"):

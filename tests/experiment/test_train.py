@@ -18,7 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from dmdd.core.drawing import CAPTION_PX
+from dmdd.core.files import file_sha256
 from dmdd.data.listing import listing_digest
+from dmdd.experiment.initial import trained_before
 from dmdd.models.detector import MAP_NAMES, Detector
 from processes import run_command
 from reference.wandb_log import read_records
@@ -53,6 +55,7 @@ def test_everything_of_the_run_lies_in_its_folder(run):
         "pairs.jpg",
         "result.json",
         "scores.csv",
+        "trained_on.txt",
         "training.png",
     ]
     assert [p.name for p in run.parents[3].iterdir()] == ["runs"]
@@ -178,6 +181,24 @@ def test_evaluate_gives_the_runs_figures_from_the_saved_model_alone(run, tmp_pat
     shutil.rmtree(tmp_path / "model")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     assert not (tmp_path / "out/images/99_good_000.png").exists()
+
+
+def test_training_starts_from_a_trained_model(run, tmp_path, demo_root, monkeypatch):
+    from dmdd.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    steps = ["distillation.steps=1", "segmentation_training.steps=1", "distillation.learning_rate=1e-12"]
+    given = [*SMOKE, f"data_dir={demo_root}", "evaluation.resamples=0", "evaluation.pictures=0", "name=more", *steps]
+    assert main([*given, f"init={run / 'model'}"]) == 0
+    result = json.loads(Path("runs/demo/plate/more/result.json").read_text())
+    assert result["init"] == {"model": str(run / "model"), "sha256": file_sha256(run / "model/weights.safetensors")}
+    assert trained_before("runs/demo/plate/more/model") == trained_before(str(run / "model"))
+    assert len(trained_before(str(run / "model"))) == 11
+    before, after = (load_file(folder / "model/weights.safetensors") for folder in (run, Path("runs/demo/plate/more")))
+    weights = [name for name in before if name.startswith("student.") and name.endswith("weight")]
+    assert weights
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
 
 
 def test_doubts_of_masks_are_told_before_training_and_evaluation(run, tmp_path, demo_root, monkeypatch, capsys):

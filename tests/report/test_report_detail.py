@@ -192,6 +192,6 @@ def test_a_name_that_two_images_share_gets_no_verdict(folder):
 
 
 def test_the_strip_of_text_is_as_high_as_it_is_drawn():
-    from dmdd.experiment.pictures import CAPTION_PX
+    from dmdd.core.drawing import CAPTION_PX
 
     assert gallery.CAPTION_PX == CAPTION_PX

@@ -217,6 +217,9 @@ class TrainSettings(Settings):
         "time between two saved states, from which resume=true continues", unit="seconds", above=0
     )
     save_state_every_n_steps: int | None = setting("steps between two saved states, instead of the time", least=1)
+    init: str | None = setting(
+        "model folder of a run whose student and segmentation network training starts from", is_path=True
+    )
     objective: str | None = setting("figure of result.json that a search maximises (docs/training.md)")
     upload_model: bool = setting("store the model folder as an artifact of the W&B run")
     image_size: tuple[int, int] = setting("height and width the networks see; multiples of 32", unit="pixels", least=1)

@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -80,6 +80,8 @@ class PairDataModule(LightningDataModule):
         memory_gb: What the images may take in memory, in 10^9 bytes; more are kept in a file on disk. Images seen in
             tiles are not.
         cache_dir: Folder of such files.
+        trained_before: Images that the networks have learnt from in an earlier training, by their place below the
+            category's folder; none of them is held out.
         decoded: What :meth:`decode` gave, where another process has called it.
 
     Raises:
@@ -108,6 +110,7 @@ class PairDataModule(LightningDataModule):
         ignore: Any = None,
         memory_gb: float = 1.5,
         cache_dir: str | Path = "~/.cache/dmdd",
+        trained_before: Collection[str] = (),
         decoded: Decoded | None = None,
     ) -> None:
         super().__init__()
@@ -122,7 +125,7 @@ class PairDataModule(LightningDataModule):
         self.regions = Regions(roi, ignore, base=category.root)
         if tile_px is None and overlap is not None:
             raise UserError(f"data.overlap={overlap} counts only with data.tile_px=")
-        self.seed, self.held_out_fraction = seed, held_out_fraction
+        self.seed, self.held_out_fraction, self.trained_before = seed, held_out_fraction, frozenset(trained_before)
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
         self.first_step = 0
@@ -148,7 +151,8 @@ class PairDataModule(LightningDataModule):
         images, textures = self._decoded or self.decode()
         self._decoded = None
         try:
-            train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed)
+            barred = {row for row, name in enumerate(self._names) if name in self.trained_before}
+            train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed, barred=barred)
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
         self._rows = train
@@ -278,6 +282,18 @@ class PairDataModule(LightningDataModule):
         """The files of the images trained on, then of those held out."""
         rest = sorted(set(range(len(self.category.train))) - set(self._rows))
         return [self.category.train[row].path for row in (*self._rows, *rest)]
+
+    @property
+    def trained_names(self) -> list[str]:
+        """The images that the networks have learnt from, earlier ones too, by their place below the category."""
+        names = self._names
+        return sorted({*(names[row] for row in self._rows), *self.trained_before})
+
+    @property
+    def _names(self) -> list[str]:
+        root = self.category.root
+        paths = (sample.path for sample in self.category.train)
+        return [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths]
 
     @property
     def parts_found(self) -> tuple[int, float]:

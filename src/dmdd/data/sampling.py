@@ -1,6 +1,6 @@
 """Which image stands at which place of which training batch: a function of (seed, step, place) alone."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 import numpy as np
@@ -118,19 +118,21 @@ def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(generator.random_raw(count), kind="stable")
 
 
-def held_out(count: int, *, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def held_out(count: int, *, fraction: float, seed: int, barred: Collection[int] = ()) -> tuple[list[int], list[int]]:
     """Split ``range(count)`` into a part to train on and a held-out part, by image, as a function of the seed.
 
     Args:
         count: Number of normal images.
         fraction: Share to hold out, in [0, 1); rounded, but at least one image stays on each side when it is positive.
         seed: Seed of the run.
+        barred: Images that are not held out; fewer are then, where the others are not enough.
 
     Returns:
         Sorted indices for training and held-out sorted indices.
 
     Raises:
-        ValueError: ``fraction`` is outside [0, 1), or it is positive and there are fewer than two images.
+        ValueError: ``fraction`` is outside [0, 1), or it is positive and there are fewer than two images or all are
+            barred.
 
     Source: ours (docs/method.md, protocol: thresholds come from held-out normal training images).
     """
@@ -143,7 +145,11 @@ def held_out(count: int, *, fraction: float, seed: int) -> tuple[list[int], list
     generator = np.random.Philox(key=np.array([seed, SPLIT_STREAM], np.uint64))
     order = np.argsort(generator.random_raw(count), kind="stable")
     size = count_held_out(count, fraction=fraction)
-    return sorted(order[size:].tolist()), sorted(order[:size].tolist())
+    rest = [place for place in order.tolist() if place not in barred][:size] if barred else order[:size].tolist()
+    if not rest:
+        raise ValueError("the model of init= was trained on all of the images; add new ones")
+    chosen = set(rest)
+    return [place for place in range(count) if place not in chosen], sorted(rest)
 
 
 def count_held_out(count: int, *, fraction: float) -> int:

@@ -33,6 +33,7 @@ from dmdd.data.regions import Regions
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs, resume
 from dmdd.experiment.charts import write_curves, write_training
+from dmdd.experiment.initial import start_from, trained_before, write_trained
 from dmdd.experiment.pictures import PAIRS_FILE, Picture, write_pairs, write_pictures
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.experiment.watching import TrainingPictures
@@ -124,6 +125,7 @@ def make_data(settings: TrainSettings, category: Category, decoded: Decoded | No
         seed=settings.seed,
         augmentation=build(settings.augmentation),
         native_masks=settings.evaluation.native_masks,
+        trained_before=trained_before(settings.init),
         decoded=decoded,
         **vars(settings.data),
     )
@@ -183,6 +185,7 @@ class Experiment:
             **vars(settings.detector),
         ).to(memory_format=torch.channels_last)
         check_features(teacher, self.detector.input_size)
+        self.began_with = start_from(self.detector, settings.init) if settings.init else {}
         self.data = make_data(settings, category, decoded)
         self.detector.tiling = None if self.data.tiles is None else Tiling(*self.data.tiles)
         with report_decoding(self.detector.input_size):
@@ -228,6 +231,8 @@ class Experiment:
             baselines_batch_size=settings.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
+        if self.began_with:
+            self.made_from["model of init"] = self.began_with["sha256"]
         self.suspicious: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.precisions: list[str] = []
@@ -488,6 +493,7 @@ class Experiment:
                 regions=self.data.regions,
                 accelerator=self.accelerator,
             )
+            write_trained(self.run_dir, self.data.trained_names)
             self.seconds["total"] = time.monotonic() - self._started + self._earlier_s
             result = self._result(test, validation)
             outputs.write_result(self.run_dir / "result.json", result)
@@ -527,6 +533,7 @@ class Experiment:
                 "weights": self.weights.name,
                 "sha256": self.weights.sha256,
             },
+            **({"init": self.began_with} if self.began_with else {}),
             "protocol": outputs.protocol(
                 native_masks=settings.evaluation.native_masks, tiling=self.detector.tiling, regions=self.data.regions
             ),

@@ -16,6 +16,7 @@ from dmdd.data.sampling import count_held_out
 from dmdd.experiment import devices, launch, locking
 from dmdd.experiment.category import read_category
 from dmdd.experiment.experiment import Experiment, decode_images, quiet_lightning
+from dmdd.experiment.initial import doubts_of_init
 from dmdd.models.detector import check_input_size
 
 
@@ -34,6 +35,7 @@ def start(settings: TrainSettings, category: Category) -> None:
     size = check_input_size(settings.image_size)
     held_out = count_held_out(len(category.train), fraction=settings.data.held_out_fraction)
     warn(plausibility.doubts_of_counts(category, held_out=held_out, wanted=settings.evaluation.false_alarm_rate))
+    warn(doubts_of_init(settings.init))
     own = settings.evaluation.native_masks or settings.data.tile_px is not None  # compared at the images' own size
     warn(plausibility.doubts_of_category(category, size=None if own else size))
     count = _find_devices(settings)
