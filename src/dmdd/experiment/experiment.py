@@ -32,7 +32,7 @@ from dmdd.data.listing import Category, listing_digest
 from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs
-from dmdd.experiment.pictures import write_curves, write_pictures
+from dmdd.experiment.pictures import SUSPICIOUS_PICTURES, write_curves, write_pictures, write_thumbnail
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector, Tiling
@@ -426,6 +426,9 @@ class Experiment:
             shown = path.relative_to(root) if path.is_relative_to(root) else path
             held_out = place >= self.data.training_images
             self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
+            if len(self.suspicious) <= self.settings.evaluation.pictures:
+                with failures.report_write_errors(self.run_dir):
+                    write_thumbnail(self.run_dir / SUSPICIOUS_PICTURES, len(self.suspicious) - 1, images[place])
 
     def _evaluator(self) -> Trainer:
         callbacks = self._instantiate_all(self.settings.callbacks)

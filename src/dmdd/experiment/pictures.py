@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from dmdd.models.detector import Detector
 from dmdd.models.tiling import look
 from dmdd.training.evaluation import ImageScore
 
+SUSPICIOUS_PICTURES = "images/suspicious"
+"""Folder of a run, of the training images to look at, in the order of the result."""
+
+THUMBNAIL_PX = 160
 CAPTION_PX = 22
 PANEL_PX = 1024
 OUTSIDE_DIM = 4
@@ -121,6 +126,25 @@ def write_pictures(
         write_atomically(file, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
         files.append(file)
     return files
+
+
+def write_thumbnail(folder: Path, place: int, image: Tensor) -> None:
+    """Write a small PNG of a training image.
+
+    Args:
+        folder: Where to; made if needed, and emptied before the first.
+        place: In the order of the result, from 0; it is the file's name.
+        image: ``(3, h, w)`` uint8 RGB.
+    """
+    if place == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    height, width = image.shape[1:]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA)
+    picture = cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+    write_atomically(folder / f"{place:02d}.png", picture.tobytes())
 
 
 def fit_panel(image: Tensor, mask: Tensor, heat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
