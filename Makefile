@@ -8,7 +8,7 @@ TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-unit coverage bench check format docs wheel-test soak cluster fuzz compat clean
+.PHONY: help env demo test test-unit coverage bench check format docs wheel-test soak scale cluster fuzz compat clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -35,6 +35,7 @@ coverage: $(STAMP) ## run the tests and say which lines they do not reach
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --cov=dmdd --cov-report=term-missing:skip-covered
 
 docs: $(STAMP) ## build the documentation site in site/; a broken link is an error
+	$(BIN)/python docs/generate.py docs
 	NO_COLOR=1 $(BIN)/zensical build --clean --strict
 
 wheel-test: ## build wheel and sdist, install the wheel into an environment of its own, run the demo's steps from there
@@ -48,11 +49,12 @@ bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on
 	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
 	$(if $(MODEL),$(BIN)/python -m dmdd.bench model=$(MODEL) output=$(BENCH)/inference.json)
 
-check: $(STAMP) ## format, lint, types, order of imports, spelling
+check: $(STAMP) ## format, lint, types, order of imports, prose, spelling
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/check_prose.py README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs
 	$(BIN)/codespell src tests benchmarks conf docs experiments *.md
 
 format: $(STAMP) ## put the format right
@@ -61,6 +63,9 @@ format: $(STAMP) ## put the format right
 
 soak: $(STAMP) ## run for long: memory, file handles and threads stay flat (about ten minutes on two idle cores)
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python benchmarks/soak.py --output soak.json
+
+scale: $(STAMP) ## how training and prediction grow with the number of images (25 GB of disk and two hours on one idle core)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py --output scale.json
 
 CLUSTER ?= build/cluster
 cluster: $(STAMP) ## train on a SLURM cluster that this makes of this machine, as root (needs slurm-wlm and munge)
@@ -91,5 +96,5 @@ compat: ## test a part with the oldest and the newest versions, in environments 
 	done
 
 clean: ## remove caches, the demo, figures of bench and soak, environments of compat; not the environment and not the runs
-	rm -rf $(DEMO) $(BENCH) site soak.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(DEMO) $(BENCH) site soak.json scale.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -exec rm -rf {} +

@@ -168,7 +168,8 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     data.setup("fit")
     none = torch.zeros(1, 1, *detector.input_size, dtype=torch.bool)
     for name, images in (("training", data.training_pixels), ("held_out", data.held_out_pixels)):
-        yield from _score(name, detector, ((part, none.expand(len(part), -1, -1, -1)) for part in images.split(8)))
+        parts = (images[first : first + 8] for first in range(0, len(images), 8))
+        yield from _score(name, detector, ((part, none.expand(len(part), -1, -1, -1)) for part in parts))
     pairs = (data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader())
     twins = ((batch.images[batch.labels == 1], batch.masks[batch.labels == 1]) for batch in pairs)
     yield from _score("twins", detector, twins)

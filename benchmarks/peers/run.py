@@ -125,7 +125,7 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     from methods import PEERS, Budget, Dmdd, Settings
 
     from dmdd.core import hardware, provenance
-    from dmdd.data.datasets import load_images
+    from dmdd.data.store import open_images
     from dmdd.models.detector import Detector
     from dmdd.models.weights import build_teacher
 
@@ -143,7 +143,7 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         batch_size=options.batch_size,
     )
     train, test = read_samples(options)
-    images = load_images([sample.path for sample in train], settings.size)
+    images = open_images([sample.path for sample in train], settings.size, find_parts=False)[:]
     torch.manual_seed(options.seed)
     if method == "dmdd":
         peer: Any = Dmdd(Detector.load(options.model), settings)

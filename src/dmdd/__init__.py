@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from dmdd.deploy.export.job import export_model
     from dmdd.experiment.run import Run, fit, test
     from dmdd.inference.folder.run import predict_folder
-    from dmdd.inference.predictor import Prediction, Predictor, load
+    from dmdd.inference.prediction import Prediction
+    from dmdd.inference.predictor import Predictor, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,7 +33,7 @@ HOMES = {
     "EvaluateSettings": "dmdd.config.schema",
     "ExportSettings": "dmdd.config.schema",
     "PredictSettings": "dmdd.config.schema",
-    "Prediction": "dmdd.inference.predictor",
+    "Prediction": "dmdd.inference.prediction",
     "Predictor": "dmdd.inference.predictor",
     "Run": "dmdd.experiment.run",
     "TrainSettings": "dmdd.config.schema",

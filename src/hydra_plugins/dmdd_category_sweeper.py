@@ -1,30 +1,60 @@
-"""Hydra's basic sweep, with the categories of a data set filled in and one account of what failed.
+"""A sweep over lists, with the categories of a data set filled in and one account of what failed.
 
 Lies in ``hydra_plugins`` because Hydra takes sweepers from there only.
 """
 
 import fnmatch
+import io
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 ALL_EACH = "all_each"
 WILDCARDS = "*?["
 
 
-class CategorySweeper(BasicSweeper):
+class CategorySweeper(Sweeper):
     """Sweep over lists as Hydra does; ``category=all_each`` or a pattern becomes one member a category found.
 
     Found per member, so ``dataset=mvtec_ad,mpdd category=all_each`` trains each data set's own categories.
 
-    Source: ours.
+    Args:
+        max_batch_size: How many members the launcher gets at once; None for all.
+        params: Lists to sweep over by name, before those of the command line.
     """
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None) -> None:
+        self.max_batch_size = max_batch_size
+        self.params = dict(params or {})
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives a sweeper before its sweep.
+
+        Args:
+            hydra_context: With the loader of configurations.
+            task_function: The job.
+            config: Of the whole sweep.
+        """
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep to its end, whatever its members meet.
@@ -61,20 +91,16 @@ class CategorySweeper(BasicSweeper):
         ]
         print_table([str(job.return_value) for job in returns if job.status == JobStatus.COMPLETED])
         if failed:
-            defects = any(
-                not isinstance(job._return_value, UserError) for job in returns if job.status == JobStatus.FAILED
-            )
+            defects = any(not isinstance(_error(job), UserError) for job in returns if job.status == JobStatus.FAILED)
             raise SweepFailed(f"{len(failed)} of {len(members)} runs failed: {'; '.join(failed)}", defects=defects)
         return returns
 
     def _members(self, arguments: list[str]) -> list[list[str]]:
         """Spell out the members' overrides."""
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = parser.parse_overrides([*self._parse_config(), *arguments])
-        plain = [member for batch in self.split_arguments(given, None) for member in batch]
+        given = [f"{name}={values}" for name, values in self.params.items()]
+        plain = _combinations(parser.parse_overrides([*given, *arguments]))
         parsed = {text: parser.parse_override(text) for member in plain for text in member}
         known: dict[tuple[str, ...], list[str]] = {}
         return [part for member in plain for part in self._expand(member, parsed, known)]
@@ -112,11 +138,47 @@ class CategorySweeper(BasicSweeper):
         return category_names({name: str(value) for name, value in config.dataset.layout.items()})
 
 
+def _combinations(given: Sequence[Override]) -> list[list[str]]:
+    """Give each member's overrides: every combination of the values that are swept over.
+
+    Args:
+        given: All overrides.
+
+    Returns:
+        Overrides by member.
+
+    Raises:
+        UserError: A range without steps is given, which only a search can draw from.
+    """
+    from dmdd.core.errors import UserError
+
+    values: dict[str, list[str]] = {}
+    for override in given:
+        name = override.get_key_element()
+        if not override.is_sweep_override():
+            values[name] = [f"{name}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            values[name] = [f"{name}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise UserError(f"{override.input_line}: give values, as in {name}=1,2,3; hydra/sweeper=optuna searches")
+    return [list(member) for member in itertools.product(*values.values())]
+
+
+def _error(job: JobReturn) -> BaseException:
+    """Give what a failed member met; Hydra raises it, and prints a line that says less than ours."""
+    try:
+        with redirect_stderr(io.StringIO()):
+            job.return_value  # noqa: B018
+    except Exception as error:
+        return error
+    return AssertionError("not failed")
+
+
 def _reason(job: JobReturn) -> str:
     """Say on one line why a member failed; of a defect the kind and its last line, the traceback was printed."""
     from dmdd.core.errors import UserError
 
-    error = job._return_value
+    error = _error(job)
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[-1:]])

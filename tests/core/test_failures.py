@@ -230,7 +230,7 @@ def raise_numpy(*arguments, **settings) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "fault", "begin", "less"),
     [
-        ("dmdd.data.datamodule", "load_images", raise_numpy, "decoding the training images", "image_size="),
+        ("dmdd.data.datamodule", "open_images", raise_numpy, "decoding the training images", "image_size="),
         (
             "dmdd.training.distillation",
             "normality_guidance_loss",

@@ -16,9 +16,10 @@ from dmdd.core.errors import UserError
 from dmdd.data import datamodule
 from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import VALIDATION_STEP, PairDataModule, as_evaluation
-from dmdd.data.datasets import FileDataset, PairBatch, load_images
+from dmdd.data.datasets import FileDataset, PairBatch
 from dmdd.data.images import read_image, read_mask
 from dmdd.data.sampling import PairSampler
+from dmdd.data.store import ImagesOnDisk
 from dmdd.pairs import PairSynthesis
 
 MIX = {"procedural": 1, "shift": 1, "blob": 1, "stroke": 1}
@@ -97,9 +98,24 @@ def test_pairs_are_the_same_made_for_several_steps_at_once_or_step_by_step(demo_
 def test_images_that_another_process_has_read_are_not_read_again(demo_category, monkeypatch):
     expected = pairs(make(demo_category))
     decoded = make(demo_category).decode()
-    monkeypatch.setattr(datamodule, "load_images", None)
-    monkeypatch.setattr(datamodule, "find_foregrounds", None)
+    monkeypatch.setattr(datamodule, "open_images", None)
     assert all(map(equal, pairs(make(demo_category, decoded=decoded)), expected))
+
+
+def test_images_in_a_file_on_disk_give_the_same_pairs(demo_category, tmp_path):
+    (tmp_path / "roi.json").write_text("[[[4, 4], [124, 4], [124, 100], [4, 100]]]")
+    for settings in ({}, {"num_workers": 1}, {"roi": str(tmp_path / "roi.json")}):
+        memory = make(demo_category, **settings)
+        disk = make(demo_category, memory_gb=0, cache_dir=tmp_path / "cache", **settings)
+        assert isinstance(disk._train.images.store, ImagesOnDisk)
+        assert all(map(equal, pairs(disk), pairs(memory)))
+        for name in ("training_pixels", "held_out_pixels", "normal_pixels"):
+            assert torch.equal(getattr(disk, name)[:], getattr(memory, name)[:])
+        assert disk.parts_found == memory.parts_found
+        twins = [next(iter(module.val_dataloader())) for module in (memory, disk)]
+        assert torch.equal(twins[0].plan, twins[1].plan)
+        assert torch.equal(twins[0].foreground, twins[1].foreground)
+    assert len(list((tmp_path / "cache").glob("*.images"))) == 1
 
 
 def test_a_resumed_stage_counts_all_its_steps_and_serves_the_rest(demo_category):
@@ -237,7 +253,7 @@ def test_images_held_out_are_never_augmented(demo_category):
     assert module.augmentation is jitter
     first, second = (next(iter(each.val_dataloader())).images for each in (plain, module))
     assert torch.equal(first, second)
-    assert torch.equal(plain.held_out_pixels, module.held_out_pixels)
+    assert torch.equal(plain.held_out_pixels[:], module.held_out_pixels[:])
 
 
 def test_augmentation_of_images_never_seen_is_refused():
@@ -280,12 +296,6 @@ def test_split_that_leaves_nothing(demo_category):
 
 def test_the_seeds_of_two_runs_give_different_pairs(demo_category):
     assert not equal(pairs(make(demo_category))[0], pairs(make(demo_category, seed=8))[0])
-
-
-def test_load_images_names_the_file_it_cannot_read(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(UserError, match=r"broken\.png"):
-        load_images([tmp_path / "broken.png"], (64, 64))
 
 
 def test_no_device_is_left_without_images(demo_category):

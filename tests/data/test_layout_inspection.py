@@ -202,4 +202,4 @@ def test_outlines_that_cannot_be_read(tmp_path, content):
 
 
 def test_a_data_set_without_an_archive_points_to_the_docs(tmp_path):
-    assert how_to_get("bsdata", data_dir=tmp_path) == "docs/data.md says where to get bsdata and how to unpack it"
+    assert how_to_get("bsdata", data_dir=tmp_path) == "docs/datasets.md says where to get bsdata and how to unpack it"

@@ -16,9 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.integrate import trapezoid  # numpy has one of that name from version 2 on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from dmdd.core.drawing import CAPTION_PX
 from dmdd.data.listing import listing_digest
-from dmdd.experiment.pictures import CAPTION_PX
 from dmdd.models.detector import MAP_NAMES, Detector
 from reference.wandb_log import read_records
 
@@ -49,11 +50,31 @@ def test_everything_of_the_run_lies_in_its_folder(run):
         "curves.png",
         "images",
         "metrics.csv",
+        *(["mistakes.jpg"] if _mistakes(run) else []),
         "model",
+        "pairs.jpg",
         "result.json",
         "scores.csv",
+        "training.png",
     ]
     assert [p.name for p in run.parents[3].iterdir()] == ["runs"]
+    page = (Path(__file__).resolve().parents[2] / "docs/reference/files.md").read_text(encoding="utf-8")
+    assert all(f"`{file.name}{'/' * file.is_dir()}" in page for file in run.iterdir())
+
+
+def _mistakes(run: Path) -> int:
+    decisions = json.loads((run / "result.json").read_text())["test"]["decisions"]
+    return decisions["false_positive"] + decisions["false_negative"]
+
+
+def test_contact_sheets_have_a_place_for_every_pair_and_mistake(run):
+    with Image.open(run / "pairs.jpg") as sheet:
+        assert sheet.size == (6 * 200, 2 * 3 * 200)
+    if _mistakes(run):  # as many as there are pictures of
+        with Image.open(run / "mistakes.jpg") as sheet:
+            strip = round(1024 * (128 + CAPTION_PX) / (4 * 128))
+            assert (sheet.size[0], sheet.size[1] % strip) == (1024, 0)
+            assert sheet.size[1] // strip <= _mistakes(run)
 
 
 def test_result_records_what_the_protocol_asks_for(run, demo_category):
@@ -200,7 +221,7 @@ def test_evaluate_does_not_write_over_a_training_run(run, demo_root, capsys):
     ("arguments", "message"),
     [
         ([], "model is missing: give model=FOLDER"),
-        (["model={model}", "score_map=best"], "score_map=best: choose one of combined, distance"),
+        (["model={model}", "score_map=best"], "score_map=best: choose one of relative, overall"),
         (["model=nowhere"], "no detector.json in .*nowhere; give the model folder of a finished run"),
         (["model=nowhere", "batch_size=0"], "batch_size=0: give a positive whole number"),
     ],
@@ -248,7 +269,7 @@ def test_two_devices_train_as_one_does_and_score_every_image(tmp_path, demo_root
     assert done.stdout.count("test set, percent") == 1
 
 
-def test_dashboards_hold_both_stages_settings_tables_pictures_and_the_model(tmp_path, demo_root):
+def test_dashboards_hold_both_stages_settings_tables_pictures_and_the_model(tmp_path, demo_root, demo_category):
     arguments = ["logger=many", "name=w", "evaluation.pictures=2", "upload_model=true"]
     done = dmdd(*SMOKE, f"data_dir={demo_root}", *arguments, cwd=tmp_path, WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
@@ -261,10 +282,19 @@ def test_dashboards_hold_both_stages_settings_tables_pictures_and_the_model(tmp_
     records = read_records(logs[0])
     by_kind = {kind: [r for r in records if r.WhichOneof("record_type") == kind] for kind in ("run", "history")}
     run = by_kind["run"][0].run
-    assert (run.run_group, run.job_type, list(run.tags)) == ("demo seed 0", "plate", ["demo", "seed-0"])
-    logged = {item.key or item.nested_key[0] for r in by_kind["history"] for item in r.history.item}
-    assert {"distillation/loss", "distillation/learning_rate", "segmentation/loss"} <= logged
-    assert {"test/pictures", "test/curves", "test/types"} <= logged
+    group, digest = run.run_group.split()
+    assert (group, len(digest), run.job_type, list(run.tags)) == ("demo/plate", 8, "plate", ["demo", "seed-0"])
+    rows = [{i.key or i.nested_key[0]: i.value_json for i in r.history.item} for r in by_kind["history"]]
+    logged = {name: json.loads(value) for row in rows for name, value in row.items()}
+    assert {"distillation/loss", "distillation/learning_rate", "segmentation/loss"} <= set(logged)
+    steps = [json.loads(row["trainer/global_step"]) for row in rows if "trainer/global_step" in row]
+    assert steps == sorted(steps)  # one step over both stages
+    assert steps[-1] == 10
+    assert logged["test/pixel_auroc"] == pytest.approx(metrics["pixel_auroc"])  # a panel, not the summary alone
+    assert {name for name in logged if name.endswith("/pairs")} == {"distillation/pairs", "segmentation/pairs"}
+    assert {"test/curves", "test/training", "test/pictures", "test/types", "test/images"} <= set(logged)
+    plots = {"image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro"}
+    assert {f"test/{name}_table" for name in plots} <= set(logged)
     summary = {
         i.key: i.value_json for r in records if r.WhichOneof("record_type") == "summary" for i in r.summary.update
     }
@@ -274,12 +304,28 @@ def test_dashboards_hold_both_stages_settings_tables_pictures_and_the_model(tmp_
     settings = {i.key for r in records if r.WhichOneof("record_type") == "config" for i in r.config.update}
     assert {"dataset", "seed", "distillation"} <= settings
     assert "model" in [r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"]
+    (table,) = logs[0].parent.glob("files/media/table/test/images_*.table.json")
+    table = json.loads(table.read_text())
+    assert table["columns"] == ["file", "type", "label", "score", "verdict", "picture"]
+    assert len(table["data"]) == len(demo_category.test)
+    artifacts = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
+    (images,) = (artifact for artifact in artifacts if "testimages" in artifact.name)
+    paths = [content.path for content in images.manifest.contents]
+    drawn = [path for path in paths if re.fullmatch(r"media/images/[0-9a-f]+\.png", path)]
+    assert len(drawn) == len(list((folder / "images").iterdir()))
+    assert any("mask" in path for path in paths)
 
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert {"distillation/loss", "segmentation/loss"} <= set(events.Tags()["scalars"])
     assert events.Scalars("test/pixel_auroc")[0].value == pytest.approx(metrics["pixel_auroc"])
-    shown = {f"test/{file.stem}" for file in (folder / "images").iterdir()} | {"test/curves"}
-    assert set(events.Tags()["images"]) == shown
+    assert "hp_metric" not in events.Tags()["scalars"]
+    charts = {"test/curves", "test/training"} | ({"test/mistakes"} if (folder / "mistakes.jpg").is_file() else set())
+    shown = {f"test/{file.stem}" for file in (folder / "images").iterdir()}
+    assert set(events.Tags()["images"]) == shown | charts | {"distillation/pairs", "segmentation/pairs"}
+    content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    named = {info.name.tag for info in HParamsPluginData.FromString(content).experiment.metric_infos}
+    assert {"test/pixel_auroc", "validation/image_auroc"} <= named
+    assert not any(name.startswith("test_") for name in named)
 
 
 def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(tmp_path, demo_root):
@@ -313,7 +359,7 @@ def test_a_test_set_without_anomalies_is_scored_without_metrics(tmp_path, demo_c
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "runs/folder/part/n/result.json").read_text())
     assert "image_false_alarm_rate" in result["test"]["metrics"]
-    assert not {"image_auroc", "pixel_auroc", "aupro_30"} & set(result["test"]["metrics"])
+    assert not {"image_auroc", "pixel_auroc", "aupro_30", "image_precision"} & set(result["test"]["metrics"])
     tested, held_out = result["images"]["tested"], result["images"]["held_out"]
     assert (tested >= 1, held_out) == (True, 1)
     few = f"warning: 1 of {6 - tested} training images is held out for the threshold, too few to promise "

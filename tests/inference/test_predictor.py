@@ -1,5 +1,7 @@
 """dmdd.load and what it takes."""
 
+import dataclasses
+import io
 import json
 import threading
 
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 import dmdd
+from dmdd.core.drawing import CAPTION_PX
 from dmdd.core.errors import UserError
 from dmdd.inference.conversion import as_tensor
 from dmdd.models.detector import Detector
@@ -221,3 +224,48 @@ def test_what_is_no_image(image, message):
 def test_unknown_attribute_of_the_package():
     with pytest.raises(AttributeError, match="module 'dmdd' has no attribute 'lod'"):
         _ = dmdd.lod
+
+
+def test_a_folder_in_place_of_a_detector_is_told_how_to_load_it(model):
+    with pytest.raises(UserError, match=r"Predictor takes a Detector; dmdd.load\(.*\) reads one from a model folder"):
+        dmdd.Predictor(model)
+
+
+def test_images_are_aligned_before_anything_else(model, predictor, tmp_path):
+    part = np.full((60, 80, 3), 50, np.uint8)
+    part[15:40, 20:60] = 200
+    part[20:25, 25:30] = 90
+    file = tmp_path / "reference.png"
+    Image.fromarray(part).save(file)
+    moved = np.roll(part, (3, -5), axis=(0, 1))
+
+    aligned = dmdd.load(model, device="cpu", align=file)(moved)
+
+    assert aligned.map.shape == (60, 80)
+    assert (
+        np.abs(aligned.map - predictor(part).map).max() < np.abs(predictor(moved).map - predictor(part).map).max() / 3
+    )
+
+
+def test_a_prediction_draws_itself_from_any_kind_of_image(predictor, tmp_path):
+    file = tmp_path / "part.png"
+    Image.fromarray(PIXELS).save(file)
+    tensor = torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255
+    from_file, from_tensor = predictor([file, tensor])
+    overlay = np.asarray(from_file.overlay())
+    assert overlay.shape == PIXELS.shape
+    assert np.array_equal(overlay, np.asarray(from_tensor.overlay()))
+    from_file.save(tmp_path / "new" / "overlay.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new/overlay.png")), overlay)
+    with Image.open(io.BytesIO(from_file._repr_png_())) as shown:
+        assert shown.size == (3 * 50, 70 + CAPTION_PX)
+
+
+def test_what_a_prediction_cannot_draw_is_told(predictor, tmp_path):
+    whole = predictor(PIXELS)
+    with pytest.raises(UserError, match=r"ends in \.png or \.jpg"):
+        whole.save(tmp_path / "overlay.txt")
+    alone = dataclasses.replace(whole, image=None)
+    with pytest.raises(UserError, match=r"no image to draw; use predictor\(image\).overlay\(\)"):
+        alone.overlay()
+    assert alone._repr_png_() is None

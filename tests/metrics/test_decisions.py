@@ -48,6 +48,13 @@ def test_what_has_no_denominator_is_undefined():
     assert "image_precision" not in decision_intervals(nothing_found)
 
 
+def test_precision_is_undefined_on_images_of_one_kind():
+    good_alone = decision_figures(Decisions(0, 2, 0, 5))  # was 0, whatever the detector does
+    assert {name for name, value in good_alone.items() if not math.isnan(value)} == {"image_false_alarm_rate"}
+    anomalous_alone = decision_figures(Decisions(3, 0, 1, 0))  # was 1
+    assert {name for name, value in anomalous_alone.items() if not math.isnan(value)} == {"image_recall", "image_f1"}
+
+
 @pytest.mark.parametrize("decisions", [Decisions(9, 2, 3, 10), Decisions(12, 0, 0, 12), Decisions(0, 0, 4, 5)])
 def test_intervals_hold_their_figures_and_are_no_points(decisions):
     figures = decision_figures(decisions)

@@ -25,6 +25,7 @@ from dmdd.models.detector import (
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
+from dmdd.models.whitening import describe_images, grain
 
 
 def make(**changes) -> Detector:
@@ -94,7 +95,7 @@ def test_score_is_set_against_the_level_of_the_image_within_that_of_normal_image
     # One value of 0.9 among zeros and one among ones; levels 0.09 and, above what normal images have, 0.99.
     maps = torch.stack([torch.zeros(1, 10), torch.ones(1, 10)]).reshape(2, 1, 2, 5)
     maps[:, 0, 0, 0] = 0.9
-    detector = make(score_fraction=0.0)
+    detector = make(score_fraction=0.0, level_power=0.5)
     detector.normal_levels = {"normality": (0.04, 0.25)}
     first, second = 0.9 / 0.3, 1 / 0.5
     expected = torch.tensor([first / (1 + first), second / (1 + second)])
@@ -169,12 +170,46 @@ def test_maps_of_whitened_residuals_of_known_distances():
 def test_a_model_without_whitened_residuals_has_the_maps_of_its_time():
     detector = make(anomaly_map="fused", score_map="geometric", whitened=False)
     with torch.no_grad():
-        assert tuple(detector.maps(IMAGES)) == MAP_NAMES[3:]
-    with pytest.raises(UserError, match=r"anomaly_map=combined: this model has fused, segmentation, geometric"):
+        assert tuple(detector.maps(IMAGES)) == MAP_NAMES[5:]
+    with pytest.raises(UserError, match=r"anomaly_map=combined: choose one of fused, segmentation, geometric"):
         choose_maps(detector, anomaly_map="combined", score_map=None)
     network = SegmentationNetwork(channels=detector.teacher.channels, width=8, inputs="whitened")
     with pytest.raises(UserError, match=r"segmentation.inputs=whitened needs whitened residuals; use .*=products"):
         make(anomaly_map="fused", score_map="geometric", whitened=False, segmentation=network)
+
+
+def test_relative_is_combined_against_the_grain_of_the_image():
+    detector = make()
+    with torch.no_grad():
+        assert torch.equal(*(detector.raw_maps(IMAGES)[name] for name in ("relative", "combined")))  # none known yet
+        detector.whitening.normal_grain.copy_(torch.tensor([0.1, 2.0]))
+        found = detector.raw_maps(IMAGES, only=("relative", "combined"))
+        features = detector.teacher(detector.preprocess(IMAGES))
+        normality, _ = detector.student(detector.preprocess(IMAGES), features)
+        factor = 0.1 / grain(level_distances(normality, features)[0])
+    assert torch.allclose(found["relative"], found["combined"] * factor.view(-1, 1, 1, 1), atol=1e-6)
+    assert factor.max() < 0.9
+
+
+def test_overall_is_distance_weighted_by_how_unusual_the_image_is():
+    detector = make()
+    detector.whitening.image_mean.normal_(0, 0.1)
+    detector.whitening.image_matrix.mul_(5)
+    with torch.no_grad():
+        found = detector.raw_maps(IMAGES, only=("overall", "distance"))
+        described = describe_images(detector.teacher(detector.preprocess(IMAGES))[-1])
+    unusual = (5 * (described - detector.whitening.image_mean)).square().mean(1).sqrt()
+    assert torch.allclose(found["overall"], found["distance"] * (unusual / 8).sqrt().view(-1, 1, 1, 1), atol=1e-6)
+
+
+def test_a_model_that_knows_no_images_as_a_whole_has_the_maps_of_its_time(tmp_path):
+    with pytest.raises(UserError, match=r"anomaly_map=relative: choose one of combined, distance, whitened"):
+        make(with_images=False, score_map="distance")
+    detector = make(anomaly_map="combined", score_map="distance", with_images=False)
+    assert detector.map_names == MAP_NAMES[2:]
+    detector.save(tmp_path)
+    loaded = Detector.load(tmp_path)  # in today's format
+    assert loaded.map_names == MAP_NAMES[2:]
 
 
 def test_levels_that_disagree_count_less_in_the_geometric_mean(detector):
@@ -275,9 +310,9 @@ def test_saved_and_loaded_detector_is_the_same(tmp_path):
         ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
         ({"level_power": 1.5}, r"level_power=1.5: give a number from 0 to 1"),
         ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
-        ({"score_map": "best"}, r"score_map=best: choose one of combined, distance, whitened, fused, segmentation"),
-        ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of combined, distance"),
-        ({"whitened": False}, r"anomaly_map=combined: choose one of fused, segmentation"),
+        ({"score_map": "best"}, r"score_map=best: choose one of relative, overall, combined, distance, whitened"),
+        ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of relative, overall"),
+        ({"whitened": False}, r"anomaly_map=relative: choose one of fused, segmentation"),
     ],
 )
 def test_arguments_out_of_range(changes, message):
@@ -296,7 +331,7 @@ def test_damaged_models_are_told_apart(tmp_path):
     for text, message in [
         ("{", r"is damaged"),
         ("[]", r"does not describe a detector: it is not a JSON object"),
-        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 5"),
+        (json.dumps(spec | {"format_version": 99}), r"format version 99, this dmdd reads up to version 6"),
         (json.dumps({k: v for k, v in spec.items() if k != "student"}), r"does not describe a detector: 'student'"),
         (json.dumps(spec | {"student": {"body": "reverse", "widths": [8, 12, 20]}}), r"does not fit detector.json"),
     ]:

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from dmdd.core.errors import UserError
+from dmdd.models.losses import cosine_distance
 from dmdd.models.segmentation import SegmentationNetwork
-from dmdd.models.whitening import ResidualWhitening, mahalanobis, residual, whitening_matrix
+from dmdd.models.whitening import ResidualWhitening, describe_images, grain, mahalanobis, residual, whitening_matrix
 
 
 def levels(seed: int, batch: int) -> list[torch.Tensor]:
@@ -84,6 +85,63 @@ def test_a_student_without_any_error_gives_finite_numbers():
     for found in mahalanobis(whitening(teacher, levels(9, 2))):
         assert torch.isfinite(found).all()
     assert all(distance.abs().max() < 1e-3 for distance in mahalanobis(whitening(teacher, teacher)))
+
+
+def test_grain_is_the_mean_of_the_smaller_half():
+    distance = torch.tensor([[0.1, 0.3, 0.2, 2.0], [0.4, 0.4, 0.4, 0.4]]).view(2, 2, 2)
+    assert torch.allclose(grain(distance), torch.tensor([0.15, 0.4]))
+    assert torch.allclose(grain(torch.tensor([[0.7]])), torch.tensor([0.7]))  # half of one place is that place
+
+
+def test_maps_are_set_against_the_grain_of_normal_images():
+    teacher, normality = levels(4, 6), levels(5, 6)
+    whitening = fit(teacher, normality)
+    grains = grain(cosine_distance(normality[0], teacher[0]))
+    wanted = torch.stack([grains.min() / 1.25, grains.max() * 1.25])
+    assert torch.allclose(whitening.normal_grain, wanted, atol=1e-6)
+    whitening.normal_grain.copy_(torch.tensor([0.2, 0.8]))
+    finest = torch.tensor([0.1, 0.2, 0.4, 1.6]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
+    found = whitening.against_grain(torch.full((4, 1, 3, 3), 0.6), finest)
+    assert torch.allclose(found[:, 0, 0, 0], torch.tensor([0.6, 0.6, 0.3, 0.15]))  # held in range below and above
+
+
+def test_images_are_described_by_means_and_spreads_of_directions():
+    # Directions (1, 0), (0, 1), (1, 0), (1, 0), whatever their lengths.
+    features = torch.tensor([[[[2.0, 0.0], [5.0, 1.0]], [[0.0, 3.0], [0.0, 0.0]]]])
+    spread = (0.75 * 0.25) ** 0.5
+    assert torch.allclose(describe_images(features), torch.tensor([[0.75, 0.25, spread, spread]]), atol=1e-6)
+
+
+def test_maps_are_weighted_by_numpys_distance_of_the_image_from_normal_ones():
+    teacher, normality = levels(6, 9), levels(7, 9)
+    whitening = fit(teacher, normality, batch_size=4)
+    rows = describe_images(teacher[-1]).double().numpy()
+    covariance = np.cov(rows.T, bias=True)
+    covariance += 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    others = levels(8, 3)[-1]
+    centred = describe_images(others).double().numpy() - rows.mean(0)
+    distance = np.sqrt(np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariance), centred) / len(covariance))
+    found = whitening.against_images(torch.full((3, 1, 2, 2), 0.5), others)
+    assert np.allclose(found[:, 0, 0, 0].numpy(), 0.5 * np.sqrt(distance / 8), rtol=1e-3)
+    whitening.image_mean.add_(100)  # now everything is far
+    assert torch.equal(whitening.against_images(torch.full((3, 1, 2, 2), 0.5), others), torch.full((3, 1, 2, 2), 0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(whitening.against_images(torch.ones(3, 1, 2, 2), others), torch.ones(3, 1, 2, 2))
+
+
+def test_before_fitting_no_map_is_set_against_grain():
+    maps, finest = torch.rand(2, 1, 3, 3), torch.rand(2, 1, 3, 3)
+    whitening = ResidualWhitening([3])
+    assert torch.equal(whitening.against_grain(maps, finest), maps)
+    whitening.fit(torch.arange(0), lambda rows: ([], []))
+    assert torch.equal(whitening.normal_grain, torch.ones(2))
+    without = ResidualWhitening([3], with_images=False)
+    assert "normal_grain" not in without.state_dict()
+    assert "image_matrix" not in without.state_dict()
+    with pytest.raises(ValueError, match="the grain of normal images is not known"):
+        without.against_grain(maps, finest)
+    with pytest.raises(ValueError, match="normal images are not known"):
+        without.against_images(maps, finest)
 
 
 def test_half_precision_features_are_whitened_in_float32():

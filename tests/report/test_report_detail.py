@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import report_trees as trees
 from PIL import Image
 
 from dmdd.report import gallery
+from dmdd.report import page as report_page
+from dmdd.report.collect import Run
 from dmdd.report.detail import CURVE_TOLERANCE, LOSS_POINTS, Score, histogram, read_curves, read_losses, read_scores
 from dmdd.report.gallery import disorder, pictures
 
@@ -152,6 +155,26 @@ def test_pictures_come_type_by_type_worst_and_best_in_turn_within_the_limits(fol
     size = len(shown(folder)[0]["source"])
     assert len(shown(folder, max_bytes=int(2.5 * size))) == 2
     assert shown(folder, count=0) == []
+
+
+def test_a_picture_is_not_made_small_when_there_is_no_room_left(folder, monkeypatch):
+    size = max(len(entry["source"]) for entry in shown(folder))
+    made = []
+    monkeypatch.setattr(gallery, "_encode", lambda file, encode=gallery._encode: made.append(file) or encode(file))
+    assert len(shown(folder, max_bytes=size + 10)) == len(made) == 1
+    assert shown(folder, max_bytes=0) == []
+    assert len(made) == 1
+
+
+def test_among_many_runs_the_first_of_each_row_have_pictures(monkeypatch):
+    monkeypatch.setattr(report_page, "LEAST_SHARE", 100)
+    made = [trees.result(category=category, seed=seed) for seed in range(3) for category in ("cap", "plate")]
+    runs = [Run(Path(str(place)), result) for place, result in enumerate(made)]
+    assert report_page._picture_shares(runs, [""] * 6, 600) == [100] * 6
+    assert report_page._picture_shares(runs, [""] * 6, 250) == [125, 125, 0, 0, 0, 0]
+    assert report_page._picture_shares(runs, ["b", "", "", "", "a", ""], 450) == [112, 112, 112, 0, 112, 0]
+    assert report_page._picture_shares(runs, [""] * 6, 50) == [50, 0, 0, 0, 0, 0]
+    assert report_page._picture_shares([], [], 600) == []
 
 
 def test_pictures_are_cut_and_reduced(folder):

@@ -1,7 +1,6 @@
 """What several GPUs need of the program, as far as it shows without them."""
 
 import atexit
-import inspect
 import os
 import signal
 import threading
@@ -10,15 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning import Trainer
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 import dmdd
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.core.hardware import whole_float32
 from dmdd.experiment import launch
 from dmdd.experiment.experiment import Experiment
-from dmdd.training.callbacks.interruption import LeaveMeasuring, StateSaver, call_first_on_signal
+from dmdd.training.callbacks.interruption import LeaveMeasuring, StateSaver
 from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
 from tiny import draw_pixels, save_tiny_model
@@ -36,8 +33,9 @@ def child(monkeypatch):
     monkeypatch.setattr(launch, "_end_with", lambda parent: None)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
-    group = torch.distributed.distributed_c10d
-    monkeypatch.setattr(group, "_abort_process_group", lambda: left.append("aborted"), raising=False)
+    assert callable(torch.distributed.ProcessGroup.abort)
+    group = SimpleNamespace(abort=lambda: left.append("aborted"))
+    monkeypatch.setattr(torch.distributed, "group", SimpleNamespace(WORLD=group))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append("in order"))
     monkeypatch.setattr(atexit, "unregister", lambda function: left.append(function.__name__))
 
@@ -140,27 +138,6 @@ def test_an_inspector_computes_in_whole_float32(tmp_path):
     predictor(draw_pixels(0))
     handle.remove()
     assert allowed == [False]
-
-
-def test_the_steps_question_that_is_switched_off_is_still_lightnings():
-    """Renamed, it would be asked again unnoticed, and wait for the GPU in each step."""
-    asks = "sigterm" in inspect.getsource(_TrainingEpochLoop.advance)
-    assert asks == hasattr(_TrainingEpochLoop, "_broadcast_sigterm_tensor")
-
-
-def test_a_signal_before_a_callback_listens_reaches_it_and_no_other_process(tmp_path):
-    heard = []
-    before = signal.getsignal(signal.SIGTERM)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
-    call_first_on_signal(trainer, lambda number, frame: heard.append(number))
-    trainer._signal_connector.register_signal_handlers()
-    try:
-        os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        trainer._signal_connector.teardown()
-    assert heard == [signal.SIGTERM]
-    assert not trainer.received_sigterm  # else Lightning would leave by itself, on this device only
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_signal_after_the_last_question_is_told_to_all():

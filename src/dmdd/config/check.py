@@ -83,9 +83,10 @@ def fit(kind: Any, value: object, rule: Rule = PLAIN) -> object:
     if origin in (Union, types.UnionType):
         return _fit_any(inner, value, rule)
     if origin is Literal:
-        if value not in inner:
-            raise Misfit(f"choose one of {', '.join(map(str, inner))}")
-        return value
+        if value in inner or (rule.is_open and isinstance(value, str) and "." in value):
+            return value
+        more = ", or PACKAGE.FUNCTION (docs/extending.md)" if rule.is_open else ""
+        raise Misfit(f"choose one of {', '.join(map(str, inner))}{more}")
     if kind == Target:
         return _fit_target(value)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):

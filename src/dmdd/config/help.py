@@ -146,7 +146,7 @@ def _takes(kind: Any, rule: Rule) -> str:
     members = get_args(kind) if get_origin(kind) not in (None, Literal, tuple) else (kind,)
     for member in members:
         if get_origin(member) is Literal:
-            return " or ".join(map(str, get_args(member)))
+            return " or ".join([*map(str, get_args(member)), *(["PACKAGE.FUNCTION"] if rule.is_open else [])])
     numbers = [member for member in members if member in (int, float)]
     inner = get_args(kind)[0] if get_origin(kind) is tuple else None
     has_range = any(limit is not None for limit in (rule.least, rule.most, rule.above, rule.below))

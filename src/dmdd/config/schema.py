@@ -12,7 +12,17 @@ Target = Mapping[str, Any]
 """A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.construct`."""
 
 MapName = Literal[
-    "combined", "distance", "whitened", "fused", "segmentation", "geometric", "normality", "abnormality", "both"
+    "relative",
+    "overall",
+    "combined",
+    "distance",
+    "whitened",
+    "fused",
+    "segmentation",
+    "geometric",
+    "normality",
+    "abnormality",
+    "both",
 ]
 
 
@@ -30,6 +40,7 @@ class Rule:
         missing: What to give, where null is the default and no value.
         is_path: A file or folder: a leading ``~`` is the home folder.
         is_internal: Set by the program, not by a user.
+        is_open: Besides the choices, the dotted name of a function of a package that the user allows.
     """
 
     help: str
@@ -41,6 +52,7 @@ class Rule:
     missing: str = ""
     is_path: bool = False
     is_internal: bool = False
+    is_open: bool = False
 
 
 def setting(text: str, *, default: Any = MISSING, **rules: Any) -> Any:
@@ -114,6 +126,10 @@ class DataSettings:
     num_workers: int = setting(
         "worker processes; 0 is enough unless augmentation.transforms are your own and a GPU waits (2 to 4)", least=0
     )
+    memory_gb: float = setting(
+        "decoded images that take more than this are kept in a file instead of memory", unit="GB", least=0
+    )
+    cache_dir: str = setting("folder of such files, shared by all runs; may be deleted at any time", is_path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +137,11 @@ class DetectorSettings:
     """``detector.``: how maps and scores are read from the networks."""
 
     sigma_px: float = setting("standard deviation of the Gaussian that smooths every map", unit="pixels", least=0)
-    anomaly_map: MapName = setting("the detector's map (docs/maps.md)")
-    score_map: MapName = setting("the map that the image score is read from")
+    anomaly_map: MapName = setting("the detector's map (docs/maps.md)", is_open=True)
+    score_map: MapName = setting("the map that the image score is read from", is_open=True)
+    score_function: str | None = setting(
+        "PACKAGE.FUNCTION that reads the score from a map's values; null: the mean of the largest", default=None
+    )
     score_fraction: float = setting("share of the map's largest values whose mean is the image score", least=0, most=1)
     score_smoothed: bool = setting("read the score from the smoothed map instead of the raw one")
     level_power: float = setting("how much of an image's own level is taken out of its score", least=0, most=1)
@@ -164,6 +183,10 @@ class EvaluationSettings:
     native_masks: bool = setting("compare at the masks' own size instead of the input size")
     exact: bool | None = setting("keep every pixel score; null does where the test set is small (17 million pixels)")
     study_maps: bool = setting("also measure every other map")
+    pixel_metrics: Mapping[str, Target | None] | None = setting(
+        "more metrics of map and mask, by any name (docs/extending.md)", default=None
+    )
+    image_metrics: Mapping[str, Target | None] | None = setting("more metrics of score and label", default=None)
     pictures: int = setting("pictures in images/, at most", least=0)
 
 
@@ -222,8 +245,10 @@ class EvaluateSettings(Settings):
 
     model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
     category: str | None = setting("folder name of the category; with -m also all_each or *")
-    anomaly_map: MapName | None = setting("another map than the model's own; its thresholds are left out then")
-    score_map: MapName | None = setting("the same for the image score")
+    anomaly_map: MapName | None = setting(
+        "another map than the model's own; its thresholds are left out then", is_open=True
+    )
+    score_map: MapName | None = setting("the same for the image score", is_open=True)
     data_dir: str = setting("folder that holds mvtec_ad/, mpdd/ and so on; $DMDD_DATA if set", is_path=True)
     name: str = setting("name of the evaluation")
     run_dir: str = setting("folder of scores, pictures and result", is_path=True)
@@ -239,6 +264,10 @@ class EvaluateSettings(Settings):
     exact: bool | None = setting("keep every pixel score; null does where the test set is small (17 million pixels)")
     resamples: int = setting("test sets drawn from the images for 95 % intervals; 0 for none", least=0)
     study_maps: bool = setting("also measure every other map")
+    pixel_metrics: Mapping[str, Target | None] | None = setting(
+        "more metrics of map and mask, by any name (docs/extending.md)", default=None
+    )
+    image_metrics: Mapping[str, Target | None] | None = setting("more metrics of score and label", default=None)
     pictures: int = setting("pictures in images/, at most", least=0)
     dataset: DatasetSettings = setting("where the images lie and in which shape")
     callbacks: Mapping[str, Target | None] = setting("callbacks of the test, by any name; null removes one")
@@ -281,6 +310,7 @@ class PredictSettings(Settings):
         "region of interest: mask, folder or JSON (docs/regions.md); null: the model's own", is_path=True
     )
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
+    align: str | None = setting("image file that each image is aligned to first (docs/align.md)", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
     batch_size: int = setting("images that go through the network at once", least=1)
@@ -320,7 +350,7 @@ class ExportSettings(Settings):
     COMMAND = "export"
 
     model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
-    format: Literal["onnx", "openvino", "torch"] = setting("what to write")
+    format: Literal["onnx", "openvino", "torch"] = setting("what to write", is_open=True)
     precision: Literal["float32", "float16", "int8"] = setting(
         "float16 halves the weights; int8 needs category= for normal images"
     )
@@ -363,7 +393,11 @@ class ServeSettings(Settings):
 
     COMMAND = "serve"
 
-    model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
+    model: str = setting(
+        "model folder of a run, or an exported .onnx or .xml file",
+        missing="model=FOLDER, the model folder of a run",
+        is_path=True,
+    )
     title: str | None = setting("the model's name on the page and in answers; null: from the run")
     host: str = setting("an address of this machine; 0.0.0.0 for all: there is no authentication")
     port: int = setting("0 picks a free one", least=0, most=65535)

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from dmdd.config.check import Misfit, fit, shown
 from dmdd.config.names import unknown
+from dmdd.config.schema import Target
 from dmdd.core.doors import VARIABLE, find_opened, opened_packages
 from dmdd.core.errors import UserError
 
@@ -49,6 +50,7 @@ KINDS = frozenset(
         "lightning.pytorch.trainer.trainer.Trainer",
         "torch.nn.modules.module.Module",
         "torch.optim.optimizer.Optimizer",
+        "torchmetrics.metric.Metric",
     }
 )
 """What a class of another package must be one of."""
@@ -97,6 +99,21 @@ def check_config(plain: Mapping[str, Any]) -> None:
             or (text.startswith("ext://") and text not in LOG_STREAMS)
         ):
             raise UserError(f"{place}={text} is refused: Hydra's settings may name Hydra's own parts only")
+
+
+def build_all(group: Mapping[str, Target | None] | None) -> dict[str, Any]:
+    """Build the nodes of a group.
+
+    Args:
+        group: Nodes by name; None removes one.
+
+    Returns:
+        What they give, by name.
+
+    Raises:
+        UserError: As :func:`build`.
+    """
+    return {name: build(node) for name, node in (group or {}).items() if node is not None}
 
 
 def build(node: Mapping[str, Any] | None, **arguments: Any) -> Any:

@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_demo(commands)
     _add_prepare(commands)
+    _add_align(commands)
     commands.add_parser(
         "preview", help="write a contact sheet of pairs: preview category=screw pairs=mix", add_help=False
     )
@@ -71,11 +72,21 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     prepare = commands.add_parser("prepare", help="fetch a published data set, or unpack an archive of it")
     _add_data_dir(prepare)
-    prepare.add_argument("--dataset", required=True, help="mvtec_ad, visa, btad, dtd, ...: see docs/data.md")
+    prepare.add_argument("--dataset", required=True, help="mvtec_ad, visa, btad, dtd, ...: see docs/datasets.md")
     prepare.add_argument("--archive", type=Path, help="archive that is already on this machine")
     prepare.add_argument("--url", help="address to use instead of the official one")
     prepare.add_argument("--sha256", help="checksum to expect instead of the known one; none for no check")
     prepare.set_defaults(run=_prepare)
+
+
+def _add_align(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    align = commands.add_parser("align", help="write a category whose parts all lie as in a reference image")
+    _add_data_dir(align)
+    align.add_argument("--dataset", default="folder", help="its layout (default: folder)")
+    align.add_argument("--category", required=True, help="the category")
+    align.add_argument("--reference", type=Path, required=True, help="an image of a good part, in its place")
+    align.add_argument("--output", type=Path, required=True, help="folder; gets a folder of the category's name")
+    align.set_defaults(run=_align)
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +142,21 @@ def _prepare(options: argparse.Namespace) -> int:
     )
     print(f"{options.dataset} is ready in {target}")
     return 0
+
+
+def _align(options: argparse.Namespace) -> int:
+    from dmdd.data.alignment import Alignment, write_aligned
+    from dmdd.data.check import read_category
+
+    category = read_category(data_dir=options.data_dir, dataset=options.dataset, category=options.category)
+    left_out = write_aligned(category, Alignment(options.reference), options.output)
+    for line in left_out:
+        print(f"left out: {line}")
+    count = len(category.train) + len(category.test)
+    print(
+        f"{count - len(left_out)} of {count} images aligned; train with dataset=mvtec_layout data_dir={options.output}"
+    )
+    return 1 if left_out else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dmdd.data.sampling import AUGMENTATION_STREAM
 
 VIEW_SEEN = 12
 """How often a jittered view is shown in stage 1. The teacher sees it once; a student may see a screw 33 times and still
-learn what is normal, not that screw (docs/data.md)."""
+learn what is normal, not that screw (experiments/augmentation)."""
 
 VIEWS = 16  # of an image where the number of steps is not known
 

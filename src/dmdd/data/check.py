@@ -107,6 +107,24 @@ def check_data(*, data_dir: Path | str, dataset: str | None = None, category: st
     return lines, count
 
 
+def read_category(*, data_dir: Path, dataset: str, category: str) -> Category:
+    """Read one category of a data set by name.
+
+    Args:
+        data_dir: The folder that holds the data sets.
+        dataset: Name of the data set or of the layout.
+        category: Name of the category.
+
+    Returns:
+        Its samples.
+
+    Raises:
+        UserError: There is no such data set or category, or it cannot be read.
+    """
+    _, layout, root = next(_selected(data_dir, dataset=dataset))
+    return layout.read(root=root, category=category)
+
+
 def _selected(data_dir: Path, *, dataset: str | None) -> Iterator[tuple[str, Layout, Path]]:
     if dataset is not None:
         if dataset not in LAYOUTS:

@@ -1,4 +1,4 @@
-"""The data module: normal images in memory, twins made on the device, test images read once after training."""
+"""The data module: normal images decoded once, twins made on the device, test images read once after training."""
 
 import math
 import signal
@@ -17,11 +17,10 @@ from dmdd.data.augmentation import Augmentation, Jitter
 from dmdd.data.datasets import (
     EvaluationBatch,
     FileDataset,
+    NormalPixels,
     PairBatch,
     PlannedBatch,
     PlannedDataset,
-    find_foregrounds,
-    load_images,
     load_regions,
     part_inside,
 )
@@ -30,6 +29,7 @@ from dmdd.data.kinship import kin_order
 from dmdd.data.listing import Category, list_images
 from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
+from dmdd.data.store import ImagesInMemory, ImageStore, StoredPart, open_images
 from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
 from dmdd.pairs import PairSynthesis
 
@@ -46,14 +46,12 @@ class Decoded(NamedTuple):
     """What is read of files before a training.
 
     Args:
-        images: ``(N, 3, h, w)`` uint8 RGB, all normal training images.
-        foregrounds: ``(N, 1, h, w)`` bool.
-        textures: ``(M, 3, h, w)`` uint8 RGB; M is 0 where no source needs them.
+        images: All normal training images, with the part found on each; none where they are seen in tiles.
+        textures: Texture images; None where no source needs them.
     """
 
-    images: Tensor
-    foregrounds: Tensor
-    textures: Tensor
+    images: ImageStore
+    textures: ImageStore | None
 
 
 DatasetT = TypeVar("DatasetT", bound=PlannedDataset | WholeDataset)
@@ -81,6 +79,9 @@ class PairDataModule(LightningDataModule):
         overlap: Of the tiles that images are tested in; 0.25 if None.
         roi: Which pixels of the images count, see :class:`dmdd.data.regions.Regions`; None for all.
         ignore: Which of them do not; None for none.
+        memory_gb: What the images may take in memory, in 10^9 bytes; more are kept in a file on disk. Images seen in
+            tiles are not.
+        cache_dir: Folder of such files.
         decoded: What :meth:`decode` gave, where another process has called it.
 
     Raises:
@@ -108,6 +109,8 @@ class PairDataModule(LightningDataModule):
         overlap: float | None = None,
         roi: Any = None,
         ignore: Any = None,
+        memory_gb: float = 1.5,
+        cache_dir: str | Path = "~/.cache/dmdd",
         decoded: Decoded | None = None,
     ) -> None:
         super().__init__()
@@ -116,7 +119,7 @@ class PairDataModule(LightningDataModule):
         self.category, self.synthesis = category, synthesis
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
-        self.native_masks = native_masks
+        self.native_masks, self.memory_gb, self.cache_dir = native_masks, memory_gb, cache_dir
         # Height and width of a tile, and how much of it the next one covers at least.
         self.tiles = None if tile_px is None else check_tiles(tile_px, 0.25 if overlap is None else overlap)
         self.regions = Regions(roi, ignore, base=category.root)
@@ -130,6 +133,7 @@ class PairDataModule(LightningDataModule):
         self._decoded = decoded
         self._rows: list[int] = []
         self._train: PlannedDataset | None = None
+        self._all: PlannedDataset | None = None
         self._held_out: PlannedDataset | WholeDataset | None = None
         self.held_out_large: LargeImages | None = None
 
@@ -145,7 +149,7 @@ class PairDataModule(LightningDataModule):
         if stage == "test" or self._train is not None:
             return
         samples = self.category.train
-        images, foregrounds, textures = self._decoded or self.decode()
+        images, textures = self._decoded or self.decode()
         self._decoded = None
         try:
             order = kin_order(images, [sample.path for sample in samples]) if self.held_out_runs else None
@@ -159,13 +163,21 @@ class PairDataModule(LightningDataModule):
         if self.tiles is not None:
             self._setup_tiles([paths[row] for row in train], [paths[row] for row in rest], textures)
             return
+        if self.num_workers:
+            images.share_memory()
         inside = load_regions(paths, self.regions, self.image_size) if self.regions else None
-        if inside is not None:
-            foregrounds = part_inside(foregrounds, inside)
-        self._train = self._dataset(images, foregrounds, inside, textures, train, self.augmentation)
-        self._held_out = self._dataset(images, foregrounds, inside, textures, rest, None)
+        self._train, self._held_out, self._all = (
+            PlannedDataset(
+                images=StoredPart(images, rows),
+                textures=textures,
+                seed=self.seed,
+                augmentation=augmentation,
+                inside=None if inside is None else inside[rows],
+            )
+            for rows, augmentation in ((train, self.augmentation), (rest, None), ([*train, *rest], None))
+        )
 
-    def _setup_tiles(self, train: list[Path], rest: list[Path], textures: Tensor) -> None:
+    def _setup_tiles(self, train: list[Path], rest: list[Path], textures: ImageStore | None) -> None:
         assert self.tiles is not None
         large, self.held_out_large = (
             LargeImages(paths, tile_px=self.tiles[0], size=self.image_size, regions=self.regions)
@@ -189,35 +201,18 @@ class PairDataModule(LightningDataModule):
             UserError: An image cannot be read, or a needed texture folder is missing.
         """
         if self.tiles is not None:  # large images are read where crops are taken from them
-            none = torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
-            return Decoded(none, none[:, :1].bool(), self._load_textures())
-        images = load_images([sample.path for sample in self.category.train], self.image_size)
-        return Decoded(images, find_foregrounds(images), self._load_textures())
+            return Decoded(ImagesInMemory.empty(self.image_size), self._load_textures())
+        paths = [sample.path for sample in self.category.train]
+        return Decoded(self._open(paths, find_parts=self.synthesis.foreground), self._load_textures())
 
-    def _dataset(
-        self,
-        images: Tensor,
-        foregrounds: Tensor,
-        inside: Tensor | None,
-        textures: Tensor,
-        rows: list[int],
-        augmentation: Augmentation | Jitter | None,
-    ) -> PlannedDataset:
-        dataset = PlannedDataset(
-            images=images[rows],
-            foregrounds=foregrounds[rows],
-            textures=textures,
-            seed=self.seed,
-            augmentation=augmentation,
-            inside=None if inside is None else inside[rows],
+    def _open(self, paths: list[Path], *, find_parts: bool) -> ImageStore:
+        return open_images(
+            paths, self.image_size, find_parts=find_parts, memory_gb=self.memory_gb, cache_dir=self.cache_dir
         )
-        if self.num_workers:
-            dataset.share_memory()
-        return dataset
 
-    def _load_textures(self) -> Tensor:
+    def _load_textures(self) -> ImageStore | None:
         if not self.synthesis.needs_textures:
-            return torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
+            return None
         folder = Path(self.textures_dir or "")
         paths = list_images(folder, nested=True) if self.textures_dir else []
         if not paths:
@@ -225,7 +220,7 @@ class PairDataModule(LightningDataModule):
                 f"pairs need texture images, none found in {folder.resolve()}: "
                 "set data.textures_dir, or use pairs=mix, which needs none"
             )
-        return load_images(paths, self.image_size)
+        return self._open(paths, find_parts=False)
 
     @property
     def training_images(self) -> int:
@@ -252,12 +247,12 @@ class PairDataModule(LightningDataModule):
         return len(self._ready(self._held_out))
 
     @property
-    def held_out_pixels(self) -> Tensor:
-        """The normal images held out, ``(N, 3, h, w)`` uint8, without augmentation; for whole images only."""
+    def held_out_pixels(self) -> NormalPixels:
+        """The normal images held out, as the networks see them; for whole images only."""
         held_out = self._ready(self._held_out)
         if not isinstance(held_out, PlannedDataset):
             raise RuntimeError("images seen in tiles are not held at the input size")
-        return held_out.images
+        return NormalPixels(held_out, step=VALIDATION_STEP)
 
     @property
     def held_out_inside(self) -> Tensor | None:
@@ -274,22 +269,14 @@ class PairDataModule(LightningDataModule):
         return None if common is None else torch.from_numpy(common)
 
     @property
-    def training_pixels(self) -> Tensor:
-        """The normal images trained on, ``(N, 3, h, w)`` uint8, without augmentation; none where they are tiles."""
-        return self._ready(self._train).images
+    def training_pixels(self) -> NormalPixels:
+        """The normal images trained on, as the networks see them: of large ones a crop of each."""
+        return NormalPixels(self._ready(self._train), step=VALIDATION_STEP)
 
     @property
-    def normal_pixels(self) -> Tensor:
-        """Normal images as the networks are to see them, ``(N, 3, h, w)`` uint8: of tiles one crop of each image."""
-        dataset = self._ready(self._train)
-        if self.tiles is None and dataset.inside is None:
-            return dataset.images
-        return dataset.plain([(VALIDATION_STEP, index, index) for index in range(len(dataset))])
-
-    @property
-    def training_inside(self) -> Tensor | None:
-        """Their regions of interest, ``(N, 1, h, w)`` bool; None where all pixels count."""
-        return self._ready(self._train).inside
+    def normal_pixels(self) -> NormalPixels:
+        """The images trained on and then those held out, as :attr:`normal_files` names them; for whole images only."""
+        return NormalPixels(self._ready(self._all), step=VALIDATION_STEP)
 
     @property
     def normal_files(self) -> list[Path]:
@@ -303,12 +290,9 @@ class PairDataModule(LightningDataModule):
 
         On the others the whole image counts, on all of them where the pairs heed no foreground.
         """
-        foregrounds = self._ready(self._train).foregrounds
         if not self.synthesis.foreground:
             return 0, 1.0
-        shares = torch.stack(
-            [foreground.float().mean() for foreground in foregrounds]
-        )  # one at a time: 4 bytes a pixel
+        shares = self._ready(self._train).shares
         return int((shares < 1).sum()), float(shares.median())
 
     @staticmethod
@@ -560,7 +544,7 @@ class ValidationPairs(Dataset[PlannedBatch]):
 
     def __getitems__(self, places: list[Place]) -> PlannedBatch:
         """Gather a batch; the first round has the numbers of the images."""
-        count = len(self.dataset.images)
+        count = len(self.dataset)
         numbers = [(step - VALIDATION_STEP) * count + index for step, _, index in places]
         return self.dataset.__getitems__(places)._replace(indices=torch.tensor(numbers))
 

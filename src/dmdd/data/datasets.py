@@ -1,7 +1,6 @@
-"""Training images in memory, and evaluation images from files: what the loaders hand to the device."""
+"""Training images from a store, and evaluation images from files: what the loaders hand to the device."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from itertools import groupby
@@ -16,11 +15,12 @@ from torch.utils.data import Dataset
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation, Jitter, draw_views
-from dmdd.data.images import decoding_pool, read_image, read_pair
+from dmdd.data.images import read_image, read_pair
 from dmdd.data.listing import NORMAL, Category, Sample
 from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.sampling import Place, augmentation_seed
-from dmdd.pairs import Column, draw_plan, estimate_foreground
+from dmdd.data.store import ImageStore
+from dmdd.pairs import Column, draw_plan
 
 
 class PlannedBatch(NamedTuple):
@@ -86,27 +86,6 @@ class EvaluationBatch(NamedTuple):
     inside: list[Tensor] | None = None
 
 
-def load_images(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
-    """Decode and resize image files, several at a time.
-
-    Args:
-        paths: Image files.
-        size: Height and width in pixels.
-
-    Returns:
-        ``(N, 3, *size)`` uint8 RGB.
-
-    Raises:
-        UserError: A file cannot be read; the message has its path.
-    """
-
-    def load(path: Path) -> Tensor:
-        return resize_images(_as_batch(read_image(path)), size)[0]
-
-    with decoding_pool(paths) as pool:
-        return torch.stack(list(pool.map(load, paths)))
-
-
 def load_regions(paths: Sequence[Path], regions: Regions, size: tuple[int, int]) -> Tensor:
     """Give the regions of interest of images, resized as masks are.
 
@@ -154,30 +133,12 @@ def within(category: Category, regions: Regions) -> Category:
     return replace(category, test=tuple(judge(sample) for sample in category.test))
 
 
-def find_foregrounds(images: Tensor) -> Tensor:
-    """Estimate the foreground of each image.
-
-    Args:
-        images: ``(N, 3, h, w)`` uint8 RGB.
-
-    Returns:
-        ``(N, 1, h, w)`` bool.
-    """
-
-    def estimate(image: Tensor) -> Tensor:
-        return torch.from_numpy(estimate_foreground(image.permute(1, 2, 0).contiguous().numpy()))
-
-    with ThreadPoolExecutor() as pool:
-        return torch.stack(list(pool.map(estimate, images))).unsqueeze(1)
-
-
 class PlannedDataset(Dataset[PlannedBatch]):
     """Normal images with the plans of their twins; the twins are made later, on the device.
 
     Args:
-        images: ``(N, 3, h, w)`` uint8 RGB.
-        foregrounds: ``(N, 1, h, w)`` bool.
-        textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
+        images: The normal images, with the part found on each.
+        textures: Texture images; None where no source needs them.
         seed: Seed of the run.
         augmentation: What is done to the normal images, or None.
         inside: ``(N, 1, h, w)`` bool, regions of interest; None where all pixels count.
@@ -186,16 +147,13 @@ class PlannedDataset(Dataset[PlannedBatch]):
     def __init__(
         self,
         *,
-        images: Tensor,
-        foregrounds: Tensor,
-        textures: Tensor,
+        images: ImageStore,
+        textures: ImageStore | None,
         seed: int,
         augmentation: Augmentation | Jitter | None = None,
         inside: Tensor | None = None,
     ) -> None:
-        # Channels last, so that turning bytes into the twins' floats is one straight pass.
-        self.images, self.textures = (t.contiguous(memory_format=torch.channels_last) for t in (images, textures))
-        self.foregrounds, self.inside = foregrounds, inside
+        self.images, self.textures, self.inside = images, textures, inside
         self.seed, self.augmentation = seed, augmentation
         self._draw_views(len(images))
 
@@ -208,22 +166,24 @@ class PlannedDataset(Dataset[PlannedBatch]):
         self.views = self.augmentation.views(count) if isinstance(self.augmentation, Jitter) else 1
         self.drawn = draw_views(self.seed, images=count if drawn else 0, views=self.views)
 
-    def share_memory(self) -> None:
-        """Keep one copy of the images for all worker processes."""
-        for tensor in (self.images, self.foregrounds):
-            tensor.share_memory_()
-
     @property
     def nbytes(self) -> int:
-        """What images, foregrounds and textures take."""
-        return sum(tensor.nbytes for tensor in (self.images, self.foregrounds, self.textures))
+        """What images, foregrounds and textures take where they are in memory."""
+        return sum(store.nbytes for store in (self.images, self.textures) if store is not None)
+
+    @property
+    def shares(self) -> Tensor:
+        """The share of each image that is part and counts, ``(N,)`` float32."""
+        if self.inside is None:
+            return self.images.shares
+        rows = torch.arange(len(self)).split(64)
+        return torch.cat([self._take(some, [])[1].float().mean((1, 2, 3)) for some in rows])
 
     def on(self, device: torch.device) -> "PlannedDataset":
         """Give the same data set with its images on a device, where batches are gathered then."""
         other = copy(self)
-        other.images, other.foregrounds, other.textures = (
-            tensor.to(device) for tensor in (self.images, self.foregrounds, self.textures)
-        )
+        other.images = self.images.on(device)
+        other.textures = None if self.textures is None else self.textures.on(device)
         other.inside = None if self.inside is None else self.inside.to(device)
         return other
 
@@ -236,13 +196,14 @@ class PlannedDataset(Dataset[PlannedBatch]):
         # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
         shift = 1 + (plan[:, Column.OTHER] * max(len(self) - 1, 1)).long()
         other = (own + shift) % len(self)
-        texture = (plan[:, Column.TEXTURE] * len(self.textures)).long() if len(self.textures) else other[:0]
-        own, other, texture = (index.to(self.images.device, non_blocking=True) for index in (own, other, texture))
         images, foreground, inside = self._take(own, places)
         if isinstance(self.augmentation, Augmentation):
             images, foreground = self._augment(self.augmentation, images, foreground, places)
         jitter = self.drawn[view] if len(self.drawn) else self.drawn
-        others, textures = self._take_others(other, places), _rows(self.textures, texture)
+        others = self._take_others(other, places)
+        textures = others[:0]
+        if self.textures is not None:
+            textures = self.textures.pixels((plan[:, Column.TEXTURE] * len(self.textures)).long())
         return PlannedBatch(images, others, foreground, textures, plan, jitter, view, inside)
 
     def plain(self, places: list[Place]) -> Tensor:
@@ -252,11 +213,14 @@ class PlannedDataset(Dataset[PlannedBatch]):
 
     def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Give the normal images, their foregrounds and their regions."""
-        inside = None if self.inside is None else self.inside.index_select(0, own)
-        return _rows(self.images, own), self.foregrounds.index_select(0, own), inside
+        images, foreground = self.images.read(own)
+        if self.inside is None:
+            return images, foreground, None
+        inside = self.inside.index_select(0, own.to(self.inside.device, non_blocking=True))
+        return images, part_inside(foreground, inside), inside
 
     def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:
-        return _rows(self.images, other)
+        return self.images.pixels(other)
 
     def _augment(
         self, augmentation: Augmentation, images: Tensor, foreground: Tensor, places: list[Place]
@@ -295,9 +259,24 @@ def part_inside(foreground: Tensor, inside: Tensor) -> Tensor:
     return torch.where(part.flatten(1).any(1).view(-1, 1, 1, 1), part, inside)
 
 
-def _rows(images: Tensor, index: Tensor) -> Tensor:
-    """Select images that are channels last, whole rows at once: indexing by a tensor would go pixel by pixel."""
-    return images.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+class NormalPixels:
+    """Normal images as the networks see them, without augmentation and twins, some at a time.
+
+    Args:
+        dataset: The images; of large ones a crop of each is taken.
+        step: By which crops are drawn.
+    """
+
+    def __init__(self, dataset: PlannedDataset, *, step: int) -> None:
+        self.dataset, self.step = dataset, step
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.dataset)
+
+    def __getitem__(self, part: slice | Tensor) -> Tensor:
+        """Give images by a slice or by positions: ``(B, 3, h, w)`` uint8, grey where pixels do not count."""
+        return self.dataset.plain([(self.step, i, i) for i in torch.arange(len(self))[part].tolist()])
 
 
 class FileDataset(Dataset[EvaluationBatch]):

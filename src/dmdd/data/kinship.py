@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dmdd.data.store import ImageStore
+
 THUMBNAIL_PX = 16
+
+MOST_IMAGES, STRETCH = 2000, 50
 
 OTHERS = 32
 """Other images that a neighbour is compared with."""
@@ -19,14 +23,14 @@ with several photographs of a part or one camera over time, 12 and 17; those two
 network finds stranger than held-out ones."""
 
 
-def kin_order(images: Tensor, files: Sequence[Path]) -> list[int] | None:
+def kin_order(images: ImageStore | Tensor, files: Sequence[Path]) -> list[int] | None:
     """Find an order of the files' names in which neighbours are more alike than other images.
 
     Two orders are tried: that of the whole names, numbers by their value, and that of the last number alone, which
     brings several photographs of one part together where the names begin with the light or the camera.
 
     Args:
-        images: ``(N, 3, h, w)`` uint8.
+        images: ``(N, 3, h, w)`` uint8; of more than ``MOST_IMAGES`` some stretches are looked at.
         files: The N files.
 
     Returns:
@@ -34,16 +38,25 @@ def kin_order(images: Tensor, files: Sequence[Path]) -> list[int] | None:
     """
     if len(images) != len(files) or len(files) < 2 * THUMBNAIL_PX:
         return None
-    thumbnails = torch.cat([_thumbnails(part) for part in images.split(64)])
     orders = [sorted(range(len(files)), key=lambda row, key=key: key(files[row])) for key in (_whole, _last)]  # type: ignore[misc]
-    found = [alikeness(thumbnails[order]) for order in orders]
+    found = [alikeness(_thumbnails(images, torch.tensor(_stretches(order)))) for order in orders]
     best = max(range(len(orders)), key=lambda place: found[place])
     return orders[best] if found[best] >= SURE else None
 
 
-def _thumbnails(images: Tensor) -> Tensor:
-    """Shrink images to ``(B, C)`` of mean 0 and length 1: by their light alone, images are not of a kind."""
-    values = F.adaptive_avg_pool2d(images.float(), THUMBNAIL_PX).flatten(1)
+def _stretches(order: list[int]) -> list[int]:
+    """Thin a long order out to stretches of neighbours, evenly spread."""
+    if len(order) <= MOST_IMAGES:
+        return order
+    parts = MOST_IMAGES // STRETCH
+    starts = [part * (len(order) - STRETCH) // (parts - 1) for part in range(parts)]
+    return [row for start in starts for row in order[start : start + STRETCH]]
+
+
+def _thumbnails(images: ImageStore | Tensor, rows: Tensor) -> Tensor:
+    """Shrink images to ``(N, C)`` of mean 0 and length 1: by their light alone, images are not of a kind."""
+    parts = (F.adaptive_avg_pool2d(images[part].float(), THUMBNAIL_PX).flatten(1) for part in rows.split(64))
+    values = torch.cat(list(parts))
     return F.normalize(values - values.mean(1, keepdim=True), dim=1)
 
 

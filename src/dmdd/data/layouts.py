@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from dmdd.core.doors import find_opened
 from dmdd.core.errors import UserError
 from dmdd.data.layout_folder import list_folder_categories, read_folder
 from dmdd.data.layout_inspection import (
@@ -82,11 +83,10 @@ def category_names(layout: dict[str, str]) -> list[str]:
         Names, sorted.
 
     Raises:
-        UserError: The root is missing or holds no category, or the reader is not one of ours.
-
-    Source: ours.
+        UserError: The root is missing or holds no category, or the reader is of another package that has no function
+            for it: beside ``read_NAME`` a ``list_NAME`` with the same arguments but for ``category``.
     """
-    reader = layout["_target_"].rpartition(".")[2]
+    module, _, reader = layout["_target_"].rpartition(".")
     listers: dict[str, Callable[[Path], list[str]]] = {
         "read_mvtec_ad": list_categories,
         "read_btad": list_categories,
@@ -95,10 +95,22 @@ def category_names(layout: dict[str, str]) -> list[str]:
         "read_folder": partial(list_folder_categories, good=layout.get("good", "good")),
         **{f"read_{name}": lister for name, (_, lister) in READERS.items()},
     }
-    if reader not in listers:
-        raise UserError(f"the categories of {layout['_target_']} are not known; list them: category=a,b,c")
+    if not module.startswith("dmdd.") or reader not in listers:
+        return _list_opened(layout)
     root = Path(layout["root"])
     return list_category_names(root=root, dataset=layout.get("dataset", root.name), list_names=listers[reader])
+
+
+def _list_opened(layout: dict[str, str]) -> list[str]:
+    module, _, reader = layout["_target_"].rpartition(".")
+    lister = f"{module}.{reader.replace('read_', 'list_', 1)}"
+    try:
+        function = find_opened(lister)
+    except UserError as error:
+        raise UserError(
+            f"the categories of {layout['_target_']} are not known ({error}); list them: category=a,b,c"
+        ) from None
+    return sorted(function(**{name: value for name, value in layout.items() if name != "_target_"}))
 
 
 def read_mvtec_ad(

@@ -394,7 +394,7 @@ def how_to_get(dataset: str, *, data_dir: Path) -> str:
     if dataset == "folder":
         return f"put your images into '{data_dir}/CATEGORY/good' and '{data_dir}/CATEGORY/bad'"
     if dataset in ("aitex", "bsdata", "real_iad"):
-        return f"docs/data.md says where to get {dataset} and how to unpack it"
+        return f"docs/datasets.md says where to get {dataset} and how to unpack it"
     return f"python -m dmdd.data prepare --dataset {dataset} --data-dir '{data_dir}'"
 
 

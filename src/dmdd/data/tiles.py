@@ -11,11 +11,12 @@ from torch.utils.data import Dataset
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation, Jitter
-from dmdd.data.datasets import EvaluationBatch, PlannedDataset, find_foregrounds, part_inside
+from dmdd.data.datasets import EvaluationBatch, PlannedDataset, part_inside
 from dmdd.data.images import read_image
 from dmdd.data.regions import Regions
 from dmdd.data.sampling import Place, crop_draws
-from dmdd.pairs import Column, PairSynthesis, draw_plan
+from dmdd.data.store import ImagesInMemory, ImageStore
+from dmdd.pairs import Column, PairSynthesis, draw_plan, estimate_foreground
 
 KEPT_BYTES = 4_000_000_000
 """Decoded images that stay in memory; the others are decoded anew for each crop."""
@@ -61,7 +62,8 @@ class LargeImages:
             if left >= 0 or not self._kept:
                 self._kept.append(image)
             self.sizes.append((height, width))
-            foregrounds.append(find_foregrounds(resize_images(image[None], size)))
+            small = resize_images(image[None], size)[0].permute(1, 2, 0).contiguous().numpy()
+            foregrounds.append(torch.from_numpy(estimate_foreground(small))[None, None])
             inside = self.inside(len(self.sizes) - 1)
             regions_seen.append(torch.ones_like(foregrounds[-1]) if inside is None else resize_masks(inside, size))
         # At this size both: where pairs are made, and where crops are taken at all.
@@ -134,7 +136,7 @@ class TileDataset(PlannedDataset):
     Args:
         large: The images.
         size: Height and width of the networks' input; crops are resized to it as tiles are.
-        textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
+        textures: Texture images; None where no source needs them.
         seed: Seed of the run.
         augmentation: What is done to the crops, or None.
 
@@ -146,18 +148,22 @@ class TileDataset(PlannedDataset):
         *,
         large: LargeImages,
         size: tuple[int, int],
-        textures: Tensor,
+        textures: ImageStore | None,
         seed: int,
         augmentation: Augmentation | Jitter | None = None,
     ) -> None:
-        none = torch.empty(0, 3, *size, dtype=torch.uint8)
-        super().__init__(images=none, foregrounds=large.foregrounds, textures=textures, seed=seed)
+        super().__init__(images=ImagesInMemory.empty(size), textures=textures, seed=seed)
         self.large, self.size, self.augmentation = large, size, augmentation
         self._draw_views(len(large))
 
     def __len__(self) -> int:
         """Return the number of images that crops are taken from."""
         return len(self.large)
+
+    @property
+    def shares(self) -> Tensor:
+        """The share of each image that is part and counts, ``(N,)`` float32."""
+        return torch.stack([part.float().mean() for part in self.large.foregrounds])
 
     def _take(self, own: Tensor, places: list[Place]) -> tuple[Tensor, Tensor, Tensor | None]:
         images, foregrounds, inside = [], [], []
@@ -185,7 +191,7 @@ class WholeDataset(Dataset[EvaluationBatch]):
     Args:
         large: The images held out.
         synthesis: What makes a twin of a crop, at the size of a tile, as in training.
-        textures: ``(M, 3, h, w)`` uint8 RGB; M may be 0.
+        textures: Texture images; None where no source needs them.
         seed: Seed of the run.
         first_step: Step of the first round; of later ones, which have other twins, only the twins are given.
 
@@ -193,7 +199,7 @@ class WholeDataset(Dataset[EvaluationBatch]):
     """
 
     def __init__(
-        self, *, large: LargeImages, synthesis: PairSynthesis, textures: Tensor, seed: int, first_step: int
+        self, *, large: LargeImages, synthesis: PairSynthesis, textures: ImageStore | None, seed: int, first_step: int
     ) -> None:
         self.large, self.synthesis, self.textures, self.seed = large, synthesis, textures, seed
         self.first_step = first_step
@@ -235,6 +241,6 @@ class WholeDataset(Dataset[EvaluationBatch]):
         return resize_images(self.large.crop(other, self.large.place(other, draws))[None], size)
 
     def _texture(self, draw: float, size: tuple[int, int]) -> Tensor | None:
-        if not len(self.textures):
+        if self.textures is None:
             return None
-        return resize_images(self.textures[int(draw * len(self.textures))][None], size)
+        return resize_images(self.textures.pixels(torch.tensor([int(draw * len(self.textures))])), size)

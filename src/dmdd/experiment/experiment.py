@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,27 +23,37 @@ from omegaconf import OmegaConf
 
 from dmdd.config.check import plain_of
 from dmdd.config.schema import Target, TrainSettings
-from dmdd.config.targets import build
+from dmdd.config.targets import build, build_all
 from dmdd.core import failures, files, hardware, provenance
 from dmdd.core.errors import Interrupted
 from dmdd.data.datamodule import Decoded, PairDataModule
 from dmdd.data.datasets import within
 from dmdd.data.listing import Category, listing_digest
-from dmdd.data.regions import Regions, paint_outside
+from dmdd.data.regions import Regions
 from dmdd.data.saturation import defect_reader
-from dmdd.experiment import loggers, outputs
-from dmdd.experiment.pictures import SUSPICIOUS_PICTURES, write_curves, write_pictures, write_thumbnail
+from dmdd.experiment import loggers, outputs, resume
+from dmdd.experiment.charts import write_curves, write_training
+from dmdd.experiment.pictures import (
+    PAIRS_FILE,
+    SUSPICIOUS_PICTURES,
+    Picture,
+    write_pairs,
+    write_pictures,
+    write_thumbnail,
+)
 from dmdd.experiment.resume import STATE_DIR
+from dmdd.experiment.watching import TrainingPictures
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
 from dmdd.training.callbacks.divergence import LossGuard
-from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver, call_first_on_signal
+from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, choose_exact
 from dmdd.training.levels import NormalImages, calibration_tiles
+from dmdd.training.lightning_private import ask_no_device_for_signals, call_first_on_signal
 from dmdd.training.segmentation import SegmentationModule
 
 # What Lightning says of things we do on purpose.
@@ -75,7 +85,7 @@ def write_evaluation(
     pictures: int,
     accelerator: str,
     regions: Regions | None = None,
-) -> list[Path]:
+) -> list[Picture]:
     """Write what an evaluation leaves beside its result: scores, curves and pictures.
 
     Args:
@@ -87,11 +97,12 @@ def write_evaluation(
         regions: Which pixels of the images count.
 
     Returns:
-        The picture files.
+        The pictures.
     """
-    scale = ScoreScale.of(evaluation.detector.calibration)
+    thresholds = evaluation.detector.calibration
+    scale = ScoreScale.of(thresholds)
     outputs.write_scores(folder / "scores.csv", category.test, evaluation.scores, category.root, scale)
-    write_curves(folder, evaluation.curves)
+    write_curves(folder, evaluation.curves, metrics=evaluation.metrics, thresholds=thresholds)
     with hardware.whole_float32():
         return write_pictures(
             folder / "images",
@@ -199,7 +210,8 @@ class Experiment:
             student=student,
             segmentation=segmentation,
             whitening=self.detector.whitening,
-            normal_images=self.data.normal_pixels,
+            normal_images=self.data.training_pixels,
+            first_step=settings.distillation.steps,
             **vars(settings.segmentation_training),
         )
         self.evaluation = EvaluationModule(
@@ -215,6 +227,8 @@ class Experiment:
                 size=None if settings.evaluation.native_masks or self.data.tiles else self.detector.input_size,
             ),
             read_defects=None if self.data.regions else defect_reader(category.test),
+            own_pixel_metrics=build_all(settings.evaluation.pixel_metrics),
+            own_image_metrics=build_all(settings.evaluation.image_metrics),
             normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
             # Of tiles and regions the scatter is that of the held-out images alone.
             training_images=None if self.data.tiles or self.data.regions else self.data.training_pixels,
@@ -235,25 +249,30 @@ class Experiment:
             return NormalImages(self.data.held_out_pixels, inside=self.data.held_out_inside)
         return calibration_tiles(self.data.held_out_large, self.detector.tiling, self.detector.input_size)
 
-    @staticmethod
-    def _instantiate_all(group: Mapping[str, Target | None]) -> list[Any]:
-        return [build(entry) for entry in group.values() if entry is not None]
-
     def _loggers(self, *, offline: bool = False) -> list[Logger]:
-        loggers = []
-        for entry in self.settings.logger.values():
-            if entry is None:
-                continue
-            known: dict[str, Any] = {}
-            if str(entry.get("_target_")).endswith("WandbLogger") and entry.get("id") is None:
-                # The same for every part of a run, so that a resumed run goes on in the dashboard too.
-                place = f"{platform.node()}:{self.run_dir.resolve()}"
-                known = {"id": hashlib.sha256(place.encode()).hexdigest()[:16]}
-                known |= {"resume": "allow"} if self.settings.resume else {}
-            if offline and str(entry.get("_target_")).endswith("WandbLogger"):
-                known |= {"mode": "offline"}
-            loggers.append(build(entry, **known))
-        return loggers
+        entries = [entry for entry in self.settings.logger.values() if entry is not None]
+        return [build(entry, **self._wandb_arguments(entry, offline=offline)) for entry in entries]
+
+    def _wandb_arguments(self, entry: Target, *, offline: bool) -> dict[str, Any]:
+        """Give a W&B logger what the configuration cannot know; nothing to others."""
+        if not str(entry.get("_target_")).endswith("WandbLogger"):
+            return {}
+        known: dict[str, Any] = {"mode": "offline"} if offline else {}
+        if entry.get("id") is None and "WANDB_SWEEP_ID" not in os.environ:  # a sweep's agent names its runs
+            # The same for every part of a run, so that a resumed run goes on in the dashboard too.
+            place = f"{platform.node()}:{self.run_dir.resolve()}"
+            known["id"] = hashlib.sha256(place.encode()).hexdigest()[:16]
+            known |= {"resume": "allow"} if self.settings.resume else {}
+        if entry.get("group") is None:  # all settings but the seed: the dashboard averages over a group
+            name = resume.configuration_digest(plain_of(self.settings))
+            known["group"] = f"{self.category.dataset}/{self.category.name} {name}"
+        return known
+
+    def _watchers(self) -> list[Callback]:
+        """Show pairs and maps while training, where somebody looks."""
+        if not self.settings.evaluation.pictures or not loggers.take_pictures(self.loggers):
+            return []
+        return [TrainingPictures(self.detector)]
 
     def _trainer(self, *, steps: int = -1, precision: str | None = None, callbacks: list[Callback]) -> Trainer:
         settings: dict[str, Any] = {"log_every_n_steps": 10, **self.settings.trainer}
@@ -316,14 +335,11 @@ class Experiment:
                 self.loggers = self._loggers(offline=True)
             self._connected = True
             trainer = self._trainer(
-                steps=steps, callbacks=[*self._instantiate_all(self.settings.callbacks), guard, saver]
+                steps=steps,
+                callbacks=[*build_all(self.settings.callbacks).values(), *self._watchers(), guard, saver],
             )
-            loop: Any = trainer.fit_loop.epoch_loop
-            if hasattr(loop, "_broadcast_sigterm_tensor"):
-                # With several devices Lightning asks in each step whether one was told to stop, and waits for the
-                # answer; the saver listens instead, and asks every so many steps.
-                loop._broadcast_sigterm_tensor = lambda: None
             if self.devices > 1:
+                ask_no_device_for_signals(trainer)
                 call_first_on_signal(trainer, saver.note)
             if self.is_first:
                 with failures.report_write_errors(self.run_dir):
@@ -366,6 +382,8 @@ class Experiment:
             for folder in ("images", STATE_DIR) if stage == "distillation" else ():
                 shutil.rmtree(self.run_dir / folder, ignore_errors=True)
             files.write_atomically(config_file, OmegaConf.to_yaml(OmegaConf.create(plain_of(self.settings))))
+            if stage == "distillation" and self.settings.evaluation.pictures:
+                write_pairs(self.run_dir / PAIRS_FILE, self.data)
         elif not self._log_restored:
             self._restore_log(stage, done)
         if not self._log_restored:
@@ -382,8 +400,9 @@ class Experiment:
             with file.open(newline="", encoding="utf-8") as text:
                 rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(text)]
             again = f"{stage}/learning_rate"
+            first = done + (self.segmentation.first_step if stage == "segmentation" else 0)
             kept = [
-                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < done)
+                row for row in rows if row.get("step", "").isdigit() and (again not in row or int(row["step"]) < first)
             ]
             writer: Any = logger.experiment
             writer.metrics = kept
@@ -413,11 +432,9 @@ class Experiment:
         sizes = {"data.evaluation_batch_size": self.settings.data.evaluation_batch_size, "image_size": self._size}
         self.detector.to("cuda" if self.accelerator == "gpu" else "cpu")
         with failures.report_errors("looking for odd training images", sizes=sizes), hardware.whole_float32():
-            images = torch.cat([self.data.training_pixels, self.data.held_out_pixels])
-            regions = (self.data.training_inside, self.data.held_out_inside)
-            if regions[0] is not None and regions[1] is not None:
-                images = paint_outside(images, torch.cat([regions[0], regions[1]]))
-            found = strangeness(self.detector, images, batch_size=self.settings.data.evaluation_batch_size)
+            found = strangeness(
+                self.detector, self.data.normal_pixels, batch_size=self.settings.data.evaluation_batch_size
+            )
         root, files = self.category.root, self.data.normal_files
         for place in found.argsort(descending=True).tolist():
             if (value := float(found[place])) < SUSPICIOUS:
@@ -428,10 +445,11 @@ class Experiment:
             self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
             if len(self.suspicious) <= self.settings.evaluation.pictures:
                 with failures.report_write_errors(self.run_dir):
-                    write_thumbnail(self.run_dir / SUSPICIOUS_PICTURES, len(self.suspicious) - 1, images[place])
+                    image = self.data.normal_pixels[place : place + 1][0]
+                    write_thumbnail(self.run_dir / SUSPICIOUS_PICTURES, len(self.suspicious) - 1, image)
 
     def _evaluator(self) -> Trainer:
-        callbacks = self._instantiate_all(self.settings.callbacks)
+        callbacks = list(build_all(self.settings.callbacks).values())
         if self.devices == 1:
             return self._trainer(precision=self.evaluation_precision, callbacks=callbacks)
         leaving = LeaveMeasuring()
@@ -472,6 +490,7 @@ class Experiment:
         """
         test = outputs.evaluation_entries(self.evaluation, "test", listed=len(self.category.test))
         with failures.report_write_errors(self.run_dir):
+            write_training(self.run_dir)
             pictures = write_evaluation(
                 self.run_dir,
                 evaluation=self.evaluation,
@@ -485,7 +504,12 @@ class Experiment:
             outputs.write_result(self.run_dir / "result.json", result)
         shutil.rmtree(self.run_dir / STATE_DIR, ignore_errors=True)
         loggers.log_result(
-            self.loggers, result, run_dir=self.run_dir, pictures=pictures, upload_model=self.settings.upload_model
+            self.loggers,
+            result,
+            settings=plain_of(self.settings),
+            run_dir=self.run_dir,
+            pictures=pictures,
+            upload_model=self.settings.upload_model,
         )
         outputs.print_summary(result, self.run_dir)
 

@@ -4,7 +4,6 @@ Lightning's own launcher starts the whole command again in every child, which in
 again. Here the children get the finished configuration instead and never see Hydra.
 """
 
-import atexit
 import os
 import re
 import signal
@@ -205,13 +204,13 @@ def _leave_at_once() -> None:
 
     Leaving in order waits for them, and Lightning does it at the end of a process.
     """
-    from lightning.fabric.utilities import distributed as lightning_distributed
+    from dmdd.training.lightning_private import keep_group_at_exit  # Lightning takes seconds to import
 
-    if in_order := getattr(lightning_distributed, "_destroy_dist_connection", None):
-        atexit.unregister(in_order)
+    keep_group_at_exit()
     if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+        everyone: Any = torch.distributed.group.WORLD
         with suppress(Exception):  # without it NCCL warns of the disorder at the end
-            torch.distributed.distributed_c10d._abort_process_group()
+            everyone.abort()
 
 
 def _child(

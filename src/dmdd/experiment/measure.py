@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from dmdd.config.check import plain_of
 from dmdd.config.schema import EvaluateSettings
-from dmdd.config.targets import build, check_arguments
+from dmdd.config.targets import build_all, check_arguments
 from dmdd.core import failures, hardware, provenance
-from dmdd.core.errors import UserError, warn
+from dmdd.core.errors import warn
 from dmdd.data.datamodule import keep_batch
 from dmdd.data.datasets import FileDataset, within
 from dmdd.data.listing import Category
@@ -108,6 +108,8 @@ def _score(
         resamples=settings.resamples,
         exact=choose_exact(settings.exact, category.test, size=_compared_at(settings, detector)),
         read_defects=None if regions else defect_reader(category.test),
+        own_pixel_metrics=build_all(settings.pixel_metrics),
+        own_image_metrics=build_all(settings.image_metrics),
     )
     whole = detector.tiling is None
     shown = detector.input_size if whole else None
@@ -122,7 +124,7 @@ def _score(
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        callbacks=[build(entry) for entry in settings.callbacks.values() if entry is not None],
+        callbacks=list(build_all(settings.callbacks).values()),
     )
     with failures.report_errors("the test", sizes={"batch_size": size}), hardware.whole_float32():
         trainer.test(module, dataloaders=loader, verbose=False)
@@ -171,9 +173,7 @@ def choose_maps(detector: Detector, *, anomaly_map: str | None, score_map: str |
     for setting, name in (("anomaly_map", anomaly_map), ("score_map", score_map)):
         if name is None or name == getattr(detector, setting):
             continue
-        if name not in detector.map_names:
-            raise UserError(f"{setting}={name}: this model has {', '.join(detector.map_names)}")
-        setattr(detector, setting, name)
+        setattr(detector, setting, detector.find_map(setting, name))
         detector.calibration = {}
     if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:
         told = f"the model is older than the map {detector.score_map}: its score leaves the image's level out"

@@ -1,40 +1,77 @@
 """Pictures of a run: input, mask, map and overlay side by side, for a sample that shows the worst too."""
 
-import io
-import json
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from dmdd.core.drawing import blend, colour_map, draw_contours
+from dmdd.core.drawing import (
+    CONTOUR_FOUND,
+    add_caption,
+    blend,
+    colour_map,
+    contact_sheet,
+    draw_contours,
+    encode,
+)
 from dmdd.core.files import picture_name, write_atomically
 from dmdd.core.resize import resize_images, resize_masks
+from dmdd.data.datamodule import PairDataModule
 from dmdd.data.datasets import FileDataset
 from dmdd.data.listing import Sample
 from dmdd.data.regions import Regions
-from dmdd.metrics import Curve
 from dmdd.models.detector import Detector
+from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import look
+from dmdd.pairs.window import as_float
 from dmdd.training.evaluation import ImageScore
 
 SUSPICIOUS_PICTURES = "images/suspicious"
 """Folder of a run, of the training images to look at, in the order of the result."""
 
 THUMBNAIL_PX = 160
-CAPTION_PX = 22
 PANEL_PX = 1024
 OUTSIDE_DIM = 4
 """What lies outside the region of interest is shown with a fraction of its brightness, one in so many."""
 
 CONTOUR_TRUE = (0, 255, 0)
-CONTOUR_FOUND = (255, 255, 255)
+
+MISTAKES_FILE, PAIRS_FILE = "mistakes.jpg", "pairs.jpg"
+MISTAKES_SHOWN = 12
+MISTAKE_WIDTH_PX = 1024
+PAIRS_SHOWN, PAIR_COLUMNS, PAIR_WIDTH_PX = 12, 6, 200
+PART_SHADE = 64
+"""Grey of the part in the picture of a mask."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One test image as it was drawn.
+
+    Args:
+        file: The PNG in ``images/``.
+        index: Of the image in the test set.
+        caption: Type, file, score and verdict.
+        verdict: ``right``, ``false alarm``, ``missed``; empty without a threshold.
+        rgb: ``(h, w, 3)`` uint8.
+        true: ``(h, w)`` bool, the ground truth.
+        found: ``(h, w)`` bool, where the map reaches the pixel threshold.
+    """
+
+    file: Path
+    index: int
+    caption: str
+    verdict: str
+    rgb: np.ndarray
+    true: np.ndarray
+    found: np.ndarray
 
 
 def choose_samples(samples: tuple[Sample, ...], scores: list[ImageScore], count: int) -> list[int]:
@@ -82,8 +119,8 @@ def write_pictures(
     count: int,
     device: torch.device,
     regions: Regions | None = None,
-) -> list[Path]:
-    """Write one PNG an image: input, mask, map and overlay.
+) -> list[Picture]:
+    """Write one PNG an image, with input, mask, map and overlay, and ``mistakes.jpg`` beside the folder.
 
     The map's colours are the same in all pictures: the pixel threshold is the middle of the scale. The overlay shows
     the true region's contour green and the found region's white.
@@ -98,8 +135,9 @@ def write_pictures(
         regions: Which pixels of the images count; the others are shown dark.
 
     Returns:
-        The files written, most anomalous-looking first.
+        What was drawn, most anomalous-looking first.
     """
+    (folder.parent / MISTAKES_FILE).unlink(missing_ok=True)
     if count == 0:
         return []
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +146,8 @@ def write_pictures(
     dataset = FileDataset(samples, detector.input_size if detector.tiling is None else None, regions=regions)
     threshold = detector.calibration.get("pixel_threshold") or 0.5
     detector = detector.to(device).eval()
-    files, names = [], tuple(dict.fromkeys((detector.anomaly_map, detector.score_map)))
+    scale, mistakes = ScoreScale.of(detector.calibration), list[tuple[float, str, np.ndarray]]()
+    pictures, names = [], tuple(dict.fromkeys((detector.anomaly_map, detector.score_map)))
     for place, index in enumerate(chosen):
         sample, batch = samples[index], dataset.__getitems__([index])
         shown = (batch.images.shape[2], batch.images.shape[3])
@@ -119,13 +158,35 @@ def write_pictures(
         heat = seen.maps[detector.anomaly_map].cpu() * (1 if inside is None else inside)
         image, mask, heat = fit_panel(images, batch.masks, heat)  # type: ignore[arg-type]
         score = by_index[index]
-        caption = f"{sample.defect}/{sample.path.name}  score {score:.3f}  {_verdict(sample, score, detector)}"
-        picture = draw_panels(image[0], mask[0, 0], heat[0, 0], threshold=threshold, caption=caption)
+        shown_score = score if scale is None else scale.readable(score)
+        decided = verdict(sample.label, score, detector.calibration.get("image_threshold"))
+        caption = f"{sample.defect}/{sample.path.name}  score {shown_score:.3f}  {decided}"
+        panels = draw_panels(image[0], mask[0, 0], heat[0, 0], threshold=threshold, caption=caption)
         file = folder / f"{place:02d}_{picture_name(sample.defect, sample.path.stem)}.png"
-        # cv2.imwrite cannot write to every path on every system; encoding first can.
-        write_atomically(file, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
-        files.append(file)
-    return files
+        write_atomically(file, encode(panels))
+        rgb, true = image[0].permute(1, 2, 0).numpy(), mask[0, 0].numpy()
+        pictures.append(Picture(file, index, caption, decided, rgb, true, heat[0, 0].numpy() >= threshold))
+        if decided in ("false alarm", "missed"):
+            mistakes.append((score, decided, panels))
+    _write_mistakes(folder.parent / MISTAKES_FILE, mistakes)
+    return pictures
+
+
+def _write_mistakes(file: Path, mistakes: list[tuple[float, str, np.ndarray]]) -> None:
+    """Draw the worst mistakes below each other: false alarms with the largest scores, misses with the smallest."""
+    alarms = sorted((m for m in mistakes if m[1] == "false alarm"), key=lambda m: -m[0])
+    missed = sorted((m for m in mistakes if m[1] == "missed"), key=lambda m: m[0])
+    half = MISTAKES_SHOWN // 2
+    left = max(0, half - len(alarms)), max(0, half - len(missed))  # places that the other kind may take
+    shown = [panels for _, _, panels in (*alarms[: half + left[1]], *missed[: half + left[0]])]
+    if shown:
+        sheet = contact_sheet([_to_width(panels, MISTAKE_WIDTH_PX) for panels in shown], columns=1)
+        write_atomically(file, encode(sheet, ".jpg"))
+
+
+def _to_width(picture: np.ndarray, width: int) -> np.ndarray:
+    scale = width / picture.shape[1]
+    return cv2.resize(picture, (width, max(1, round(picture.shape[0] * scale))), interpolation=cv2.INTER_AREA)
 
 
 def write_thumbnail(folder: Path, place: int, image: Tensor) -> None:
@@ -167,12 +228,21 @@ def fit_panel(image: Tensor, mask: Tensor, heat: Tensor) -> tuple[Tensor, Tensor
     return resize_images(image, size), kept[:1].bool(), kept[1:]
 
 
-def _verdict(sample: Sample, score: float, detector: Detector) -> str:
-    threshold = detector.calibration.get("image_threshold")
+def verdict(label: int, score: float, threshold: float | None) -> str:
+    """Say in words whether the decision on an image is right.
+
+    Args:
+        label: 0 normal, 1 anomalous.
+        score: Of the image, on the threshold's scale.
+        threshold: ``score >= threshold`` is anomalous; None where there is none.
+
+    Returns:
+        ``right``, ``false alarm`` or ``missed``; empty without a threshold.
+    """
     if threshold is None:
         return ""
     found = score >= threshold
-    if found == bool(sample.label):
+    if found == bool(label):
         return "right"
     return "false alarm" if found else "missed"
 
@@ -197,39 +267,37 @@ def draw_panels(image: Tensor, mask: Tensor, heat: Tensor, *, threshold: float, 
     for region, colour in ((heat.numpy() >= threshold, CONTOUR_FOUND), (true, CONTOUR_TRUE)):
         draw_contours(overlay, region, colour)
     panels = np.concatenate([rgb, np.repeat(true[..., None] * 255, 3, axis=2), colours, overlay], axis=1)
-    strip = np.full((CAPTION_PX, panels.shape[1], 3), 32, np.uint8)
-    # The built-in font knows ASCII only.
-    text = caption.encode("ascii", "replace").decode()
-    cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate([strip, panels])
+    return add_caption(panels, caption)
 
 
-CURVE_AXES = {
-    "image_roc": ("image ROC", "false-positive rate", "true-positive rate", 1.0),
-    "image_pr": ("image precision-recall", "recall", "precision", 1.0),
-    "pixel_roc": ("pixel ROC", "false-positive rate", "true-positive rate", 1.0),
-    "pixel_pr": ("pixel precision-recall", "recall", "precision", 1.0),
-    "pro": ("per-region overlap, to FPR 0.3", "false-positive rate", "mean overlap", 0.3),
-}
-
-
-def write_curves(folder: Path, curves: dict[str, Curve]) -> None:
-    """Write the test curves as data and as a figure: ``curves.json`` and ``curves.png``.
+def draw_pairs(data: PairDataModule, steps: Iterable[int]) -> list[np.ndarray]:
+    """Draw the pairs of training steps.
 
     Args:
-        folder: Where to.
-        curves: By name, see ``CURVE_AXES``.
+        data: Set up for training.
+        steps: From 0, over both stages.
+
+    Returns:
+        ``(3 h, w, 3)`` uint8 RGB a pair: normal image, anomalous twin, mask (white) on the part (grey), top down.
     """
-    if not curves:
-        return
-    points = {name: {"x": curve.x.round(6).tolist(), "y": curve.y.round(6).tolist()} for name, curve in curves.items()}
-    write_atomically(folder / "curves.json", json.dumps(points) + "\n")
-    figure = Figure(figsize=(3.4 * len(curves), 3.6), layout="constrained")
-    for axes, (name, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        title, x_label, y_label, x_limit = CURVE_AXES[name]
-        axes.plot(curve.x, curve.y, linewidth=1.5)
-        axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, x_limit), ylim=(0, 1.01))
-        axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110)
-    write_atomically(folder / "curves.png", picture.getvalue())
+    drawn = []
+    for step in steps:
+        batch = data.jittered(data.training_batch(data.places(step)))
+        pairs = data.make_pairs(batch)
+        shade = PART_SHADE / 255 * batch.foreground if data.synthesis.foreground else torch.zeros_like(pairs.mask)
+        masks = torch.maximum(pairs.mask, shade)
+        for shown in zip(as_float(pairs.normal), pairs.anomalous, masks.expand(-1, 3, -1, -1), strict=True):
+            drawn.append((torch.cat(shown, dim=1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    return drawn
+
+
+def write_pairs(file: Path, data: PairDataModule) -> None:
+    """Write a contact sheet of the first pairs of a training.
+
+    Args:
+        file: JPEG to write.
+        data: Set up for training.
+    """
+    pairs = draw_pairs(data, range(-(-PAIRS_SHOWN // data.batch_size)))[:PAIRS_SHOWN]
+    sheet = contact_sheet([_to_width(pair, PAIR_WIDTH_PX) for pair in pairs], columns=PAIR_COLUMNS)
+    write_atomically(file, encode(sheet, ".jpg"))

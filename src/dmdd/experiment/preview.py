@@ -11,7 +11,6 @@ from dmdd.core.errors import UserError, check_positive, print_error
 
 OWN_SETTINGS = {"output": "pairs.png", "count": "24", "columns": "6", "step": "", "stage": "distillation"}
 NUMBERS = ("count", "columns", "step")
-PART_SHADE = 64
 STAGES = ("distillation", "segmentation")
 
 
@@ -89,13 +88,11 @@ def write_sheet(
     Raises:
         UserError: The stage has no such step, or something given cannot be used.
     """
-    import cv2
-    import numpy as np
-    import torch
-
+    from dmdd.core.drawing import contact_sheet, encode
+    from dmdd.core.files import write_atomically
     from dmdd.data.datamodule import PairDataModule
     from dmdd.experiment.category import read_category
-    from dmdd.pairs.window import as_float
+    from dmdd.experiment.pictures import draw_pairs
 
     data = PairDataModule(
         category=read_category(settings.dataset, settings.category),
@@ -112,21 +109,9 @@ def write_sheet(
     else:
         first, count = _position(settings, stage, step), settings.batch_size
         steps = range(first, first + 1)
-    tiles, files = [], []
-    for places in map(data.places, steps):
-        files += [data.training_file(index) for _, _, index in places]
-        batch = data.jittered(data.training_batch(places))
-        pairs = data.make_pairs(batch)
-        shade = PART_SHADE / 255 * batch.foreground if data.synthesis.foreground else torch.zeros_like(pairs.mask)
-        masks = torch.maximum(pairs.mask, shade)
-        for shown in zip(as_float(pairs.normal), pairs.anomalous, masks.expand(-1, 3, -1, -1), strict=True):
-            tiles.append((torch.cat(shown, dim=1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-    tiles = tiles[:count]
-    tiles += [np.zeros_like(tiles[0])] * (-count % columns)
-    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    files = [data.training_file(index) for step in steps for _, _, index in data.places(step)]
+    pairs = draw_pairs(data, steps)[:count]
+    write_atomically(file, encode(contact_sheet(pairs, columns=columns)))
     return files[:count], _told(data)
 
 

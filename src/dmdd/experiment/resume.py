@@ -1,5 +1,6 @@
 """Which run folder a command goes on in: ``resume=true`` finds the run that was started with the same settings."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ WATCHING = (
 
 IGNORED_OF = {
     "trainer": ("devices", "strategy", "log_every_n_steps"),
-    "data": ("num_workers", "evaluation_batch_size"),
+    "data": ("num_workers", "evaluation_batch_size", "memory_gb", "cache_dir"),
     "evaluation": ("exact",),
 }
 """Likewise of single groups: the same seed gives the same pairs and, batch norm being synchronised, the same training
@@ -114,6 +115,23 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:
     names = [name for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
     shown = [f"{name}={found.get(name)} there, {wanted.get(name)} here" for name in names[:3]]
     return "; ".join(shown + [f"and {len(names) - 3} more"] * (len(names) > 3))
+
+
+OF_THE_PLACE = ("seed", "data_dir", "data.textures_dir", "dataset.layout.root", "upload_model", "evaluation.pictures")
+"""Settings in which runs of one configuration may differ, beside those that a resumed run may change."""
+
+
+def configuration_digest(plain: dict[str, Any]) -> str:
+    """Name a configuration by a hash: the same for runs that differ only in seed, machine, outputs and speed.
+
+    Args:
+        plain: Configuration of a run, as plain values.
+
+    Returns:
+        Eight hexadecimal digits.
+    """
+    kept = {name: value for name, value in _decisive(plain).items() if name not in OF_THE_PLACE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def without_onlookers(plain: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,24 @@ def as_tensor(image: Image) -> Tensor:
     raise UserError(f"an image must be a path, a PIL image, a numpy array or a tensor, got {type(image).__name__}")
 
 
+def as_rgb(image: Image) -> np.ndarray:
+    """Turn an image of any accepted kind into ``(H, W, 3)`` uint8 RGB, to be drawn on.
+
+    Args:
+        image: As for :func:`as_tensor`.
+
+    Returns:
+        An array of its own.
+
+    Raises:
+        UserError: As for :func:`as_tensor`.
+    """
+    tensor = as_tensor(image)
+    if tensor.is_floating_point():
+        tensor = (tensor.float() * 255).round().to(torch.uint8)
+    return tensor.permute(1, 2, 0).cpu().contiguous().numpy().copy()
+
+
 def _from_array(image: np.ndarray) -> Tensor:
     pixels = image[..., None] if image.ndim == 2 else image
     if image.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):

@@ -4,10 +4,10 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,45 +16,16 @@ from torch import Tensor
 
 from dmdd.core.errors import UserError, check_positive
 from dmdd.core.hardware import whole_float32
+from dmdd.data.alignment import Alignment
 from dmdd.data.listing import list_images
 from dmdd.data.regions import Regions, choose_regions
 from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
 from dmdd.inference.conversion import Image, as_tensor
+from dmdd.inference.prediction import Judgement, Prediction
 from dmdd.inference.regions import drop_small
 from dmdd.models.detector import Detector, DetectorOutput
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import choose_tiling, detect_tiled, look
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the detector says of one image.
-
-    Args:
-        map: ``(H, W)`` float32 in [0, 1] at the image's own size; large where a pixel looks anomalous.
-        score: In [0, 1]; large for an anomalous image. 0.5 is the calibrated threshold and 0.1 a typical good image,
-            unless the model is older than this scale; its scores are raw then.
-        label: Whether the score reaches the image threshold; None if there is none.
-        mask: ``(H, W)`` bool, where the map reaches the pixel threshold, less regions smaller than the model's smallest
-            area; None if there is none.
-        raw_score: The score as the network's maps give it, in [0, 1]; it does not depend on the calibration.
-        false_alarm_probability: How likely a good image is to score at least so high; None if the model cannot say.
-    """
-
-    map: np.ndarray
-    score: float
-    label: bool | None
-    mask: np.ndarray | None
-    raw_score: float | None = None
-    false_alarm_probability: float | None = None
-
-
-class Judgement(NamedTuple):
-    """What a raw score means: see :class:`Prediction`."""
-
-    score: float
-    label: bool | None
-    false_alarm_probability: float | None
 
 
 class Predictor:
@@ -75,6 +46,8 @@ class Predictor:
             detector's input size where it was trained on whole images.
         overlap: Share of a tile that the next one covers too; that of the training if None, or 0.25.
         regions: Which pixels of the images count; those of the training if None.
+        align: An image file that each image is aligned to before anything else; maps and masks are then of the
+            aligned image. None to take images as they are.
 
     Raises:
         UserError: The device is not there or does not know the precision, a threshold is out of range, or the
@@ -95,7 +68,10 @@ class Predictor:
         tile_px: int | Sequence[int] | None = None,
         overlap: float | None = None,
         regions: Regions | None = None,
+        align: str | Path | None = None,
     ) -> None:
+        if isinstance(detector, str | PathLike):
+            raise UserError(f"Predictor takes a Detector; dmdd.load({str(detector)!r}) reads one from a model folder")
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.detector = detector.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,6 +79,7 @@ class Predictor:
         self.tile = detector.tiling is not None if tile is None else tile
         self.regions = choose_regions(detector.region, roi=None, ignore=None) if regions is None else regions
         self.tiling = choose_tiling(detector, tile_px=tile_px, overlap=overlap)
+        self.alignment = None if align is None else Alignment(align)
 
     def recalibrate(self, calibration: dict[str, Any]) -> None:
         """Put another calibration in force: thresholds, scale of scores, smallest area.
@@ -163,15 +140,33 @@ class Predictor:
             batch_size = 1  # an image is many tiles already
         source = iter(images)
         while batch := list(itertools.islice(source, batch_size)):
-            prepared, sizes, inside = [], [], []
+            prepared, sizes, inside, shown = [], [], [], []
             for image in batch:  # one by one, so that only one of them is held at its own size
-                tensor = as_tensor(image)
+                tensor = self.read(image)
                 prepared.append(self.prepare(tensor))
                 sizes.append((tensor.shape[-2], tensor.shape[-1]))
                 inside.append(self.inside(image if isinstance(image, str | PathLike) else None, sizes[-1]))
-            found = zip(*self.predict(prepared, inside), sizes, inside, strict=True)
-            for heat, score, size, region in found:
-                yield self.finish(heat, score, size, region)
+                shown.append(image if self.alignment is None else tensor)
+            found = zip(shown, *self.predict(prepared, inside), sizes, inside, strict=True)
+            for image, heat, score, size, region in found:
+                yield replace(self.finish(heat, score, size, region), image=image)
+
+    def read(self, image: Image) -> Tensor:
+        """Read an image, and align it if there is something to align it to.
+
+        Args:
+            image: As for calling, one.
+
+        Returns:
+            ``(3, H, W)`` uint8 in [0, 255] or float in [0, 1]; at the reference's size if it is aligned.
+
+        Raises:
+            UserError: It cannot be read, is of no accepted kind, or cannot be aligned.
+        """
+        tensor = as_tensor(image)
+        if self.alignment is None:
+            return tensor
+        return self.alignment(tensor, name=str(image) if isinstance(image, str | PathLike) else "the image")
 
     def prepare(self, image: Tensor) -> Tensor:
         """Bring one image to what :meth:`predict` takes, on the device where it lies.
@@ -267,7 +262,15 @@ class Predictor:
             above = full >= self.pixel_threshold
             mask = drop_small(above if inside is None else above & inside.numpy(), self.smallest_area_px)
         score, label, probability = self.judge(raw_score)
-        return Prediction(full, score, label, mask, raw_score=raw_score, false_alarm_probability=probability)
+        return Prediction(
+            full,
+            score,
+            label,
+            mask,
+            raw_score=raw_score,
+            false_alarm_probability=probability,
+            pixel_threshold=self.pixel_threshold,
+        )
 
     def judge(self, raw_score: float) -> Judgement:
         """Say what a raw score means.
@@ -301,6 +304,7 @@ def load(
     roi: Any = None,
     ignore: Any = None,
     base: str | Path | None = None,
+    align: str | Path | None = None,
 ) -> Predictor:
     """Load a trained detector.
 
@@ -316,6 +320,7 @@ def load(
         roi: The region of interest, see :class:`dmdd.data.regions.Regions`; the model's own if None.
         ignore: What does not count within it.
         base: The folder that the names of images with regions of their own count from.
+        align: An image file that each image is aligned to.
 
     Returns:
         The detector, ready to be called with images.
@@ -335,4 +340,5 @@ def load(
         tile_px=tile_px,
         overlap=overlap,
         regions=regions,
+        align=align,
     )

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from dmdd.core.logits import logit
+
 SPREAD_GROWS = 1.3
 """How much wider new normal images scatter than those trained on: the median of seven sets, which have 0.5 to 2.0."""
 
@@ -337,12 +339,6 @@ def move_pixel_threshold(found: ArrayLike, calibration: Mapping[str, Any]) -> di
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share >= 0.0005 else "0 %"
-
-
-def logit(scores: ArrayLike) -> np.ndarray:
-    """Stretch scores in [0, 1] to the whole line, cut at +-14 as 0 and 1 have no place there."""
-    inside = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)
-    return np.log(inside) - np.log1p(-inside)
 
 
 def learn_normal_scores(

@@ -59,13 +59,15 @@ def decision_figures(decisions: Decisions) -> dict[str, float]:
 
     Returns:
         `image_precision`, `image_recall`, `image_f1`, `image_balanced_accuracy` and `image_false_alarm_rate`, each in
-        [0, 1]; NaN where a denominator is 0.
+        [0, 1]; NaN where a denominator is 0. Precision is NaN too where the images are all normal or all anomalous:
+        it would be 0 or 1 whatever the detector does.
 
     Source: common usage. Balanced accuracy is the mean of the recall and of the share of normal images that pass.
     """
     found, wrong, missed, passed = decisions
+    both = found + missed and wrong + passed
     return {
-        "image_precision": _share(found, found + wrong),
+        "image_precision": _share(found, found + wrong) if both else math.nan,
         "image_recall": _share(found, found + missed),
         "image_f1": _share(2 * found, 2 * found + wrong + missed) if found + missed else math.nan,
         "image_balanced_accuracy": (_share(found, found + missed) + _share(passed, passed + wrong)) / 2,

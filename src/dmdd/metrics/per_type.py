@@ -1,19 +1,19 @@
 """How well each type of defect is found."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 
 from dmdd.core.errors import UserError
 from dmdd.metrics import functional
 from dmdd.metrics.functional import Estimate
 from dmdd.metrics.histogram import ALL, ANOMALOUS, OVERLAP, add_pixels, check_maps, empty_histograms
 from dmdd.metrics.image import ImageAUROC
+from dmdd.metrics.zero_state import ZeroStateMetric
 
 
 class TypeRow(NamedTuple):
@@ -36,7 +36,7 @@ class TypeRow(NamedTuple):
     aupro: Estimate
 
 
-class DefectTypes(Metric):
+class DefectTypes(ZeroStateMetric):
     """Recall at a threshold and AUPRO of each defect type.
 
     Args:
@@ -79,19 +79,10 @@ class DefectTypes(Metric):
         self.normal_type, self.threshold, self.fpr_limit = normal_type, threshold, fpr_limit
         n_bins = empty_histograms().shape[1]
         self.add_state("normal", torch.zeros(n_bins, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("anomalous", torch.zeros(len(types), 2, n_bins, dtype=torch.int64), dist_reduce_fx="sum")
-        # What `reset` goes back to, as a broadcast zero: torchmetrics would keep it spelled out beside the state.
-        self._defaults["anomalous"] = torch.zeros((), dtype=torch.int64).expand_as(self.anomalous)
+        self.add_zero_state("anomalous", (len(types), 2, n_bins))
         # images, images found, regions, anomalous pixels, anomalous pixels found
         self.add_state("counts", torch.zeros(len(types), 5, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("n_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
-        """Move to another device; the broadcast zero stays one."""
-        moved = super()._apply(fn, [*exclude_state, "anomalous"])
-        self.anomalous = self.anomalous.to(self.device)
-        self._defaults["anomalous"] = self.anomalous.new_zeros(()).expand_as(self.anomalous)
-        return moved
 
     def update(self, maps: Tensor, masks: Tensor, types: Sequence[str]) -> None:
         """Add a batch.
@@ -127,7 +118,7 @@ class DefectTypes(Metric):
         if name == self.normal_type:
             return
         row = self.types.index(name)
-        self.anomalous[row] += histograms[[ANOMALOUS, OVERLAP]]
+        self.counted("anomalous")[row] += histograms[[ANOMALOUS, OVERLAP]]
         found = maps >= self.threshold
         self.counts[row, 0] += len(maps)
         self.counts[row, 1] += found.flatten(1).any(dim=1).sum()

@@ -1,10 +1,10 @@
 """Pixel metrics as torchmetrics classes over one bounded state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmdd.metrics import functional
 from dmdd.metrics.base import StepMetric
@@ -12,9 +12,10 @@ from dmdd.metrics.exact import exact_steps
 from dmdd.metrics.functional import Estimate, Steps
 from dmdd.metrics.histogram import add_pixels, check_maps, empty_histograms
 from dmdd.metrics.regions import OverlapPixels, overlap_pixels
+from dmdd.metrics.zero_state import ZeroStateMetric
 
 
-class PixelMetric(StepMetric):
+class PixelMetric(ZeroStateMetric, StepMetric):
     """Base of the pixel metrics, which counts maps and masks.
 
     Args:
@@ -42,9 +43,7 @@ class PixelMetric(StepMetric):
             self._keep("anomalous_scores", torch.float32)
             self._keep("region_sizes", torch.int64)
         else:
-            self.add_state("histograms", torch.zeros(()), dist_reduce_fx="sum")
-            # add_state would spell the broadcast zero out, twice 25 MB for each metric of a collection
-            self.histograms = self._defaults["histograms"] = empty_histograms()
+            self.add_zero_state("histograms", tuple(empty_histograms().shape))
         self.add_state("n_regions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
@@ -64,25 +63,8 @@ class PixelMetric(StepMetric):
         if self.exact:
             self._keep_scores(maps, masks, overlap)
         else:
-            with torch.inference_mode(False):  # the state may be used outside the test loop that fills it
-                self.histograms = self.histograms.contiguous()
-            self.n_regions += add_pixels(self.histograms, maps, masks, overlap)
+            self.n_regions += add_pixels(self.counted("histograms"), maps, masks, overlap)
         self.n_images += maps.shape[0]
-
-    def reset(self) -> None:
-        """Forget everything seen."""
-        super().reset()
-        if not self.exact:
-            self.histograms = empty_histograms(self.device)
-
-    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
-        """Move to another device; a broadcast zero stays one, which the base class would spell out, twice 25 MB."""
-        moved = super()._apply(fn, [*exclude_state, "histograms"])
-        if not self.exact:
-            untouched = self.histograms.stride(1) == 0
-            self._defaults["histograms"] = empty_histograms(self.device)
-            self.histograms = empty_histograms(self.device) if untouched else self.histograms.to(self.device)
-        return moved
 
     def _steps(self) -> Steps:
         n_regions = int(self.n_regions)

@@ -16,8 +16,8 @@ MAX_DILATIONS = 32
 ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
-        *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "normal_levels", "calibration"),
-        *("former_calibrations", "tiling", "region"),
+        *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "with_images", "normal_levels"),
+        *("score_function", "calibration", "former_calibrations", "tiling", "region"),
     ),
     "tiling": ("tile_px", "overlap"),
     "teacher": ("backbone", "mean", "std", "folded"),
@@ -62,7 +62,9 @@ def check_description(spec: Mapping[str, Any]) -> None:
     for name in ("anomaly_map", "score_map"):
         if not isinstance(spec.get(name, ""), str):
             raise _wrong(name, spec[name], "the name of a map is wanted")
-    for name in ("score_smoothed", "whitened"):
+    if not isinstance(spec.get("score_function", ""), str):
+        raise _wrong("score_function", spec["score_function"], "the name of a function is wanted")
+    for name in ("score_smoothed", "whitened", "with_images"):
         if not isinstance(spec.get(name, False), bool):
             raise _wrong(name, spec[name], "true or false is wanted")
     if "tiling" in spec:

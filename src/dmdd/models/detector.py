@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +18,34 @@ from dmdd.data.images import read_mask, write_mask
 from dmdd.models.blocks import upsample
 from dmdd.models.description import check_description, check_tensors, check_widths
 from dmdd.models.losses import cosine_distance
+from dmdd.models.own_maps import Evidence, OwnMap, OwnScore, compute, find_function
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.models.whitening import ResidualWhitening, mahalanobis
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
-# map and knew no levels; 4 knew no whitened residuals.
-READABLE_VERSIONS = (1, 2, 3, 4, 5)
+# map and knew no levels; 4 knew no whitened residuals; 5 no images as a whole.
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
 REGION_FILE = "region.png"
-WHITENED_MAPS = ("combined", "distance", "whitened")
+IMAGE_MAPS = ("relative", "overall")
+WHITENED_MAPS = (*IMAGE_MAPS, "combined", "distance", "whitened")
 MAP_NAMES = (*WHITENED_MAPS, "fused", "segmentation", "geometric", "normality", "abnormality", "both")
 LARGEST_MAHALANOBIS = 32.0
 """Of a level, over the square root of its channels; larger ones count as this. Defects reach 2 to 12."""
+
+
+class Slices(Protocol):
+    """Images of which some are given at a time: a tensor ``(N, 3, h, w)``, or more than memory holds."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, part: slice | Tensor, /) -> Tensor:
+        """Give images by a slice or by positions, ``(B, 3, h, w)``."""
 
 
 class DetectorOutput(NamedTuple):
@@ -92,12 +104,17 @@ class Detector(nn.Module):
         sigma_px: Standard deviation of the Gaussian that smooths every map, in pixels at ``input_size``; 0 for none.
         score_fraction: The image score is read from the mean of this fraction of a map's largest values; 0 takes the
             maximum.
-        anomaly_map: Which of the maps (``MAP_NAMES``) is the detector's anomaly map.
-        score_map: Which of the maps the image score is read from.
+        anomaly_map: Which of the maps is the detector's anomaly map: of ``MAP_NAMES``, or the dotted name of a function
+            of another package, see :mod:`dmdd.models.own_maps`.
+        score_map: Which of the maps the image score is read from, likewise.
         score_smoothed: Read the score from the smoothed map at the input size, not from the raw one at stride 4.
         level_power: How much of an image's own level is taken out of its score, from 0 to 1; see :meth:`image_score`.
+        score_function: Dotted name of a function of another package that reads the score from a map's values; None
+            for the mean of the largest.
         whitened: Whether it has whitened residuals; models up to format version 4 have none, nor the maps made of them
             (``WHITENED_MAPS``).
+        with_images: Whether it knows normal images as a whole besides (``IMAGE_MAPS``); models up to format version 5
+            do not.
 
     Raises:
         UserError: An argument is out of its range, or a map or the segmentation network needs whitened residuals.
@@ -114,11 +131,13 @@ class Detector(nn.Module):
         input_size: Sequence[int],
         sigma_px: float = 1.0,
         score_fraction: float = 0.01,
-        anomaly_map: str = "combined",
-        score_map: str = "distance",
+        anomaly_map: str = "relative",
+        score_map: str = "overall",
         score_smoothed: bool = False,
-        level_power: float = 0.5,
+        level_power: float = 0.75,
+        score_function: str | None = None,
         whitened: bool = True,
+        with_images: bool = True,
     ) -> None:
         super().__init__()
         height, width = check_input_size(input_size)
@@ -128,16 +147,19 @@ class Detector(nn.Module):
             raise UserError(f"level_power={level_power}: give a number from 0 to 1")
         if sigma_px < 0:
             raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
-        self.whitening = ResidualWhitening(teacher.channels) if whitened else None
-        for name, value in (("anomaly_map", anomaly_map), ("score_map", score_map)):
-            if value not in self.map_names:
-                raise UserError(f"{name}={value}: choose one of {', '.join(self.map_names)}")
+        self.whitening = ResidualWhitening(teacher.channels, with_images=with_images) if whitened else None
+        self.own_maps: dict[str, OwnMap] = {}
+        self.anomaly_map = self.find_map("anomaly_map", anomaly_map)
+        self.score_map = self.find_map("score_map", score_map)
+        self.score_function = score_function
+        self._own_score: OwnScore | None = None
+        if score_function is not None:
+            self._own_score = find_function("score_function", score_function)
         if segmentation.inputs == "whitened" and not whitened:
             raise UserError("segmentation.inputs=whitened needs whitened residuals; use segmentation.inputs=products")
         self.teacher, self.student, self.segmentation = teacher, student, segmentation
         self.input_size = (height, width)
         self.sigma_px, self.score_fraction = float(sigma_px), float(score_fraction)
-        self.anomaly_map, self.score_map = anomaly_map, score_map
         self.score_smoothed, self.level_power = bool(score_smoothed), float(level_power)
         # By map name the least and the largest level among normal images, filled by calibration; empty before.
         self.normal_levels: dict[str, tuple[float, float]] = {}
@@ -154,7 +176,29 @@ class Detector(nn.Module):
     @property
     def map_names(self) -> tuple[str, ...]:
         """Names of the maps that it can give."""
-        return MAP_NAMES if self.whitening is not None else tuple(n for n in MAP_NAMES if n not in WHITENED_MAPS)
+        known = tuple(name for name in MAP_NAMES if self.whitening is not None or name not in WHITENED_MAPS)
+        if self.whitening is not None and not self.whitening.knows_images:
+            known = tuple(name for name in known if name not in IMAGE_MAPS)
+        return (*known, *self.own_maps)
+
+    def find_map(self, setting: str, name: str) -> str:
+        """Make sure that there is a map.
+
+        Args:
+            setting: What names it, for messages.
+            name: Of ``MAP_NAMES``, or the dotted name of a function of another package.
+
+        Returns:
+            The name.
+
+        Raises:
+            UserError: There is no such map, or its package is not allowed.
+        """
+        if "." in name and name not in self.own_maps:
+            self.own_maps[name] = find_function(setting, name)
+        if name not in self.map_names:
+            raise UserError(f"{setting}={name}: choose one of {', '.join(self.map_names)}, or PACKAGE.FUNCTION")
+        return name
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
@@ -188,11 +232,13 @@ class Detector(nn.Module):
             only: Names of the maps wanted; all if None.
 
         Returns:
-            ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``combined`` (:func:`combine`), ``distance``
+            ``(B, 1, h/4, w/4)`` float32 in [0, 1] by name: ``relative`` (``combined`` against the image's grain,
+            :meth:`ResidualWhitening.against_grain`), ``overall`` (``distance`` weighted by how unusual the image is,
+            :meth:`ResidualWhitening.against_images`), ``combined`` (:func:`combine`), ``distance``
             (:func:`joint_distance`), ``whitened`` (geometric mean over levels of the whitened residuals' lengths),
             ``fused`` (:func:`fuse`), ``segmentation`` (stage 2), ``geometric`` (geometric mean over levels of the
             normality distances ``D / 2``), ``normality`` and ``abnormality`` (mean over levels of ``D / 2``), ``both``
-            (mean of these two).
+            (mean of these two); and those of other packages.
         """
         wanted = self.map_names if only is None else tuple(only)
         resized = self.preprocess(images)
@@ -207,15 +253,23 @@ class Detector(nn.Module):
             maps["abnormality"] = mean_distance(level_distances(abnormality, features))
         if "both" in wanted:
             maps["both"] = (maps["normality"] + maps["abnormality"]) / 2
-        if {"combined", "fused", "segmentation"} & set(wanted):
+        own = [name for name in self.own_maps if name in wanted]
+        if own or {"relative", "combined", "fused", "segmentation"} & set(wanted):
             maps["segmentation"] = torch.sigmoid(self.segmentation(features, normality, abnormality, residuals).float())
+        for name in own:
+            evidence = Evidence(features, normality, abnormality, maps["segmentation"])
+            maps[name] = compute(name, self.own_maps[name], evidence)
         if "fused" in wanted:
             maps["fused"] = fuse(maps["segmentation"], maps["geometric"])
         if residuals is not None and set(WHITENED_MAPS) & set(wanted):
             maps["whitened"] = whitened_distance(mahalanobis(residuals))
             maps["distance"] = joint_distance(maps["geometric"], maps["whitened"])
-            if "combined" in wanted:
+            if {"relative", "combined"} & set(wanted):
                 maps["combined"] = combine(maps["segmentation"], maps["distance"])
+            if "relative" in wanted and self.whitening is not None:
+                maps["relative"] = self.whitening.against_grain(maps["combined"], distances[0])
+            if "overall" in wanted and self.whitening is not None:
+                maps["overall"] = self.whitening.against_images(maps["distance"], features[-1])
         return {name: maps[name] for name in wanted}
 
     def smooth(self, raw: Tensor) -> Tensor:
@@ -251,39 +305,44 @@ class Detector(nn.Module):
         known, and for ``p = 0``, the score is ``t``.
 
         Args:
-            name: Which of ``MAP_NAMES`` they are.
+            name: Which of ``map_names`` they are.
             raw: ``(B, 1, h/4, w/4)`` in [0, 1].
 
         Returns:
             ``(B,)`` in [0, 1].
 
-        Source: mean of the largest reconstructed; the level ours, docs/maps.md has what it is worth.
+        Source: mean of the largest reconstructed; the level ours, experiments/maps has what it is worth.
         """
         values = self.smooth(raw) if self.score_smoothed else raw
         flat = values.flatten(1)
-        count = max(1, round(self.score_fraction * flat.shape[1]))
-        top = flat.topk(count, dim=1).values.mean(1)
+        if self._own_score is None:
+            count = max(1, round(self.score_fraction * flat.shape[1]))
+            top = flat.topk(count, dim=1).values.mean(1)
+        else:
+            top = self._own_score(flat).float()
         if not self.level_power or name not in self.normal_levels:
             return top
         least, largest = self.normal_levels[name]
         contrast = top / flat.mean(1).clamp(least, largest) ** self.level_power
         return contrast / (1 + contrast)
 
-    def learn_levels(self, images: Tensor, *, batch_size: int) -> dict[str, Tensor]:
+    def learn_levels(self, images: Slices, *, batch_size: int) -> dict[str, Tensor]:
         """Find the range of normal images' levels, for every map; until then scores do not take levels into account.
 
         Args:
-            images: ``(N, 3, H, W)`` of normal images, uint8 in [0, 255] or float in [0, 1], on the detector's device;
-                none forgets what was known.
+            images: Normal images ``(N, 3, H, W)``, uint8 in [0, 255] or float in [0, 1]; none of them forgets what was
+                known.
             batch_size: Images at once.
 
         Returns:
             By map name the images' levels, ``(N,)``.
         """
         levels: dict[str, list[Tensor]] = {}
+        device = next(self.parameters()).device
         with torch.no_grad():
-            for batch in images.split(batch_size):
-                for name, raw in self.raw_maps(batch).items() if len(batch) else ():
+            for first in range(0, len(images), batch_size):
+                batch = images[first : first + batch_size].to(device)
+                for name, raw in self.raw_maps(batch).items():
                     values = self.smooth(raw) if self.score_smoothed else raw
                     levels.setdefault(name, []).append(values.mean((1, 2, 3)))
         # The smallest keeps the quotient finite for a map that is zero everywhere.
@@ -306,7 +365,9 @@ class Detector(nn.Module):
             "score_map": self.score_map,
             "score_smoothed": self.score_smoothed,
             "level_power": self.level_power,
+            **({"score_function": self.score_function} if self.score_function else {}),
             "whitened": self.whitening is not None,
+            "with_images": self.whitening is not None and self.whitening.knows_images,
             "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
             "calibration": self.calibration,
             **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
@@ -344,7 +405,9 @@ class Detector(nn.Module):
                 score_map=spec["score_map"],
                 score_smoothed=spec["score_smoothed"] if version > 3 else True,
                 level_power=spec["level_power"] if version > 3 else 0,
+                score_function=spec.get("score_function"),
                 whitened=spec["whitened"] if version > 4 else False,
+                with_images=spec["with_images"] if version > 5 else False,
             )
             if version > 3:
                 detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
@@ -461,7 +524,7 @@ def geometric_distance(distances: list[Tensor]) -> Tensor:
         ``(B, 1, h_1, w_1)`` float32 in [1e-6, 1]: of ``D / 2``, at least 1e-6 each, so that a level of exactly zero
         does not decide alone.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     size = (distances[0].shape[-2], distances[0].shape[-1])
     levels = [upsample(distance.clamp(0, 2) / 2, size).clamp(min=1e-6).log() for distance in distances]
@@ -477,7 +540,7 @@ def whitened_distance(distances: list[Tensor]) -> Tensor:
     Returns:
         ``(B, 1, h_1, w_1)`` float32 in [1e-6, 1]: of shares of ``LARGEST_MAHALANOBIS``.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     # The geometric mean takes halves of cosine distances; twice the share makes them shares of the largest.
     return geometric_distance([2 * distance / LARGEST_MAHALANOBIS for distance in distances])
@@ -493,7 +556,7 @@ def joint_distance(geometric: Tensor, whitened: Tensor) -> Tensor:
     Returns:
         ``(B, 1, h, w)`` float32 in (0, 1]: ``(G W^2)^(1/3)``.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     return ((geometric.log() + 2 * whitened.log()) / 3).exp()
 
@@ -510,7 +573,7 @@ def combine(segmented: Tensor, distance: Tensor) -> Tensor:
     Returns:
         ``(B, 1, h, w)`` float32 in [0, 1]: ``(S J^6)^(1/7)``.
 
-    Source: ours; docs/maps.md has what it is worth.
+    Source: ours; experiments/maps has what it is worth.
     """
     return ((segmented.float().clamp(min=1e-6).log() + 6 * distance.log()) / 7).exp()
 
@@ -530,7 +593,7 @@ def fuse(segmented: Tensor, geometric: Tensor) -> Tensor:
         ``(B, 1, h, w)`` float32 in [0, 1]: ``(S G^2)^(1/3)``.
 
     Source: ours, in place of the paper's segmentation map alone, which fell behind the normality map on one of two data
-    sets; docs/maps.md has the figures and the other combinations tried.
+    sets; experiments/suite has the figures and the other combinations tried.
     """
     return ((segmented.float().clamp(min=1e-6).log() + 2 * geometric.log()) / 3).exp()
 

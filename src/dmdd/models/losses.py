@@ -86,8 +86,8 @@ def normality_guidance_loss(
     Returns:
         Scalar in [0, 2 L] for L levels.
 
-    Source: paper (NGM); hard distances after EfficientAD's hard feature loss (Batzner et al., WACV 2024), docs/maps.md
-    has what they are worth here.
+    Source: paper (NGM); hard distances after EfficientAD's hard feature loss (Batzner et al., WACV 2024);
+    experiments/maps has what they are worth here.
     """
     total = []
     for n, t in zip(normality, teacher_normal, strict=True):

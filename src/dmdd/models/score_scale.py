@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dmdd.metrics.calibration import logit
+from dmdd.core.logits import logit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TYPICAL = 0.1
 """Where the median good image lies on the scale."""
@@ -67,8 +68,10 @@ class ScoreScale:
         u = self.steepness * float(logit(raw) - logit(self.threshold))
         return (1 + u / (1 + abs(u))) / 2
 
-    def readable_traced(self, raw: Tensor) -> Tensor:
+    def readable_traced(self, raw: "Tensor") -> "Tensor":
         """Do the same for ``(B,)`` float32 scores, in operations that can be exported."""
+        import torch  # here, so that a server with another runtime can do without it
+
         inside = raw.clamp(1e-6, 1 - 1e-6)
         z = inside.log() - (1 - inside).log()
         u = self.steepness * (z - float(logit(self.threshold)))

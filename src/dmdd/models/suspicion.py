@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, Slices
 
 REFERENCES = 64
 """Other images that each image is compared with, evenly spread over the set."""
@@ -22,7 +22,7 @@ SUSPICIOUS = 3.5
 """Robust standard deviations above the median from which on an image is named."""
 
 
-def strangeness(detector: Detector, images: Tensor, *, batch_size: int) -> Tensor:
+def strangeness(detector: Detector, images: Slices, *, batch_size: int) -> Tensor:
     """Say how far each image lies from the others, in robust standard deviations.
 
     Every patch at stride 16 is looked up in other images; its distance is the one to the ``NEAREST``-th of them, and an
@@ -37,8 +37,8 @@ def strangeness(detector: Detector, images: Tensor, *, batch_size: int) -> Tenso
     Returns:
         ``(N,)`` float32 on the CPU; zeros for fewer than ``NEAREST + 2`` images.
 
-    Source: nearest neighbours of patches as in PatchCore (Roth et al., CVPR 2022), leaving one image out; docs/data.md
-    has what it finds.
+    Source: nearest neighbours of patches as in PatchCore (Roth et al., CVPR 2022), leaving one image out;
+    docs/calibration.md has what it finds.
     """
     if len(images) < NEAREST + 2:
         return torch.zeros(len(images))

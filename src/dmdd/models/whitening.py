@@ -1,4 +1,4 @@
-"""Whitened residuals: how far teacher and student differ, measured by how they differ on normal images."""
+"""What is learnt from normal images after stage 1: whitened residuals, grain, and what images look like as a whole."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,32 +6,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dmdd.models.losses import cosine_distance
+
 SHRINKAGE = 0.01
 """Share of the mean variance that is added to every variance: keeps the covariance invertible and its noise small."""
+
+GRAIN_MARGIN = 1.25
+"""By how much an image's grain may leave the range of the normal ones that were seen, up and down."""
+
+IMAGE_SHRINKAGE = 0.1
+"""As ``SHRINKAGE``, for whole images: there are fewer of them than numbers that describe one."""
+
+LARGEST_IMAGE_DISTANCE = 8.0
+"""Of a whole image from the normal ones; larger ones count as this. Normal images have 0.5 to 3, others up to 6."""
 
 Features = Callable[[Tensor], tuple[list[Tensor], list[Tensor]]]
 
 
 class ResidualWhitening(nn.Module):
-    """Whiten the residuals of teacher and student with a Gaussian of normal images, one for each level.
+    """What normal images teach after stage 1: a Gaussian of residuals for each level, one of images, and their grain.
 
     The cosine distance takes every direction of a residual for equally telling. On normal images the student errs
     much more in some directions than in others; whitened, they count alike, and a small error in a direction in which
-    it never errs becomes visible. Before :meth:`fit` the residuals stay as they are.
+    it never errs becomes visible. Before :meth:`fit` the residuals stay as they are, and no map is set against grain.
 
     Args:
         channels: Teacher channels of each level.
+        with_images: Whether it knows normal images as a whole and their grain; models of format version 5 do not.
 
     Source: ours; a Gaussian of features after PaDiM (Defard et al., ICPR 2020), here of residuals and one for all
     positions.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], *, with_images: bool = True) -> None:
         super().__init__()
         for level, count in enumerate(channels):
             self.register_buffer(f"mean_{level}", torch.zeros(count))
             self.register_buffer(f"matrix_{level}", torch.eye(count))
         self.levels = len(channels)
+        self.normal_grain: Tensor | None
+        self.register_buffer("normal_grain", torch.ones(2) if with_images else None)
+        count = 2 * channels[-1]
+        self.image_mean: Tensor | None
+        self.image_matrix: Tensor | None
+        self.register_buffer("image_mean", torch.zeros(count) if with_images else None)
+        self.register_buffer("image_matrix", torch.eye(count) if with_images else None)
+
+    @property
+    def knows_images(self) -> bool:
+        """Whether it knows normal images as a whole."""
+        return self.normal_grain is not None
 
     def gaussian(self, level: int) -> tuple[Tensor, Tensor]:
         """Give a level's mean ``(C_l,)`` and whitening matrix ``(C_l, C_l)``."""
@@ -55,9 +79,55 @@ class ResidualWhitening(nn.Module):
                 whitened.append(F.conv2d(shifted, matrix[:, :, None, None]).float())
         return whitened
 
+    def against_grain(self, maps: Tensor, finest: Tensor) -> Tensor:
+        """Set maps against their image's grain, brought into the range that normal images have.
+
+        Args:
+            maps: ``(B, 1, h, w)`` in [0, 1].
+            finest: ``(B, 1, h, w)`` cosine distances at the finest level, as :func:`grain` takes them.
+
+        Returns:
+            ``(B, 1, h, w)`` in [0, 1]: unchanged for the smoothest normal image, smaller the coarser the image is.
+
+        Raises:
+            ValueError: It does not know the grain of normal images.
+        """
+        if self.normal_grain is None:
+            raise ValueError("the grain of normal images is not known")
+        least, largest = self.normal_grain[0], self.normal_grain[1]
+        return maps * (least / grain(finest).clamp(least, largest)).view(-1, 1, 1, 1)
+
+    def against_images(self, maps: Tensor, coarsest: Tensor) -> Tensor:
+        """Weight maps by how far their image as a whole lies from the normal ones.
+
+        Args:
+            maps: ``(B, 1, h, w)`` in [0, 1].
+            coarsest: The teacher's features at the coarsest level, ``(B, C, h_L, w_L)``.
+
+        Returns:
+            ``(B, 1, h, w)`` in [0, 1]: ``maps * (d / 8)^0.5`` with ``d`` the Mahalanobis distance of what
+            :func:`describe_images` gives, over the square root of its length, at most 8.
+
+        Raises:
+            ValueError: It does not know normal images.
+
+        Source: ours; a Gaussian of pooled features after Rippel et al., ICPR 2020.
+        """
+        if self.image_mean is None or self.image_matrix is None:
+            raise ValueError("normal images are not known")
+        shifted = describe_images(coarsest).to(self.image_mean.dtype) - self.image_mean
+        if torch.is_autocast_enabled(maps.device.type):  # it would multiply in half precision
+            with torch.autocast(maps.device.type, enabled=False):
+                whitened = F.linear(shifted, self.image_matrix)
+        else:
+            whitened = F.linear(shifted, self.image_matrix)
+        distance = whitened.square().mean(1).sqrt()
+        share = distance.clamp(max=LARGEST_IMAGE_DISTANCE) / LARGEST_IMAGE_DISTANCE
+        return maps * share.sqrt().to(maps.dtype).view(-1, 1, 1, 1)
+
     @torch.no_grad()
     def fit(self, images: Tensor, features: Features, *, batch_size: int = 8) -> None:
-        """Estimate mean and covariance of the residuals of every position of normal images.
+        """Estimate mean and covariance of normal images' residuals and of whole images, and the range of grain.
 
         Sums are kept in float64, so the outcome depends on neither the order of the images nor the number of devices.
 
@@ -69,8 +139,14 @@ class ResidualWhitening(nn.Module):
         sums: list[Tensor] = []
         products: list[Tensor] = []
         count = [0] * self.levels
+        grains: list[Tensor] = []
+        whole: list[Tensor] = []
         for batch in images.split(batch_size):
             for level, (t, n) in enumerate(zip(*features(batch), strict=True)):
+                if not level:
+                    grains.append(grain(cosine_distance(n, t)))
+                if level == self.levels - 1:
+                    whole.append(describe_images(t).double())
                 # In float64 throughout: variances are small differences of large sums.
                 rows = residual(t, n).double().permute(0, 2, 3, 1).flatten(0, 2)
                 if len(sums) == level:
@@ -88,6 +164,51 @@ class ResidualWhitening(nn.Module):
             own_mean, own_matrix = self.gaussian(level)
             own_mean.copy_(mean)
             own_matrix.copy_(whitening_matrix(covariance))
+        if grains and self.normal_grain is not None:
+            self._fit_images(torch.cat(grains), torch.cat(whole))
+
+    def _fit_images(self, grains: Tensor, whole: Tensor) -> None:
+        """Keep the range of ``(N,)`` grains, and the Gaussian of ``(N, 2 C)`` float64 descriptions of images."""
+        if self.normal_grain is None or self.image_mean is None or self.image_matrix is None:
+            return
+        least, largest = grains.clamp(min=1e-6).aminmax()
+        self.normal_grain.copy_(torch.stack([least / GRAIN_MARGIN, largest * GRAIN_MARGIN]))
+        mean = whole.mean(0)
+        covariance = (whole - mean).T @ (whole - mean) / len(whole)
+        self.image_mean.copy_(mean)
+        self.image_matrix.copy_(whitening_matrix(covariance, shrinkage=IMAGE_SHRINKAGE))
+
+
+def describe_images(features: Tensor) -> Tensor:
+    """Describe images as a whole: the mean and the spread of each channel of features scaled to length one.
+
+    Args:
+        features: ``(B, C, h, w)``.
+
+    Returns:
+        ``(B, 2 C)`` float32.
+
+    Source: ours.
+    """
+    directions = F.normalize(features.float(), dim=1).flatten(2)
+    mean = directions.mean(2, keepdim=True)
+    spread = (directions - mean).square().mean(2).sqrt()
+    return torch.cat([mean[:, :, 0], spread], dim=1)
+
+
+def grain(distance: Tensor) -> Tensor:
+    """Measure how coarse an image's texture is: the finer it is, the better the student knows it.
+
+    Args:
+        distance: Cosine distance of normality and teacher at the finest level, ``(B, ...)`` in [0, 2].
+
+    Returns:
+        ``(B,)`` in [0, 2]: the mean of the smaller half, so that an anomaly of less than half the image hardly counts.
+
+    Source: ours; docs/maps.md has what it is worth.
+    """
+    flat = distance.flatten(1)
+    return flat.topk(max(1, flat.shape[1] // 2), dim=1, largest=False).values.mean(1)
 
 
 def residual(teacher: Tensor, student: Tensor) -> Tensor:

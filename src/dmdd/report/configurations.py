@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from dmdd.experiment import resume
@@ -77,6 +78,7 @@ def _settings(run: Run) -> Settings:
     return own
 
 
+@cache  # a thousand runs have the same names, and each is compared with all that are ignored
 def is_ignored(name: str) -> bool:
     """Whether a setting, by its dotted name, makes no other configuration."""
     return any(name == ignored or name.startswith(ignored + ".") for ignored in IGNORED)

@@ -44,10 +44,13 @@ def pictures(
         ``disorder``, see :func:`disorder`; the last four are None where the picture's image is not known.
     """
     found: list[dict[str, Any]] = []
+    if not count or not max_bytes:
+        return found
     by_name = _scores_by_picture(scores)
     order = _choose([(file, by_name.get(_stem(file))) for file in sorted((folder / "images").glob("*.png"))], scores)
     for file, score in order:
-        if len(found) == count:
+        # Encoding one only to find that it is too large would double the time of a report of many runs.
+        if len(found) == count or max_bytes < min((len(picture["source"]) for picture in found), default=0):
             break
         try:
             source, width, height = _encode(file)

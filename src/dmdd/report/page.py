@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -16,6 +17,9 @@ from dmdd.report.detail import histogram, read_curves, read_losses, read_scores
 from dmdd.report.gallery import pictures, thumbnails
 from dmdd.report.layout import CLAIM_NOTE, LEGEND, cell_text, metric_title, seeds_text
 from dmdd.report.rows import ResultTable, Row
+
+LEAST_SHARE = 60_000
+"""Bytes for the pictures of a run, two to ten of them; with many runs some have pictures and the others none."""
 
 SCRIPTS = ("dom.js", "chart.js", "table.js", "curves.js", "decision.js", "run.js", "gallery.js", "main.js")
 
@@ -37,7 +41,7 @@ def build_page(
         warnings: Sentences that stand above the table.
         shown: Metrics whose columns are there at first.
         pictures_per_run: At most.
-        picture_bytes: Of all pictures together, shared evenly by the runs.
+        picture_bytes: Of all pictures together, shared evenly by the runs; by some of each row where they are many.
 
     Returns:
         The page.
@@ -45,10 +49,10 @@ def build_page(
     trained = [run for run in found.runs if not run.is_evaluation]
     names = {id(run): name for run, name in zip(trained, _short_names(trained), strict=True)}
     places = {id(run): place for place, run in enumerate(found.runs)}
-    share = picture_bytes // max(1, len(found.runs))
+    shares = _picture_shares(found.runs, [names.get(id(run), "") for run in found.runs], picture_bytes)
     entries = [
         _run(run, names.get(id(run), ""), count=pictures_per_run, max_bytes=share, unreadable=found.unreadable)
-        for run in found.runs
+        for run, share in zip(found.runs, shares, strict=True)
     ]
     data = {
         "made": datetime.now().astimezone().isoformat(timespec="minutes"),
@@ -69,13 +73,25 @@ def build_page(
 def _short_names(runs: Sequence[Run]) -> list[str]:
     """Leave out of the configurations' names what all runs on a data set share: legends and lists have little room."""
     parts = [name.split() for name in configuration_names(runs)]
-    own = [
-        set.intersection(*(set(p) for p, other in zip(parts, runs, strict=True) if other.dataset == r.dataset))
-        for r in runs
-    ]
-    short = [" ".join(p for p in part if p not in shared) for part, shared in zip(parts, own, strict=True)]
+    shared: dict[str, set[str]] = {}
+    for part, run in zip(parts, runs, strict=True):
+        shared[run.dataset] = shared.get(run.dataset, set(part)) & set(part)
+    short = [" ".join(p for p in part if p not in shared[run.dataset]) for part, run in zip(parts, runs, strict=True)]
     several = {run.dataset for run, name in zip(runs, short, strict=True) if name}
     return [name or ("default" if run.dataset in several else "") for run, name in zip(runs, short, strict=True)]
+
+
+def _picture_shares(runs: Sequence[Run], names: Sequence[str], picture_bytes: int) -> list[int]:
+    """Share the room for pictures among the runs; among so many that one gets none, by the first ones of each row."""
+    counted: Counter[tuple[str, str, str]] = Counter()
+    turns = []
+    for run, name in zip(runs, names, strict=True):
+        row = (run.dataset, run.category, name)
+        turns.append(counted[row])
+        counted[row] += 1
+    chosen = sorted(range(len(runs)), key=turns.__getitem__)[: max(1, picture_bytes // LEAST_SHARE)]
+    shares = dict.fromkeys(chosen, picture_bytes // max(1, len(chosen)))
+    return [shares.get(place, 0) for place in range(len(runs))]
 
 
 def _row(row: Row, metrics: Sequence[str], places: dict[int, int]) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_masks
@@ -39,7 +39,7 @@ from dmdd.metrics import (
     roc_curve,
 )
 from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
-from dmdd.models.detector import Detector
+from dmdd.models.detector import Detector, Slices
 from dmdd.models.tiling import look
 from dmdd.training.figures import (
     ImageScore,
@@ -87,9 +87,12 @@ class EvaluationModule(LightningModule):
         resamples: Test sets drawn for the intervals; 0 for none.
         exact: Keep every score of the detector's own map, see :func:`choose_exact`.
         read_defects: Reads the defects of a test image in the layout of MVTec LOCO, by its index; None for others.
+        own_pixel_metrics: More metrics by name, updated with maps ``(B, 1, h, w)`` in [0, 1] and masks of 0 and 1.
+        own_image_metrics: The same of image scores ``(B,)`` in [0, 1] and labels of 0 and 1.
 
     Raises:
-        UserError: ``false_alarm_rate`` is not between 0 and 1, or ``resamples`` no whole number from 0.
+        UserError: ``false_alarm_rate`` is not between 0 and 1, ``resamples`` no whole number from 0, or one of the own
+            metrics has a name that is taken.
 
     Source: ours (docs/method.md, protocol).
     """
@@ -102,12 +105,14 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
-        normal_images: Tensor | Callable[[], NormalImages] | None = None,
-        training_images: Tensor | None = None,
+        normal_images: Slices | Callable[[], NormalImages] | None = None,
+        training_images: Slices | None = None,
         levels_batch_size: int = 16,
         resamples: int = 0,
         exact: bool = False,
         read_defects: Callable[[int], ImageDefects] | None = None,
+        own_pixel_metrics: Mapping[str, Metric] | None = None,
+        own_image_metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < false_alarm_rate < 1:
@@ -119,8 +124,9 @@ class EvaluationModule(LightningModule):
         self.map_names = detector.map_names if study_maps else tuple(dict.fromkeys(own))
         self.image_metrics, self.pixel_metrics = image_metrics(), pixel_metrics(exact=exact)
         # Plain collections and not submodules of one another: each keeps a state of its own.
-        self.study_pixels = torch.nn.ModuleDict({n: _study_metrics() for n in self.map_names if n != own[0]})
-        self.study_images = torch.nn.ModuleDict({n: image_metrics() for n in self.map_names})
+        self.study_pixels = torch.nn.ModuleDict({_key(n): _study_metrics() for n in self.map_names if n != own[0]})
+        self.study_images = torch.nn.ModuleDict({_key(n): image_metrics() for n in self.map_names})
+        self.own_pixels, self.own_images = _own_metrics(own_pixel_metrics), _own_metrics(own_image_metrics)
         self.defects, self.resamples = tuple(defects), resamples
         self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
         self.training_images = training_images
@@ -220,11 +226,14 @@ class EvaluationModule(LightningModule):
             self._tile_scores |= dict(zip(batch.indices.tolist(), parts, strict=True))
         self.image_metrics.update(own, batch.labels)
         for name in self.map_names:
-            self.study_images[name].update(scores[name], batch.labels)  # type: ignore[operator]
+            self.study_images[_key(name)].update(scores[name], batch.labels)  # type: ignore[operator]
+        self.own_images.update(own, batch.labels)
         if self._pixels_known:
             _compare(self.pixel_metrics.update, maps[self.detector.anomaly_map], batch)
-            for name, metrics in self.study_pixels.items():
-                _compare(metrics.update, maps[name], batch)  # type: ignore[arg-type]
+            _compare(self.own_pixels.update, maps[self.detector.anomaly_map], batch)
+            for name in self.map_names:
+                if name != self.detector.anomaly_map:
+                    _compare(self.study_pixels[_key(name)].update, maps[name], batch)  # type: ignore[arg-type]
         self.scores += zip(batch.indices.tolist(), batch.labels.tolist(), own.tolist(), strict=True)
         return maps[self.detector.anomaly_map]
 
@@ -234,17 +243,18 @@ class EvaluationModule(LightningModule):
         self._pixels = []
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             given = self.normal_images
-            normal = NormalImages(given) if isinstance(given, Tensor) else given()
+            normal = given() if callable(given) else NormalImages(given)
             self._owners = normal.owners
             self._levels = learn_levels(self.detector, normal, batch_size=self.levels_batch_size)
         if self.training_images is not None:
             self.training_scores = self._score(self.training_images)
 
-    def _score(self, images: Tensor) -> list[float]:
+    def _score(self, images: Slices) -> list[float]:
         """Score images one batch after the other; only those of the batch in hand are on the device."""
         name, scores = self.detector.score_map, []
         with torch.no_grad():
-            for batch in images.split(self.levels_batch_size):
+            for first in range(0, len(images), self.levels_batch_size):
+                batch = images[first : first + self.levels_batch_size]
                 raw = self.detector.raw_maps(batch.to(self.device), only=(name,))[name]
                 scores += self.detector.image_score(name, raw).tolist()
         return scores
@@ -281,7 +291,8 @@ class EvaluationModule(LightningModule):
 
     def _collections(self) -> list[MetricCollection]:
         studies = [*self.study_pixels.values(), *self.study_images.values()]
-        return [self.image_metrics, self.pixel_metrics, *studies]  # type: ignore[list-item]
+        own = [self.image_metrics, self.pixel_metrics, self.own_images, self.own_pixels]
+        return [*own, *studies]  # type: ignore[list-item]
 
     def on_validation_epoch_end(self) -> None:
         """Compute the figures and set the thresholds."""
@@ -382,7 +393,8 @@ class EvaluationModule(LightningModule):
         self._uneven = len(set(Counter(index for index, _, _ in scores).values())) > 1
         self.scores = sorted({score[0]: score for score in scores}.values())
         self.metrics, self.bounds, self.left_out = {}, {}, {}
-        used = [self.image_metrics, self.pixel_metrics] if self._pixels_known else [self.image_metrics]
+        used = [self.own_images, self.image_metrics]
+        used += [self.own_pixels, self.pixel_metrics] if self._pixels_known else []
         for collection in used:
             values, found = collection.compute(), estimates(collection)
             for name, value in values.items():
@@ -397,11 +409,11 @@ class EvaluationModule(LightningModule):
         self.study = {name: self._study(name) for name in self.map_names}
 
     def _study(self, name: str) -> dict[str, float]:
-        values: dict[str, Tensor] = {"image_auroc": self.study_images[name].compute()["image_auroc"]}  # type: ignore[operator]
+        values: dict[str, Tensor] = {"image_auroc": self.study_images[_key(name)].compute()["image_auroc"]}  # type: ignore[operator]
         if self._pixels_known and name == self.detector.anomaly_map:
             values |= {key: torch.tensor(self.metrics[key]) for key in _study_metrics() if key in self.metrics}
         elif self._pixels_known:
-            values |= self.study_pixels[name].compute()  # type: ignore[operator]
+            values |= self.study_pixels[_key(name)].compute()  # type: ignore[operator]
         return {key: float(value) for key, value in values.items() if not math.isnan(float(value))}
 
     def _gather(self, found: list[Any]) -> list[Any]:
@@ -522,6 +534,21 @@ def _count_pixels(maps: Tensor, batch: EvaluationBatch) -> Tensor:
         row, marked = keep_inside(own, mask, inside)
         rows.append(count_values(row[None], marked[None]))
     return torch.cat(rows)
+
+
+def _key(map_name: str) -> str:
+    """Give a map's name the form that torch takes for the name of a part."""
+    return map_name.replace(".", "/")
+
+
+def _own_metrics(metrics: Mapping[str, Metric] | None) -> MetricCollection:
+    taken = {*pixel_metrics(), *image_metrics(), *Decisions._fields}
+    for name, metric in (metrics or {}).items():
+        if name in taken:
+            raise UserError(f"evaluation: there is a metric {name} already; give yours another name")
+        if not isinstance(metric, Metric):
+            raise UserError(f"evaluation: the metric {name} is a {type(metric).__name__}, not a torchmetrics.Metric")
+    return MetricCollection(dict(metrics or {}), compute_groups=False)
 
 
 def _study_metrics() -> MetricCollection:

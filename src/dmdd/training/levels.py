@@ -10,7 +10,7 @@ from torch import Tensor
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.regions import paint_outside
 from dmdd.data.tiles import LargeImages
-from dmdd.models.detector import Detector, Tiling
+from dmdd.models.detector import Detector, Slices, Tiling
 from dmdd.models.tiling import levels_inside, tile_images
 
 CALIBRATION_BYTES = 400_000_000
@@ -21,12 +21,12 @@ class NormalImages(NamedTuple):
     """Normal images that a detector's levels are learnt from.
 
     Args:
-        images: ``(N, 3, h, w)`` uint8 at the input size.
+        images: ``(N, 3, h, w)`` uint8 at the input size, grey where pixels do not count.
         owners: ``(N,)`` the image that each is of, where they are tiles; None where they are whole.
         inside: ``(N, 1, h, w)`` bool, their regions of interest; None where all pixels count.
     """
 
-    images: Tensor
+    images: Slices
     owners: Tensor | None = None
     inside: Tensor | None = None
 
@@ -42,18 +42,17 @@ def learn_levels(detector: Detector, normal: NormalImages, *, batch_size: int) -
     Returns:
         By map name the images' levels; those of tiles outside the region are left out.
     """
-    device = next(detector.parameters()).device
-    images, inside = normal.images.to(device), normal.inside
+    images, inside = normal.images, normal.inside
+    found = detector.learn_levels(images, batch_size=batch_size)
     if inside is None:
-        return detector.learn_levels(images, batch_size=batch_size)
-    inside = inside.to(device)
-    images = paint_outside(images, inside)
-    found = detector.learn_levels(images, batch_size=batch_size)  # whatever else it learns from them
+        return found
+    device = next(detector.parameters()).device
     levels: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for batch, window in zip(images.split(batch_size), inside.split(batch_size), strict=True):
-            for name, raw in detector.raw_maps(batch, only=tuple(found)).items():
-                levels.setdefault(name, []).append(levels_inside(raw, window))
+        for first in range(0, len(images), batch_size):
+            some = slice(first, first + batch_size)
+            for name, raw in detector.raw_maps(images[some].to(device), only=tuple(found)).items():
+                levels.setdefault(name, []).append(levels_inside(raw, inside[some].to(device)))
     whole = {name: torch.cat(parts).clamp(min=1e-6) for name, parts in levels.items()}
     detector.normal_levels = {name: (float(found.min()), float(found.max())) for name, found in whole.items()}
     return whole
@@ -85,7 +84,8 @@ def calibration_tiles(large: LargeImages, tiling: Tiling, size: tuple[int, int])
         tiles.append(resize_images(found, size))
         images += [index] * len(found)
         inside += [] if windows is None else [windows]
-    return NormalImages(torch.cat(tiles), torch.tensor(images), torch.cat(inside) if inside else None)
+    shown, windows = torch.cat(tiles), torch.cat(inside) if inside else None
+    return NormalImages(shown if windows is None else paint_outside(shown, windows), torch.tensor(images), windows)
 
 
 def scores_by_tiles_of_others(

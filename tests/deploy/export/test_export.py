@@ -16,10 +16,10 @@ from torch import nn
 
 import dmdd
 from dmdd.calibrate import main as calibrate
-from dmdd.deploy.export.onnx import halve_weights, load_onnx
-from dmdd.deploy.export.openvino import load_openvino
+from dmdd.deploy.export.onnx import halve_weights
 from dmdd.deploy.export.program import load_program
 from dmdd.deploy.export.runtime import reference
+from dmdd.deploy.runtimes import load_onnx, load_openvino
 from dmdd.export import main
 from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import Detector

@@ -36,6 +36,9 @@ def make(**changes) -> Detector:
             mean, matrix = detector.whitening.gaussian(level)
             mean.normal_(0, 0.05)
             matrix.add_(torch.randn_like(matrix).tril()).mul_(3)
+        detector.whitening.normal_grain.copy_(torch.tensor([0.1, 2.0]))
+        detector.whitening.image_mean.normal_(0, 0.1)
+        detector.whitening.image_matrix.mul_(5)
     for module in detector.modules():  # statistics as after training, or folding would have nothing to do
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -144,7 +147,7 @@ def test_smoothing_matrices_are_upsampling_and_gaussian(sigma_px):
     [
         *((name, name, "products") for name in MAP_NAMES),
         *(("fused", "both", inputs) for inputs in ("products", "whitened")),
-        *((name, "distance", "whitened") for name in ("combined", "segmentation")),
+        *((name, score, "whitened") for name, score in (("relative", "overall"), ("segmentation", "distance"))),
     ],
 )
 def test_graph_gives_what_the_detector_gives(anomaly_map, score_map, inputs, smoothed):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 from openvino import opset13 as operations
-from dmdd.deploy.export.openvino import load_openvino
+from dmdd.deploy.runtimes import load_openvino
 
 def stack():
     found = (ctypes.c_size_t * 3)()

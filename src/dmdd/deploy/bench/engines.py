@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from dmdd.deploy.export.graph import DetectorGraph
-from dmdd.deploy.export.onnx import load_onnx, write_onnx
-from dmdd.deploy.export.openvino import load_openvino
+from dmdd.deploy.export.onnx import write_onnx
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
+from dmdd.deploy.runtimes import load_onnx, load_openvino
 from dmdd.models.blocks import upsample
 from dmdd.models.detector import Detector
 

@@ -132,11 +132,11 @@ class ExportedModel(Subject):
 def _load(file: Path, outputs: tuple[str, ...]) -> Any:
     try:
         if file.suffix == ".onnx":
-            from dmdd.deploy.export.onnx import load_onnx
+            from dmdd.deploy.runtimes import load_onnx
 
             return load_onnx(file)
         if file.suffix == ".xml":
-            from dmdd.deploy.export.openvino import load_openvino
+            from dmdd.deploy.runtimes import load_openvino
 
             return load_openvino(file)
         from dmdd.deploy.export.program import load_program

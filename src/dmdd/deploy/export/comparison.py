@@ -13,8 +13,8 @@ from torchmetrics import MetricCollection
 
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.deploy.bench.speed import time_runs
-from dmdd.deploy.export.runtime import Run
 from dmdd.deploy.export.sources import Example
+from dmdd.deploy.runtimes import Run
 from dmdd.metrics import AUPRO, PixelAUROC, image_metrics
 
 SIDES = ("torch", "exported")

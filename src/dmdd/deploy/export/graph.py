@@ -12,6 +12,7 @@ from dmdd.data.regions import GREY
 from dmdd.deploy.export.resizing import enlarge_traced, resize_traced
 from dmdd.deploy.export.rewriting import FastSegmentation, SplitHead
 from dmdd.models.detector import (
+    IMAGE_MAPS,
     WHITENED_MAPS,
     Detector,
     DetectorOutput,
@@ -26,6 +27,7 @@ from dmdd.models.detector import (
     whitened_distance,
 )
 from dmdd.models.folding import fold_batch_norms
+from dmdd.models.own_maps import Evidence, compute
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.teacher import STRIDES
 from dmdd.models.tiling import detect_tiled, share_inside
@@ -65,12 +67,13 @@ class Network(nn.Module):
         fold_batch_norms(detector, torch.zeros(1, 3, height, width))
         self.input_size = detector.input_size
         self.anomaly_map, self.score_map = detector.anomaly_map, detector.score_map
-        self.image_score = detector.image_score
+        self.image_score, self.own_maps = detector.image_score, detector.own_maps
         detector.smooth = self._smooth  # type: ignore[method-assign]
         self.features, self.student = detector.teacher.network, detector.student
         self.student.heads = nn.ModuleList(SplitHead(head) for head in detector.student.heads)  # type: ignore[arg-type]
         used = detector.segmentation.inputs == "whitened" or {self.anomaly_map, self.score_map} & set(WHITENED_MAPS)
         self.segmentation = FastSegmentation(detector.segmentation, detector.whitening if used else None)
+        self.whitening = detector.whitening if {self.anomaly_map, self.score_map} & set(IMAGE_MAPS) else None
         self.mean: Tensor
         self.factor: Tensor
         self.rows: Tensor
@@ -117,6 +120,9 @@ class Network(nn.Module):
                 whitened = whitened_distance(lengths)
                 joint = joint_distance(geometric, whitened)
                 found = {"whitened": whitened, "distance": joint, "combined": combine(segmented, joint)}
+                if self.whitening is not None:
+                    found["relative"] = self.whitening.against_grain(found["combined"], distances[0])
+                    found["overall"] = self.whitening.against_images(joint, features[-1])
                 raw[name] = found[name]
             elif name == "fused":
                 raw[name] = fuse(segmented, geometric)
@@ -124,6 +130,9 @@ class Network(nn.Module):
                 raw[name] = geometric
             elif name == "segmentation":
                 raw[name] = segmented
+            elif name in self.own_maps:
+                evidence = Evidence(features, normality, abnormality, segmented)
+                raw[name] = compute(name, self.own_maps[name], evidence)
             else:
                 parts = [mean_distance(distances)] if name != "abnormality" else []
                 if name != "normality":

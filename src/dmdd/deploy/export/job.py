@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from dmdd.config.schema import ExportSettings
 from dmdd.core import hardware
+from dmdd.core.doors import find_opened
 from dmdd.core.errors import UserError
 from dmdd.core.failures import report_write_errors
 from dmdd.core.files import write_atomically
@@ -25,17 +27,23 @@ from dmdd.deploy.export.comparison import compare
 from dmdd.deploy.export.fixed import LAYOUTS, FixedGraph
 from dmdd.deploy.export.graph import DetectorGraph
 from dmdd.deploy.export.metadata import describe
-from dmdd.deploy.export.onnx import add_metadata, halve_weights, load_onnx, quantize, write_onnx
-from dmdd.deploy.export.openvino import load_openvino, write_openvino
+from dmdd.deploy.export.onnx import add_metadata, halve_weights, quantize, write_onnx
+from dmdd.deploy.export.openvino import write_openvino
 from dmdd.deploy.export.operators import TENSORRT, check_tensorrt
 from dmdd.deploy.export.program import load_program, trace, write_program
-from dmdd.deploy.export.runtime import Run, reference
+from dmdd.deploy.export.runtime import reference
 from dmdd.deploy.export.sources import Example, Source, choose_source, normal_images
+from dmdd.deploy.runtimes import Run, load_onnx, load_openvino
 from dmdd.experiment.category import read_category
 from dmdd.models.detector import Detector, Tiling
 from dmdd.models.tiling import choose_tiling
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+
+OwnWriter = Callable[[ExportedProgram, Path, tuple[str, ...], dict[str, Any]], Run]
+"""A format of another package: writes the program to the file, and gives the file back as a function of images.
+
+Called with the traced program, the file, the names of the program's outputs, and the metadata (plain JSON values)."""
 
 
 class Exported(NamedTuple):
@@ -77,7 +85,7 @@ class Job:
     Args:
         model: The model folder.
         file: The exported file.
-        file_format: A key of ``SUFFIXES``.
+        file_format: A key of ``SUFFIXES``, or the dotted name of an :data:`OwnWriter`.
         precision: ``float32``, ``float16`` or ``int8``.
         tile: Cut images into tiles; None does as in training.
         tile_px: Height and width of a tile in pixels, None for those of training.
@@ -117,13 +125,18 @@ class Job:
         Raises:
             UserError: A setting cannot be used.
         """
-        if settings.format == "torch" and settings.precision != "float32":
+        if settings.format not in ("onnx", "openvino") and settings.precision != "float32":
             raise UserError(f"precision={settings.precision} needs format=onnx or format=openvino")
         if settings.precision == "int8" and settings.category is None:
             raise UserError("precision=int8 is calibrated on normal images: give category= (and dataset=, data_dir=)")
         if settings.fixed_size is None and settings.layout != LAYOUTS[0]:
             raise UserError(f"layout={settings.layout} counts only with fixed_size=[height,width]")
-        suffix, model = SUFFIXES[settings.format], Path(settings.model)
+        model = Path(settings.model)
+        if settings.format not in SUFFIXES:
+            find_opened(settings.format)
+        if settings.format not in SUFFIXES and settings.output is None:
+            raise UserError(f"format={settings.format}: give the file to write, output=FILE")
+        suffix = SUFFIXES.get(settings.format) or Path(settings.output or "").suffix
         file = model.parent / "export" / f"detector{suffix}" if settings.output is None else Path(settings.output)
         if file.suffix != suffix:
             raise UserError(f"output={file}: a file of format={settings.format} ends in {suffix}")
@@ -245,6 +258,9 @@ class Job:
     ) -> tuple[Run, list[str] | None]:
         """Write the file; gives it as a function of images, and what TensorRT would not take where that is known."""
         program = trace(graph)
+        if self.file_format not in SUFFIXES:
+            write: OwnWriter = find_opened(self.file_format)
+            return adapt(write(program, file, graph.outputs, metadata), graph), None
         if self.file_format == "torch":
             write_program(program, file, metadata)
             return adapt(load_program(file, graph.outputs), graph), None

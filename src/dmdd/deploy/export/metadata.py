@@ -38,7 +38,7 @@ def describe(
     Args:
         detector: What is exported.
         folder: Where it was loaded from.
-        file_format: ``onnx``, ``openvino`` or ``torch``.
+        file_format: ``onnx``, ``openvino``, ``torch``, or the name of one of another package.
         precision: ``float32``, ``float16`` or ``int8``.
         tiling: As the graph has it.
         fixed: The graph, where it takes images of one size only.
@@ -52,7 +52,7 @@ def describe(
     if fixed is not None:
         kind = "uint8 in [0, 255]" if fixed.layout == "nhwc" else "float32 in [0, 1]"
         inputs = f"({', '.join(str(side) for side in fixed.example.shape)}) {kind}, RGB"
-    packages = PACKAGES if file_format != "torch" else ()
+    packages = PACKAGES if file_format in ("onnx", "openvino") else ()
     return {
         "format_version": FORMAT_VERSION,
         "format": file_format,
@@ -76,6 +76,7 @@ def describe(
         "anomaly_map": detector.anomaly_map,
         "score_map": detector.score_map,
         "score_fraction": detector.score_fraction,
+        **({"score_function": detector.score_function} if detector.score_function else {}),
         "score_smoothed": detector.score_smoothed,
         "level_power": detector.level_power,
         "normal_levels": detector.normal_levels.get(detector.score_map),

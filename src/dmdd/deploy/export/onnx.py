@@ -1,4 +1,4 @@
-"""ONNX files: written from the traced program, stored in half precision or quantised, and run by ONNX Runtime."""
+"""ONNX files: written from the traced program, stored in half precision or quantised."""
 
 import ast
 import json
@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.export import ExportedProgram
-
-from dmdd.deploy.export.runtime import Run
 
 OPSET = 20
 INPUT = "images"
@@ -148,29 +146,3 @@ def _find_nodes(file: Path) -> list[str]:
 
 def _is_no_advice(record: logging.LogRecord) -> bool:
     return "pre-processing" not in record.getMessage()
-
-
-def load_onnx(file: Path, *, threads: int | None = None) -> Run:
-    """Load an ONNX file into ONNX Runtime on the CPU.
-
-    Args:
-        file: As written here.
-        threads: Of one inference; the runtime's choice if None.
-
-    Returns:
-        The graph as a function of images.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; its warnings are about shapes that are not known before an image comes
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    entry = session.get_inputs()[0].name
-
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, {entry: images}), strict=True))
-
-    return run

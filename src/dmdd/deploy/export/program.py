@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from dmdd.deploy.export.fixed import FixedGraph
 from dmdd.deploy.export.graph import DetectorGraph
-from dmdd.deploy.export.runtime import Run
+from dmdd.deploy.runtimes import Run
 
 METADATA_FILE = "dmdd.json"
 

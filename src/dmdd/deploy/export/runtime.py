@@ -1,20 +1,16 @@
 """What every runtime looks like to the comparison and the measurement of speed."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from dmdd.core.resize import resize_masks
 from dmdd.deploy.export.graph import output_names
+from dmdd.deploy.runtimes import Run
 from dmdd.models.blocks import upsample
 from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import detect_tiled, look
-
-Run = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""From images ``(B, H, W, 3)`` uint8 to the graph's outputs by name."""
 
 
 def reference(detector: Detector, tiling: Tiling | None, region: Tensor | None = None) -> Run:

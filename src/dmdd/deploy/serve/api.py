@@ -24,7 +24,7 @@ from dmdd.deploy.serve.limits import Limits, RateLimit, Refusal
 from dmdd.deploy.serve.model import ServedModel
 from dmdd.deploy.serve.schema import Error, Health, ModelCard, PredictionResponse
 from dmdd.deploy.serve.worker import Worker
-from dmdd.inference.predictor import Prediction
+from dmdd.inference.prediction import Prediction
 
 BODY = {
     "requestBody": {

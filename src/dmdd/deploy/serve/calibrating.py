@@ -11,6 +11,7 @@ from starlette.requests import Request
 from dmdd.deploy.calibrate import job
 from dmdd.deploy.calibrate.subject import TrainedModel
 from dmdd.deploy.serve.api import Inspected, Inspection
+from dmdd.deploy.serve.exported import ExportedPredictor
 from dmdd.deploy.serve.limits import Refusal, limited_stream
 from dmdd.deploy.serve.model import ServedModel
 from dmdd.models.score_scale import ScoreScale
@@ -153,7 +154,7 @@ def _show(calibration: Mapping[str, Any], good: job.Photographs, bad: job.Photog
 
 
 def _keep(model: ServedModel, new: dict[str, Any]) -> None:
-    if model.fixed is not None or model.folder is None:
+    if model.fixed is not None or model.folder is None or isinstance(model.predictor, ExportedPredictor):
         raise Refusal(403, f"thresholds cannot be changed here: {model.fixed or 'the model is not from a folder'}")
     try:
         TrainedModel(model.folder, model.predictor).keep(new)

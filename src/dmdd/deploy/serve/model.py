@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 import dmdd
 from dmdd.core.files import file_sha256
-from dmdd.inference.predictor import Predictor
-from dmdd.models.detector import WEIGHTS_FILE
+from dmdd.deploy.serve.exported import LOADERS, ExportedPredictor, load_exported
 from dmdd.models.score_scale import ScoreScale
+
+if TYPE_CHECKING:
+    from dmdd.inference.predictor import Predictor
+
+FIXED = "the model is an exported file; python -m dmdd.calibrate model=FILE good=FOLDER sets its thresholds"
+"""Why the page may not change them: that needs PyTorch, which may be absent."""
 
 
 class ServedModel:
@@ -26,7 +31,7 @@ class ServedModel:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: "Predictor | ExportedPredictor",
         *,
         title: str,
         weights_sha256: str = "",
@@ -45,6 +50,7 @@ class ServedModel:
         Args:
             calibration: As in ``detector.json``.
         """
+        assert not isinstance(self.predictor, ExportedPredictor)  # whose thresholds are fixed
         self.predictor.recalibrate(calibration)
         self._describe(calibration)
 
@@ -78,6 +84,8 @@ def find_title(folder: Path) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Compute the SHA-256 of the weights file, as hexadecimal digits."""
+    from dmdd.models.detector import WEIGHTS_FILE
+
     return file_sha256(folder / WEIGHTS_FILE)
 
 
@@ -85,7 +93,7 @@ def load_model(folder: Path, *, title: str | None = None, fixed: str | None = No
     """Load a model and run it once, so that the first request is as fast as the others.
 
     Args:
-        folder: The ``model`` folder of a run.
+        folder: The ``model`` folder of a run, or an exported file, which needs no torch.
         title: Its name; :func:`find_title` if None.
         fixed: Why its thresholds may not be changed; None if they may.
         settings: How to look at images, as for :class:`dmdd.inference.predictor.Predictor`.
@@ -96,6 +104,15 @@ def load_model(folder: Path, *, title: str | None = None, fixed: str | None = No
     Raises:
         UserError: The folder holds no model of this version, or a setting cannot be used.
     """
+    if folder.suffix in LOADERS:
+        exported, card = load_exported(folder, **settings)
+        sha256 = card.get("weights_sha256", "")
+        model = ServedModel(exported, title=title or folder.stem, weights_sha256=sha256, fixed=FIXED)
+        height, width = exported.fixed_size or exported.detector.input_size
+        exported(np.zeros((height, width, 3), np.uint8))
+        return model
+    import torch
+
     predictor = dmdd.load(folder, **settings)
     name = title or find_title(folder)
     model = ServedModel(predictor, title=name, weights_sha256=fingerprint(folder), folder=folder, fixed=fixed)

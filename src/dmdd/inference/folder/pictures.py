@@ -9,14 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dmdd.core.drawing import blend, colour_map, draw_contours
+from dmdd.core.drawing import draw_overlay
 from dmdd.core.errors import UserError
 from dmdd.core.failures import is_out_of_memory
 from dmdd.core.files import write_atomically
-from dmdd.inference.predictor import Prediction
-
-CONTOUR_FOUND = (255, 255, 255)
-LONGEST_JPEG_PX = 65_000
+from dmdd.inference.prediction import Prediction
 
 OF_THE_DISK = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -110,28 +107,3 @@ class PictureWriter:
         except OSError:
             return False
         return True
-
-
-def draw_overlay(
-    rgb: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, *, middle: float, inside: np.ndarray | None = None
-) -> np.ndarray:
-    """Draw an image under its map's colours, as the pictures of a run do.
-
-    Args:
-        rgb: ``(H, W, 3)`` uint8.
-        heat: ``(H, W)`` float32 in [0, 1].
-        mask: ``(H, W)`` bool, outlined white; None for no outline.
-        middle: Value at the middle of the colour scale, in (0, 1].
-        inside: ``(H, W)`` bool, the region of interest, outside of which the image is dark; None where all counts.
-
-    Returns:
-        ``(H, W, 3)`` uint8 RGB; smaller where a side is longer than a JPEG can be.
-    """
-    overlay = blend(rgb, colour_map(heat, middle=middle))
-    if inside is not None:
-        overlay[~inside] = rgb[~inside] // 4
-    if mask is not None:
-        # Still visible when a large image is shown on a screen.
-        draw_contours(overlay, mask, CONTOUR_FOUND, width_px=max(1, round(max(heat.shape) / 800)))
-    scale = LONGEST_JPEG_PX / max(heat.shape)
-    return overlay if scale >= 1 else cv2.resize(overlay, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dmdd.core import failures
 from dmdd.core.errors import UserError
-from dmdd.inference.conversion import as_tensor
 from dmdd.inference.folder.inputs import Item
 from dmdd.inference.folder.ledger import Ledger, Record
 from dmdd.inference.folder.pictures import ImageError, PictureWriter
@@ -60,7 +59,7 @@ def decode(item: Item, predictor: Predictor, *, keep_rgb: bool) -> Decoded:
     """
     began = time.perf_counter()
     try:
-        tensor = as_tensor(item.path)
+        tensor = predictor.read(item.path)
         size = (tensor.shape[1], tensor.shape[2])
         inside = predictor.inside(item.path, size)
         status = item.path.stat()

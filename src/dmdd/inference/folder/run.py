@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from dmdd.inference.folder.pipeline import Scorer
     from dmdd.inference.predictor import Predictor
 
-PREDICTOR = ("device", "precision", "image_threshold", "pixel_threshold", "tile", "tile_px", "overlap", "roi", "ignore")
+PREDICTOR = (
+    "device",
+    "precision",
+    "image_threshold",
+    "pixel_threshold",
+    "tile",
+    "tile_px",
+    "overlap",
+    "roi",
+    "ignore",
+    "align",
+)
 
 
 class Predicted(NamedTuple):

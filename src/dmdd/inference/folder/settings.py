@@ -108,7 +108,13 @@ def describe(settings: PredictSettings, places: Places, predictor: "Predictor", 
         "precision": settings.precision,
         "tile": predictor.tile,
         **({"tile_px": settings.tile_px, "overlap": predictor.tiling.overlap} if predictor.tile else {}),
-        **({name: getattr(settings, name) for name in ("roi", "ignore") if getattr(settings, name) is not None}),
+        **(
+            {
+                name: getattr(settings, name)
+                for name in ("roi", "ignore", "align")
+                if getattr(settings, name) is not None
+            }
+        ),
         "maps": settings.maps or "none",
         "masks": settings.masks,
         "overlays": settings.overlays,

@@ -4,16 +4,20 @@ function chooseRun(place) {
   drawRun(data.runs[place]);
 }
 
+// What is found on good images are false alarms: they have a column of their own.
+const GOOD = "good", ALARMS = "false alarms";
+
 function typeTable(types, intervals) {
-  const all = [["images_found", "images found"], ["image_auroc", "image AUROC"], ["pixels_found", "pixels found"], ["aupro_30", "AUPRO@0.3"], ["au_spro_5", "AU-sPRO@0.05"]];
-  const columns = all.filter(([key]) => Object.values(types).some((figures) => key in figures));
+  const all = [["images_found", "images found"], ["images_found", ALARMS], ["image_auroc", "image AUROC"], ["pixels_found", "pixels found"], ["aupro_30", "AUPRO@0.3"], ["au_spro_5", "AU-sPRO@0.05"]];
+  const has = (name, key, title) => key in types[name] && (key !== "images_found" || (name === GOOD) === (title === ALARMS));
+  const columns = all.filter(([key, title]) => Object.keys(types).some((name) => has(name, key, title)));
   const ends = (name, key) => {
     const pair = intervals[name]?.[key];
     return pair ? [element("div", { class: "small quiet" }, `[${pair.map(percent).join(", ")}]`)] : [];
   };
   const head = element("tr", {}, element("th", { scope: "col" }, "type"), ...["images", ...columns.map(([, title]) => title)].map((title) => element("th", { scope: "col", class: "number" }, title)));
   const rows = Object.entries(types).map(([name, figures]) =>
-    element("tr", {}, element("td", {}, name), element("td", { class: "number" }, String(figures.images ?? "-")), ...columns.map(([key]) => element("td", { class: "number" }, percent(figures[key]), ...ends(name, key)))),
+    element("tr", {}, element("td", {}, name), element("td", { class: "number" }, String(figures.images ?? "-")), ...columns.map(([key, title]) => has(name, key, title) ? element("td", { class: "number" }, percent(figures[key]), ...ends(name, key)) : element("td", { class: "number" }, "-"))),
   );
   return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
 }
@@ -47,7 +51,7 @@ function drawRun(run) {
   if (run.histogram) parts.push(decisionPart(run));
   if (run.suspicious.length) parts.push(suspiciousPart(run));
   for (const [stage, losses] of Object.entries(run.losses)) parts.push(lossPart(stage, losses));
-  if (Object.keys(run.types).length) parts.push(part("By defect type, at the calibrated thresholds, percent", typeTable(run.types, run.typeIntervals), element("p", { class: "small quiet" }, "For good images, what is found is false. [ ] is the 95 % interval over the choice of test images.")));
+  if (Object.keys(run.types).length) parts.push(part("By defect type, at the calibrated thresholds, percent", typeTable(run.types, run.typeIntervals), element("p", { class: "small quiet" }, "[ ] is the 95 % interval over the choice of test images.")));
   parts.push(part("Recorded", pairs([["folder", run.folder], ...(run.model === null ? [] : [["model", run.model]]), ...run.facts])));
   if (Object.keys(run.protocol).length) parts.push(part("Protocol", pairs(Object.entries(run.protocol))));
   byId("run-body").replaceChildren(

@@ -261,20 +261,6 @@ def _any_device(trainer: Trainer, decision: bool) -> bool:
     return trainer.strategy.reduce_boolean_decision(decision, all=False)
 
 
-def call_first_on_signal(trainer: Trainer, handler: Callable[[int, Any], None]) -> None:
-    """Let a callback's handler take the SIGTERM that comes before the callback listens, with several devices.
-
-    Lightning's would tell the other devices from inside the handler, who may be in another exchange just then, and
-    each would wait for the other.
-
-    Args:
-        trainer: Not started yet.
-        handler: As for ``signal.signal``.
-    """
-    connector: Any = trainer._signal_connector
-    connector._sigterm_notifier_fn = handler
-
-
 class LeaveMeasuring(Callback):
     """Leave a calibration or a test on several devices at a signal, each process by itself.
 
