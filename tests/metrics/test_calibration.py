@@ -8,6 +8,7 @@ import torch
 from benchmarks.calibration import simulate
 
 from dmdd.metrics.calibration import (
+    LOT_SHIFT,
     Rate,
     calibrate_scores,
     choose_pixel_threshold,
@@ -73,7 +74,7 @@ def test_other_lots_lie_somewhere_above():
     z = -0.5 + 0.1 * torch.special.ndtri((torch.arange(400, dtype=torch.float64) + 0.5) / 400).numpy()
     known = learn_normal_scores(squash(z))
     cut = known.threshold(0.01)
-    shifts = np.abs(np.random.default_rng(0).standard_normal(20_000))
+    shifts = LOT_SHIFT * np.abs(np.random.default_rng(0).standard_normal(20_000))
     by_hand = known.expected(squash(logit(cut) - known.spread * np.quantile(shifts, np.linspace(0.005, 0.995, 100))))
     found = known.of_other_lots().rate(cut)
     assert found.expected == pytest.approx(by_hand.mean(), rel=0.1)
