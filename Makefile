@@ -31,8 +31,9 @@ test: $(STAMP) ## run the tests, in TEST_PROCESSES=2 processes
 test-unit: $(STAMP) ## run the quick tests: no training, no process of its own
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m unit
 
-coverage: $(STAMP) ## run the tests and say which lines they do not reach
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --cov=dmdd --cov-report=term-missing:skip-covered
+SELECT ?=
+coverage: $(STAMP) ## run the tests and say which lines they do not reach; SELECT='-m unit' runs the quick ones only
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile $(SELECT) --cov=dmdd --cov-report=term-missing:skip-covered
 
 docs: $(STAMP) ## build the documentation site in site/; a broken link is an error
 	$(BIN)/python docs/generate.py docs
@@ -49,17 +50,19 @@ bench: $(STAMP) ## measure the speed of training, pairs, metrics and start-up on
 	$(BIN)/python benchmarks/startup.py --output $(BENCH)/startup.json
 	$(if $(MODEL),$(BIN)/python -m dmdd.bench model=$(MODEL) output=$(BENCH)/inference.json)
 
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs
 check: $(STAMP) ## format, lint, types, order of imports, prose, spelling
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/check_prose.py README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs
+	$(BIN)/python docs/check_prose.py $(PROSE)
 	$(BIN)/codespell src tests benchmarks conf docs experiments *.md
 
 format: $(STAMP) ## put the format right
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/python docs/check_prose.py --fix $(PROSE)
 
 soak: $(STAMP) ## run for long: memory, file handles and threads stay flat (about ten minutes on two idle cores)
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python benchmarks/soak.py --output soak.json

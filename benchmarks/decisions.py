@@ -88,11 +88,11 @@ def calibrate_again(looked: Looked, *, rate: float) -> dict[str, dict[str, Any]]
     import torch
 
     from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold
-    from dmdd.training.evaluation import by_levels_of_others
+    from dmdd.training.evaluation import by_baselines_of_others
 
     scores = torch.from_numpy(looked["held_out_scores"])
     if power := float(looked["level_power"]):
-        scores = by_levels_of_others(scores, torch.from_numpy(looked["held_out_levels"]).clamp(min=1e-6), power)
+        scores = by_baselines_of_others(scores, torch.from_numpy(looked["held_out_levels"]).clamp(min=1e-6), power)
     descending = sorted(scores.tolist(), reverse=True)
     k = max(1, int(rate * (len(descending) + 1)))
     before = {
@@ -176,7 +176,7 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     tests = list(data.test_dataloader())
     yield from _score("test", detector, ((batch.images, batch.masks) for batch in tests))
     yield "test_labels", torch.cat([batch.labels for batch in tests]).numpy()
-    yield "level_power", np.array(detector.level_power if detector.score_map in detector.normal_levels else 0.0)
+    yield "level_power", np.array(detector.baseline_power if detector.score_map in detector.normal_baselines else 0.0)
 
 
 def _score(name: str, detector: Any, batches: Any) -> Iterator[tuple[str, np.ndarray]]:

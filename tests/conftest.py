@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from absl import logging as absl_logging
+
+from processes import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -16,11 +19,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # closes all handlers when it sets up logging, and absl's would close pytest's captured stream with it.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
+# No example fails because a machine is busy.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
+
 # Networks and images are tiny here: on busy machines a second thread waits more than it works.
 torch.set_num_threads(1)
 
 
-STARTS = re.compile(r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer")
+STARTS = re.compile(
+    r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer"
+    r"|from processes import|\bbrowser\b"
+)
 """What the source of a test file says where its tests start a process, a command or a training."""
 
 
@@ -66,10 +76,19 @@ def browser() -> Iterator[Any]:
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
         pytest.skip("no Chromium on this machine; pages are tested in one")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=1000 * PATIENCE_S)
     with sync_playwright() as playwright:
         # No sandbox: containers often run as root, where Chromium refuses its own; only our pages are opened.
         chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        new_page = chromium.new_page
+
+        def patient_page(**settings: Any) -> Any:
+            page = new_page(**settings)
+            page.set_default_timeout(1000 * PATIENCE_S)
+            return page
+
+        chromium.new_page = patient_page
         yield chromium
         chromium.close()

@@ -48,6 +48,23 @@ def test_a_fault_is_told_with_its_place(tmp_path, capsys):
     assert check_prose.main([str(tmp_path)]) == 0
 
 
+def test_long_lines_are_wrapped_and_nothing_else_moves(tmp_path):
+    file = tmp_path / "page.md"
+    code = "`" + " ".join("c" * 20) + "`"
+    kept = f"# {'t' * 120}\n\nshort\nlines\n\n    {'x' * 120}\n\n| {'y' * 120} |\n"
+    item = "- " + " ".join(["word"] * 20) + f" {code} end"
+    file.write_text(kept + "\n" + item + "\n")
+    assert check_prose.main(["--fix", str(tmp_path)]) == 0
+    begin, *rest = file.read_text().removeprefix(kept + "\n").splitlines()
+    assert begin.startswith("- word")
+    assert all(line.startswith("  ") and len(line) <= 100 for line in rest)
+    assert " ".join([begin, *(line.strip() for line in rest)]) == item
+    assert any(code in line for line in rest)
+    file.write_text(kept)
+    check_prose.main(["--fix", str(tmp_path)])
+    assert file.read_text() == kept
+
+
 def test_the_documentation_is_in_order(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     code = check_prose.main(["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs"])

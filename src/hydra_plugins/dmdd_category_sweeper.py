@@ -111,11 +111,11 @@ class CategorySweeper(Sweeper):
         from dmdd.config.overrides import quoted
         from dmdd.core.errors import UserError
 
-        place = next((i for i, text in enumerate(member) if parsed[text].key_or_group == "category"), None)
-        wanted = None if place is None else str(parsed[member[place]].value())
-        if place is None or wanted is None or (wanted != ALL_EACH and not any(sign in wanted for sign in WILDCARDS)):
+        index = next((i for i, text in enumerate(member) if parsed[text].key_or_group == "category"), None)
+        wanted = None if index is None else str(parsed[member[index]].value())
+        if index is None or wanted is None or (wanted != ALL_EACH and not any(sign in wanted for sign in WILDCARDS)):
             return [list(member)]
-        rest = (*member[:place], *member[place + 1 :])
+        rest = (*member[:index], *member[index + 1 :])
         # Whatever can say where the categories lie: an added group, such as an experiment, may choose the data set.
         where = tuple(
             text
@@ -127,7 +127,7 @@ class CategorySweeper(Sweeper):
         names = [name for name in known[where] if wanted == ALL_EACH or fnmatch.fnmatchcase(name, wanted)]
         if not names:
             raise UserError(f"no category matches {wanted!r}: there are {', '.join(known[where])}")
-        return [[*member[:place], f"category={quoted(name)}", *member[place + 1 :]] for name in names]
+        return [[*member[:index], f"category={quoted(name)}", *member[index + 1 :]] for name in names]
 
     def _categories(self, overrides: list[str]) -> list[str]:
         from dmdd.data.layouts import category_names

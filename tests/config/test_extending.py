@@ -1,11 +1,8 @@
 """Parts from a package outside the repository: the examples of docs/extending.md, as they stand there."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +25,7 @@ from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.training.evaluation import EvaluationModule
+from processes import run_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = (REPOSITORY / "docs/extending.md").read_text()
@@ -66,12 +64,9 @@ def test_all_examples_train_one_model(outside, photos, tmp_path):
     given = [part for command in commands for part in command.split() if not re.match("category=|data_dir=", part)]
     given += [f"data_dir={photos}", "category=lid"]
     smoke = ["teacher=resnet18", "teacher.random_weights=true", "recipe=smoke", "evaluation.pictures=0"]
-    command = [sys.executable, "-m", "dmdd.train", *smoke, "run_dir=run"]
-    command += [part.replace("$PWD", str(outside)) for part in given]
-    known = os.pathsep.join(filter(None, [str(outside), os.environ.get("PYTHONPATH")]))
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": known}
-    opened = variables | {"DMDD_TARGET_PACKAGES": "mypkg"}
-    done = subprocess.run(command, cwd=tmp_path, env=opened, capture_output=True, text=True, timeout=600)
+    arguments = [*smoke, "run_dir=run", *(part.replace("$PWD", str(outside)) for part in given)]
+    opened = {"DMDD_TARGET_PACKAGES": "mypkg", "PYTHONPATH": str(outside)}
+    done = run_command("train", *arguments, cwd=tmp_path, **opened)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert (result["dataset"], result["category"]) == ("line", "lid")
@@ -91,7 +86,7 @@ def tiny_detector(**changes) -> Detector:
     teacher = Teacher(backbone="resnet10t")
     student = Student(channels=teacher.channels, widths=(8, 12, 16))
     segmentation = SegmentationNetwork(channels=teacher.channels, width=8)
-    sizes = {"input_size": (64, 64), "level_power": 0}
+    sizes = {"input_size": (64, 64), "baseline_power": 0}
     detector = Detector(teacher=teacher, student=student, segmentation=segmentation, **(sizes | changes))
     return detector.eval().to(memory_format=torch.channels_last)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from dmdd.config.command import run
+from dmdd.config.names import rename
 from dmdd.config.overrides import split_arguments
-from dmdd.config.schema import BenchSettings, EvaluateSettings, PredictSettings, TrainSettings
+from dmdd.config.schema import FORMER_NAMES, BenchSettings, EvaluateSettings, PredictSettings, TrainSettings
 from dmdd.core.errors import UserError
+from dmdd.experiment.resume import read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -182,3 +184,28 @@ assert search.objective == "synthetic_validation.metrics.aupro_30"
     variables = os.environ | {"PYTHONPATH": str(site)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+FORMER = list(FORMER_NAMES.items())
+
+
+@pytest.mark.parametrize(("former", "name"), FORMER)
+def test_a_former_name_works_and_a_warning_names_the_new_one(former, name, tmp_path, capsys):
+    told = f"warning: the setting {former} is now called {name}"
+    given = TrainSettings.compose(f"{former}=0.25")
+    assert told in capsys.readouterr().err
+    assert given.detector == TrainSettings.compose(f"{name}=0.25").detector
+    group, key = former.split(".")
+    plain = {group: {key: 0.25, name.split(".")[1]: 0.5}}  # from a file of one's own, over that of conf/
+    rename(TrainSettings, plain)
+    assert plain == {group: {name.split(".")[1]: 0.25}}
+    assert told in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text(f"{group}:\n  {key}: 0.25\n")
+    assert read_settings(tmp_path)[name] == 0.25
+    assert former not in read_settings(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_former_name_is_unknown_where_there_is_no_such_setting():
+    with pytest.raises(UserError, match=r"unknown setting detector.level_power"):
+        PredictSettings.compose("detector.level_power=1", model="m", input="i", output="o")

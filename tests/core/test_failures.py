@@ -481,7 +481,7 @@ def test_without_a_connection_the_dashboard_goes_offline_and_the_run_goes_on(
     environment["WANDB_MODE"] = "online"  # whatever the tests run under
     command = [sys.executable, "-m", "dmdd.train", *arguments, "logger=wandb"]
     done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ") and "wandb" in line]

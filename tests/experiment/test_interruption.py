@@ -27,6 +27,7 @@ from dmdd.experiment.leaving import no_empty_folder
 from dmdd.training.callbacks import interruption
 from dmdd.training.callbacks.interruption import StateSaver
 from dmdd.training.segmentation import SegmentationModule
+from processes import PATIENCE_S, Command
 
 STEPS = {"distillation": 9, "segmentation": 6}
 ARGUMENTS = [
@@ -44,22 +45,20 @@ ARGUMENTS = [
 ]
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen:
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "dmdd.train", *ARGUMENTS, *arguments]
-    return subprocess.Popen(command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(*arguments: str, cwd: Path) -> Command:
+    return Command("train", [*ARGUMENTS, *arguments], cwd=cwd, variables={})
 
 
-def finish(process: subprocess.Popen, *told: str) -> str:
-    printed, errors = process.communicate(timeout=300)
+def finish(process: Command, *told: str) -> str:
+    printed, errors = process.communicate(timeout=PATIENCE_S)
     assert all(line in printed.splitlines() for line in told), printed
     assert process.returncode == 0, errors
     return errors
 
 
-def stop_at(process: subprocess.Popen, line: str, number: int) -> tuple[int, str]:
+def stop_at(process: Command | subprocess.Popen, line: str, number: int) -> tuple[int, str]:
     """Send a signal when a line of progress begins so; gives the exit code and what was printed."""
-    guard = threading.Timer(300, process.kill)
+    guard = threading.Timer(PATIENCE_S, process.kill)
     guard.start()
     printed = ""
     for printed_line in process.stderr:
@@ -68,7 +67,7 @@ def stop_at(process: subprocess.Popen, line: str, number: int) -> tuple[int, str
             process.send_signal(number)
             break
     printed += process.stderr.read()
-    code = process.wait(timeout=300)
+    code = process.wait(timeout=PATIENCE_S)
     guard.cancel()
     process.stdout.close()
     process.stderr.close()
@@ -125,7 +124,7 @@ def test_a_run_whose_images_have_changed_is_not_gone_on_with(tmp_path, demo_root
     added = good / "000 new.png"
     shutil.copy(sorted(good.iterdir())[3], added)
     refused = start(*arguments, cwd=tmp_path)
-    _, errors = refused.communicate(timeout=300)
+    _, errors = refused.communicate(timeout=PATIENCE_S)
     assert refused.returncode == 2
     assert "error: the training images are not those that the saved state" in errors
     added.unlink()
@@ -460,8 +459,11 @@ def test_a_worker_claims_one_gpu_and_waits_for_one(monkeypatch, tmp_path):
 
 
 def test_a_sweep_that_is_told_to_stop_at_once_leaves_no_folder_and_trains_no_other_member(tmp_path, demo_root):
-    process = start(f"data_dir={demo_root}", "-m", "seed=0,1", cwd=tmp_path)
-    code, printed = stop_at(process, "sweep: 1 of 2", signal.SIGTERM)  # torch is being imported now
+    # Not from the warm server: torch is being imported when the signal comes.
+    command = [sys.executable, "-m", "dmdd.train", *ARGUMENTS, f"data_dir={demo_root}", "-m", "seed=0,1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, **pipes)
+    code, printed = stop_at(process, "sweep: 1 of 2", signal.SIGTERM)
     assert code == 128 + signal.SIGTERM, printed
     assert "Traceback" not in printed
     assert "sweep: 2 of 2" not in printed

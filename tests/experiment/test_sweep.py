@@ -1,11 +1,9 @@
 """One command over many categories and data sets, with every launcher that runs here."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -16,6 +14,8 @@ from dmdd.config.overrides import quoted
 from dmdd.config.sweep import announce, free_memory
 from dmdd.core.errors import UserError
 from dmdd.data.layouts import category_names
+from hydra_plugins.dmdd_category_sweeper import _combinations
+from processes import run_command
 
 SMOKE = [
     "teacher=resnet18",
@@ -30,9 +30,8 @@ SMOKE = [
 
 
 def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "dmdd.train", "-m", *SMOKE, *arguments]
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=500)
+    # Workers of a launcher are other processes again, and must not find this test's variables.
+    return run_command("train", "-m", *SMOKE, *arguments, cwd=cwd, PYTHONWARNINGS="ignore")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +100,14 @@ def test_what_cannot_be_swept(demo_root, tmp_path, monkeypatch, capsys, argument
     error = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert re.search(message, error), error
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_every_combination_of_values_is_a_member():
+    parse = OverridesParser.create().parse_overrides
+    members = _combinations(parse(["a=1,2", "b=x", "+c=range(0,2)"]))
+    assert members == [[f"a={a}", "b=x", f"+c={c}"] for a in (1, 2) for c in (0, 1)]
+    with pytest.raises(UserError, match=r"a=interval\(1,5\): give values, as in a=1,2,3; hydra/sweeper=optuna"):
+        _combinations(parse(["a=interval(1,5)"]))
 
 
 def test_an_experiment_may_choose_the_data_set(two_sets, tmp_path, monkeypatch, capsys):

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from dmdd.data.images import read_image, write_mask
 from dmdd.evaluate import main as evaluate
 from dmdd.models.detector import Detector, Tiling
 from dmdd.predict import main as predict
+from processes import run_command
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
 
@@ -35,9 +33,7 @@ def run(tmp_path_factory, demo_root, region) -> Path:
     """A finished smoke run on tiles of 64 px, without the right quarter of the images."""
     cwd = tmp_path_factory.mktemp("cwd")
     settings = ["image_size=[64,64]", "data.tile_px=64", f"data.roi={region}", "evaluation.pictures=4"]
-    command = [sys.executable, "-m", "dmdd.train", *SMOKE, *settings, f"data_dir={demo_root}", "name=one"]
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+    done = run_command("train", *SMOKE, *settings, f"data_dir={demo_root}", "name=one", cwd=cwd)
     assert done.returncode == 0, done.stderr
     assert "test set, region of interest, percent" in done.stdout
     return cwd / "runs/demo/plate/one"

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +20,14 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from dmdd.core.drawing import CAPTION_PX
 from dmdd.data.listing import listing_digest
 from dmdd.models.detector import MAP_NAMES, Detector
+from processes import run_command
 from reference.wandb_log import read_records
 
 SMOKE = ["dataset=demo", "category=plate", "teacher=resnet18", "teacher.random_weights=true", "recipe=smoke"]
 
 
 def dmdd(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-    command = [sys.executable, "-m", "dmdd.train", *arguments]
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+    return run_command("train", *arguments, cwd=cwd, **environment)
 
 
 @pytest.fixture(scope="module")

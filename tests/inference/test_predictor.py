@@ -242,6 +242,7 @@ def test_images_are_aligned_before_anything_else(model, predictor, tmp_path):
     aligned = dmdd.load(model, device="cpu", align=file)(moved)
 
     assert aligned.map.shape == (60, 80)
+    assert not np.array_equal(np.asarray(aligned.overlay()), np.asarray(predictor(moved).overlay()))
     assert (
         np.abs(aligned.map - predictor(part).map).max() < np.abs(predictor(moved).map - predictor(part).map).max() / 3
     )

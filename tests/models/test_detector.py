@@ -95,28 +95,28 @@ def test_score_is_set_against_the_level_of_the_image_within_that_of_normal_image
     # One value of 0.9 among zeros and one among ones; levels 0.09 and, above what normal images have, 0.99.
     maps = torch.stack([torch.zeros(1, 10), torch.ones(1, 10)]).reshape(2, 1, 2, 5)
     maps[:, 0, 0, 0] = 0.9
-    detector = make(score_fraction=0.0, level_power=0.5)
-    detector.normal_levels = {"normality": (0.04, 0.25)}
+    detector = make(score_fraction=0.0, baseline_power=0.5)
+    detector.normal_baselines = {"normality": (0.04, 0.25)}
     first, second = 0.9 / 0.3, 1 / 0.5
     expected = torch.tensor([first / (1 + first), second / (1 + second)])
     assert torch.allclose(detector.image_score("normality", maps), expected)
     assert torch.allclose(detector.image_score("fused", maps), torch.tensor([0.9, 1.0]))  # no levels of this map
-    detector.level_power = 0.0
+    detector.baseline_power = 0.0
     assert torch.allclose(detector.image_score("normality", maps), torch.tensor([0.9, 1.0]))
 
 
 def test_levels_of_normal_images_are_the_range_of_their_means(detector):
     detector = make()
-    detector.learn_levels(IMAGES, batch_size=2)
+    detector.learn_baselines(IMAGES, batch_size=2)
     with torch.no_grad():
         raw = detector.raw_maps(IMAGES)
-    assert set(detector.normal_levels) == set(MAP_NAMES)
-    for name, (least, largest) in detector.normal_levels.items():
+    assert set(detector.normal_baselines) == set(MAP_NAMES)
+    for name, (least, largest) in detector.normal_baselines.items():
         means = raw[name].mean((1, 2, 3))
         assert (least, largest) == pytest.approx((float(means.min()), float(means.max())), abs=1e-6)
         assert least < largest
-    detector.learn_levels(IMAGES[:0], batch_size=2)
-    assert detector.normal_levels == {}
+    detector.learn_baselines(IMAGES[:0], batch_size=2)
+    assert detector.normal_baselines == {}
 
 
 def test_score_can_be_read_from_another_map():
@@ -224,10 +224,10 @@ def test_levels_that_disagree_count_less_in_the_geometric_mean(detector):
 
 def test_a_map_whose_levels_a_model_does_not_know_is_scored_with_a_warning(capsys):
     detector = make(score_map="normality")
-    detector.learn_levels(IMAGES, batch_size=2)
+    detector.learn_baselines(IMAGES, batch_size=2)
     choose_maps(detector, anomaly_map=None, score_map="geometric")
     assert capsys.readouterr().err == ""
-    del detector.normal_levels["geometric"]
+    del detector.normal_baselines["geometric"]
     choose_maps(detector, anomaly_map=None, score_map=None)
     assert capsys.readouterr().err.startswith("warning: the model is older than the map geometric: its score leaves")
     with torch.no_grad():
@@ -293,7 +293,7 @@ def test_resized_masks_stay_masks():
 def test_saved_and_loaded_detector_is_the_same(tmp_path):
     detector = make(score_map="both", score_fraction=0.01).to(memory_format=torch.channels_last)
     detector.calibration = {"image_threshold": 0.25, "pixel_threshold": 0.5}
-    detector.learn_levels(IMAGES, batch_size=2)
+    detector.learn_baselines(IMAGES, batch_size=2)
     detector.save(tmp_path / "model")
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["detector.json", "weights.safetensors"]
     loaded = Detector.load(tmp_path / "model")
@@ -308,7 +308,7 @@ def test_saved_and_loaded_detector_is_the_same(tmp_path):
     [
         ({"input_size": (60, 64)}, r"image_size=60x64: both sides must be multiples of 32, at least 64"),
         ({"sigma_px": -1}, r"sigma_px=-1: give a number of pixels, at least 0"),
-        ({"level_power": 1.5}, r"level_power=1.5: give a number from 0 to 1"),
+        ({"baseline_power": 1.5}, r"baseline_power=1.5: give a number from 0 to 1"),
         ({"score_fraction": 2}, r"score_fraction=2: give a number from 0 to 1"),
         ({"score_map": "best"}, r"score_map=best: choose one of relative, overall, combined, distance, whitened"),
         ({"anomaly_map": "best"}, r"anomaly_map=best: choose one of relative, overall"),

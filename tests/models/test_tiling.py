@@ -8,7 +8,7 @@ from torch import nn
 from dmdd.core.errors import UserError
 from dmdd.data.images import write_mask
 from dmdd.models.detector import Detector, DetectorOutput, Tiling
-from dmdd.models.tiling import detect_tiled, levels_inside, look, score_inside, tile_images
+from dmdd.models.tiling import baselines_inside, detect_tiled, look, score_inside, tile_images
 from tiny import save_tiny_model
 
 
@@ -123,7 +123,7 @@ def test_several_maps_are_joined_as_detect_tiled_joins_one(tiny):
     assert torch.allclose(seen.maps["fused"], expected.map, atol=1e-6)
     assert torch.allclose(seen.scores["geometric"], expected.score, atol=1e-6)
     assert seen.tile_scores.shape == (2, 6)
-    assert torch.allclose(seen.tile_levels.flatten(), raw.mean((1, 2, 3)), atol=1e-6)
+    assert torch.allclose(seen.tile_baselines.flatten(), raw.mean((1, 2, 3)), atol=1e-6)
     assert torch.equal(whole.maps["fused"], detector(images).map)
     assert torch.equal(whole.scores["geometric"], detector(images).score)
 
@@ -143,7 +143,7 @@ def test_tiles_are_part_of_a_saved_model(tiny, tmp_path):
 def test_nothing_outside_a_region_is_seen(tiny, tiling):
     detector = Detector.load(tiny)
     detector.anomaly_map, detector.score_map = "fused", "geometric"
-    detector.normal_levels = {"geometric": (0.01, 0.3)}
+    detector.normal_baselines = {"geometric": (0.01, 0.3)}
     images = random_images(150, 100, batch=1)
     inside = torch.zeros(1, 1, 150, 100, dtype=torch.bool)
     inside[..., 30:130, 20:90] = True
@@ -163,7 +163,7 @@ def test_nothing_outside_a_region_is_seen(tiny, tiling):
 
 def test_a_score_is_of_the_pixels_inside(tiny):
     detector = Detector.load(tiny)
-    detector.score_fraction, detector.level_power, detector.normal_levels = 0.25, 0.5, {"geometric": (0.01, 1.0)}
+    detector.score_fraction, detector.baseline_power, detector.normal_baselines = 0.25, 0.5, {"geometric": (0.01, 1.0)}
     raw = torch.arange(16 * 24, dtype=torch.float32).view(1, 1, 16, 24) / 400
     inside = torch.zeros(1, 1, 64, 96, dtype=torch.bool)
     inside[..., :8, :16] = True  # two rows of four pixels
@@ -171,7 +171,7 @@ def test_a_score_is_of_the_pixels_inside(tiny):
     top, level = (kept[-1] + kept[-2]) / 2 / 400, sum(kept) / 8 / 400
     contrast = top / level**0.5
     assert float(score_inside(detector, "geometric", raw, inside)) == pytest.approx(contrast / (1 + contrast), abs=1e-6)
-    assert float(levels_inside(raw, inside)) == pytest.approx(level, abs=1e-7)
+    assert float(baselines_inside(raw, inside)) == pytest.approx(level, abs=1e-7)
     assert float(score_inside(detector, "geometric", raw, torch.zeros_like(inside))) == 0
     assert torch.equal(score_inside(detector, "geometric", raw, None), detector.image_score("geometric", raw))
     detector.score_smoothed = True

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import report_trees as trees
 
+from dmdd.config.schema import FORMER_NAMES
 from dmdd.core.errors import UserError
 from dmdd.report.aggregate import build_table, choose_metrics
 from dmdd.report.benchmarks import BENCHMARKS
@@ -60,6 +61,12 @@ def test_bounds_and_intervals_are_averaged_over_seeds():
 def test_exact_metrics_make_no_other_configuration():
     settings = [None, trees.config(evaluation={"exact": None}), trees.config(evaluation={"exact": True})]
     assert configuration_names([run(settings=one, seed=seed) for seed, one in enumerate(settings)]) == ["", "", ""]
+
+
+@pytest.mark.parametrize(("former", "name"), list(FORMER_NAMES.items()))
+def test_a_setting_by_its_former_name_makes_no_other_configuration(former, name):
+    settings = [trees.config(**{one.partition(".")[0]: {one.partition(".")[2]: 0.5}}) for one in (former, name)]
+    assert configuration_names([run(settings=one, seed=seed) for seed, one in enumerate(settings)]) == ["", ""]
 
 
 def test_a_mean_over_categories_has_the_joined_interval():

@@ -320,7 +320,7 @@ def test_what_was_trained_there_is_saved_and_pictured(tmp_path, demo_category):
             tmp_path / "images", detector=detector, samples=demo_category.test, scores=scores, count=3, device=GPU
         )
         detector.save(tmp_path / "model")
-    assert all(file.is_file() for file in drawn)
+    assert all(picture.file.is_file() for picture in drawn)
     assert len(drawn) >= 3
     saved = dmdd.load(tmp_path / "model", device="cpu").detector.state_dict()
     assert all(torch.equal(saved[name], value) for name, value in weights.items())

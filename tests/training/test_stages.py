@@ -23,7 +23,7 @@ from dmdd.models.whitening import ResidualWhitening
 from dmdd.pairs import PairSynthesis
 from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
-from dmdd.training.evaluation import EvaluationModule, by_levels_of_others, choose_exact
+from dmdd.training.evaluation import EvaluationModule, by_baselines_of_others, choose_exact
 from dmdd.training.optimization import adamw_one_cycle
 from dmdd.training.segmentation import SegmentationModule, some_evenly
 from tiny import save_tiny_model
@@ -267,22 +267,22 @@ def test_unchanged_twins_are_no_more_normal_images(data):
 def test_a_normal_image_is_held_against_the_levels_of_the_others():
     scores = torch.tensor([0.2, 0.5, 0.8, 0.4], dtype=torch.float64)
     levels = torch.tensor([0.01, 0.04, 0.09, 0.04], dtype=torch.float64)
-    found = by_levels_of_others(scores, levels, 0.5)
+    found = by_baselines_of_others(scores, levels, 0.5)
     # 0.2 = 0.25 / 1.25 and 0.25 * sqrt(0.01 / 0.04) = 0.125; 0.8 = 4 / 5 and 4 * sqrt(0.09 / 0.04) = 6
     assert found.tolist() == pytest.approx([0.125 / 1.125, 0.5, 6 / 7, 0.4])
-    assert by_levels_of_others(scores, torch.full((4,), 0.3), 0.5).tolist() == scores.tolist()
-    assert by_levels_of_others(scores[:1], levels[:1], 0.5).tolist() == [0.2]
-    assert by_levels_of_others(scores[:2], levels[:2], 1.0).tolist() == pytest.approx([0.0625 / 1.0625, 0.8])
+    assert by_baselines_of_others(scores, torch.full((4,), 0.3), 0.5).tolist() == scores.tolist()
+    assert by_baselines_of_others(scores[:1], levels[:1], 0.5).tolist() == [0.2]
+    assert by_baselines_of_others(scores[:2], levels[:2], 1.0).tolist() == pytest.approx([0.0625 / 1.0625, 0.8])
 
 
 def test_levels_of_others_give_the_scores_of_a_detector_that_never_saw_the_image(tmp_path):
     detector = Detector.load(save_tiny_model(tmp_path))
     images = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     images[0], images[4] = images[0] // 4, images[4] // 2 + 120
-    levels = detector.learn_levels(images, batch_size=2)[detector.score_map]
-    found = by_levels_of_others(score(detector, images).double(), levels.double(), detector.level_power)
+    levels = detector.learn_baselines(images, batch_size=2)[detector.score_map]
+    found = by_baselines_of_others(score(detector, images).double(), levels.double(), detector.baseline_power)
     for place in range(5):
-        detector.learn_levels(images[[other for other in range(5) if other != place]], batch_size=4)
+        detector.learn_baselines(images[[other for other in range(5) if other != place]], batch_size=4)
         assert float(found[place]) == pytest.approx(float(score(detector, images[[place]])), rel=1e-4)
 
 

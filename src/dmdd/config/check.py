@@ -20,14 +20,14 @@ class Misfit(Exception):
     """A value does not fit; says what would."""
 
 
-def read(schema: type[S], plain: Mapping[str, object], *, root: type | None = None, place: str = "") -> S:
+def read(schema: type[S], plain: Mapping[str, object], *, root: type | None = None, dotted: str = "") -> S:
     """Read plain values into a settings class.
 
     Args:
         schema: The class.
         plain: A configuration as plain values, resolved.
         root: The class of the whole command; ``schema`` itself if None.
-        place: Dotted name of this part, empty for the whole.
+        dotted: Dotted name of this part, empty for the whole.
 
     Returns:
         The settings.
@@ -40,29 +40,29 @@ def read(schema: type[S], plain: Mapping[str, object], *, root: type | None = No
     known = {entry.name: entry for entry in fields(schema)}  # type: ignore[arg-type]
     for name in plain:
         if name not in known:
-            raise unknown(f"{place}{name}", list(dotted_names(root)), plain[name])
+            raise unknown(f"{dotted}{name}", list(dotted_names(root)), plain[name])
     values: dict[str, Any] = {}
     for name, entry in known.items():
         if name not in plain:
             if entry.default is MISSING:
-                raise UserError(f"{place}{name} is missing: it is needed, leave it in")
+                raise UserError(f"{dotted}{name} is missing: it is needed, leave it in")
             continue
-        values[name] = _read_value(hints[name], plain[name], rule_of(entry), f"{place}{name}", root)
+        values[name] = _read_value(hints[name], plain[name], rule_of(entry), f"{dotted}{name}", root)
     return schema(**values)
 
 
-def _read_value(kind: Any, value: object, rule: Rule, place: str, root: type) -> object:
+def _read_value(kind: Any, value: object, rule: Rule, dotted: str, root: type) -> object:
     if is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, Mapping):
-            raise UserError(f"{place}={shown(value)}: give its settings one by one, as in {place}.SETTING=VALUE")
-        return read(kind, value, root=root, place=f"{place}.")
+            raise UserError(f"{dotted}={shown(value)}: give its settings one by one, as in {dotted}.SETTING=VALUE")
+        return read(kind, value, root=root, dotted=f"{dotted}.")
     if rule.missing and value in (None, "", [], ()):
-        raise UserError(f"{place} is missing: give {rule.missing}")
+        raise UserError(f"{dotted} is missing: give {rule.missing}")
     try:
         return fit(kind, value, rule)
     except Misfit as misfit:
-        wanted = str(misfit).replace("NAME", place)
-        raise UserError(f"{place}={shown(value)}: {wanted}") from None
+        wanted = str(misfit).replace("NAME", dotted)
+        raise UserError(f"{dotted}={shown(value)}: {wanted}") from None
 
 
 def fit(kind: Any, value: object, rule: Rule = PLAIN) -> object:

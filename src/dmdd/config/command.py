@@ -5,13 +5,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dmdd.config.compose import compose, composing, config_dir, own_hydra, prepare_all, read_config, told_errors
+from dmdd.config.compose import as_user_errors, compose, composing, config_dir, own_hydra, prepare_all, read_config
 from dmdd.config.overrides import SWEEPING, split_arguments
 from dmdd.config.schema import Settings
 from dmdd.core.errors import Interrupted, UserError, print_error
 from dmdd.core.files import remove_if_empty
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 S = TypeVar("S", bound=Settings)
 Job = Callable[[S], object]
@@ -64,16 +67,16 @@ def _run_with_hydra(job: Job[S], schema: type[S], flags: list[str], overrides: l
         _check_sweep(schema, overrides)
     outer = sys.argv
     try:
-        with own_hydra(), told_errors():
+        with own_hydra(), as_user_errors():
             sys.argv = [outer[0], *flags, *prepare_all(schema, overrides, sweeping=True)]
             main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=schema.COMMAND)
             main(_member(job, schema))()
     except OSError as error:  # Hydra makes the run folders, and says nothing where it cannot
         from dmdd.core.failures import describe_write_error
 
-        if (told := describe_write_error(error)) is None:
+        if (described := describe_write_error(error)) is None:
             raise
-        raise told from None
+        raise described from None
     finally:
         sys.argv = outer
     return 0
@@ -90,10 +93,10 @@ def _check_sweep(schema: type[S], overrides: list[str]) -> None:
         read_config(schema, config, [])
 
 
-def _member(job: Job[S], schema: type[S]) -> Callable[[Any], Any]:
+def _member(job: Job[S], schema: type[S]) -> "Callable[[DictConfig], object]":
     """Make a Hydra job of ours: one line on stderr for bad input, and the sweep goes on."""
 
-    def member(config: Any) -> object:
+    def member(config: "DictConfig") -> object:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dmdd.config.check import find_field, plain_of, read
+from dmdd.config.names import rename
 from dmdd.config.overrides import list_options, prepare, quoted, quoted_if_needed
 from dmdd.config.schema import Settings
 from dmdd.config.targets import check_arguments, check_config
@@ -85,7 +86,7 @@ def composing(schema: type[Settings], overrides: Sequence[str], *, sweeping: boo
     """
     from hydra import initialize_config_dir
 
-    with own_hydra(), told_errors():
+    with own_hydra(), as_user_errors():
         prepared = [*prepare_all(schema, overrides, sweeping=sweeping)]
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             yield prepared
@@ -131,7 +132,7 @@ def read_config(schema: type[S], config: "DictConfig", overrides: Sequence[str])
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, read_write
 
-    with told_errors():
+    with as_user_errors():
         check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
         if find_field(schema, "run_dir") and OmegaConf.is_missing(config.hydra.runtime, "output_dir"):
             HydraConfig.instance().set_config(config)
@@ -143,6 +144,7 @@ def read_config(schema: type[S], config: "DictConfig", overrides: Sequence[str])
     check_config(plain)  # once more: a target may have been a reference
     if find_field(schema, "overrides"):
         plain["overrides"] = list(overrides)
+    rename(schema, plain)
     return read(schema, plain)
 
 
@@ -222,7 +224,7 @@ def own_hydra() -> Iterator[None]:
 
 
 @contextmanager
-def told_errors() -> Iterator[None]:
+def as_user_errors() -> Iterator[None]:
     """Turn what Hydra and OmegaConf raise on odd overrides into a ``UserError`` of one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -2,8 +2,10 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
-from dmdd.core.errors import UserError
+from dmdd.config.schema import FORMER_NAMES
+from dmdd.core.errors import UserError, warn
 
 HABITS = {
     "accelerator": "trainer.accelerator=cpu",
@@ -47,6 +49,37 @@ HABITS = {
     "workers": "data.num_workers=2",
 }
 """Names of Lightning, anomalib, timm and others, and what does the same here; counts where the command has it."""
+
+
+def current_name(schema: type, name: str) -> str:
+    """Give the name of a setting that may have been given by its former one, which a warning tells.
+
+    Args:
+        schema: The command's settings.
+        name: Dotted name.
+
+    Returns:
+        The name that it has now.
+    """
+    new = FORMER_NAMES.get(name)
+    if new is None or new.partition(".")[0] not in schema.__dataclass_fields__:  # type: ignore[attr-defined]
+        return name
+    warn([f"the setting {name} is now called {new}; the former name will stop working in the next version"])
+    return new
+
+
+def rename(schema: type, plain: dict[str, Any]) -> None:
+    """Bring settings that a file gives by their former names under those of now, in place.
+
+    Args:
+        schema: The command's settings.
+        plain: A configuration as plain values.
+    """
+    for former in FORMER_NAMES:
+        group, _, last = former.rpartition(".")
+        node = plain.get(group)
+        if isinstance(node, dict) and last in node and (new := current_name(schema, former)) != former:
+            node[new.rpartition(".")[2]] = node.pop(last)
 
 
 def unknown(name: str, known: Sequence[str], value: object = "") -> UserError:

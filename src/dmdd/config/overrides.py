@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dmdd.config.check import dotted_names, find_field, rule_of
-from dmdd.config.names import suggest, unknown, unknown_option
+from dmdd.config.names import current_name, suggest, unknown, unknown_option
 from dmdd.config.schema import Settings
 from dmdd.core.errors import UserError
 
@@ -84,6 +84,7 @@ def prepare(
 
 def _prepare_one(schema: type[Settings], text: str, groups: Mapping[str, Sequence[str]], sweeping: bool) -> str:
     prefix, name, _, value = split_override(text)
+    name = current_name(schema, name)
     if name.startswith("hydra/") or (name.startswith("hydra.") and name not in FOLDERS):
         if not sweeping:
             raise UserError(f"{name}={value} counts only in a sweep: add -m")

@@ -9,7 +9,10 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, Self
 
 Target = Mapping[str, Any]
-"""A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.construct`."""
+"""A ``_target_`` with its arguments, built when it is needed by :func:`dmdd.config.targets.build`."""
+
+FORMER_NAMES = {"detector.level_power": "detector.baseline_power"}
+"""Settings by their names in version 0.2, which work in one more version and warn; also those of run folders."""
 
 MapName = Literal[
     "relative",
@@ -144,7 +147,7 @@ class DetectorSettings:
     )
     score_fraction: float = setting("share of the map's largest values whose mean is the image score", least=0, most=1)
     score_smoothed: bool = setting("read the score from the smoothed map instead of the raw one")
-    level_power: float = setting("how much of an image's own level is taken out of its score", least=0, most=1)
+    baseline_power: float = setting("how much of an image's own baseline is taken out of its score", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,19 +86,19 @@ def check_config(plain: Mapping[str, Any]) -> None:
 
     Source: ours. Hydra itself instantiates ``hydra.callbacks``, and Python's logging what its settings name.
     """
-    for place, name, value in _walk({key: part for key, part in plain.items() if key != "hydra"}):
+    for dotted, name, value in _walk({key: part for key, part in plain.items() if key != "hydra"}):
         if name == "_target_" and not (isinstance(value, str) and "${" in value):  # resolved, it is checked again
-            _check_name(value, place)
-    for place, name, value in _walk(plain.get("hydra") or {}, "hydra"):
+            _check_name(value, dotted)
+    for dotted, name, value in _walk(plain.get("hydra") or {}, "hydra"):
         text = str(value)
-        logging = place.startswith(("hydra.job_logging", "hydra.hydra_logging"))
+        logging = dotted.startswith(("hydra.job_logging", "hydra.hydra_logging"))
         if (
             (name == "_target_" and not text.startswith(HYDRA_PREFIXES))
             or (logging and name == "class" and text not in LOG_CLASSES)
             or (logging and name == "()" and text not in LOG_FACTORIES)
             or (text.startswith("ext://") and text not in LOG_STREAMS)
         ):
-            raise UserError(f"{place}={text} is refused: Hydra's settings may name Hydra's own parts only")
+            raise UserError(f"{dotted}={text} is refused: Hydra's settings may name Hydra's own parts only")
 
 
 def build_all(group: Mapping[str, Target | None] | None) -> dict[str, Any]:
@@ -153,20 +153,20 @@ def check_arguments(plain: Mapping[str, Any]) -> None:
     Raises:
         UserError: An argument is unknown, missing or of the wrong type; with its dotted name.
     """
-    for place, node in _nodes(plain):
+    for dotted, node in _nodes(plain):
         if "_args_" not in node:
-            _check_node(place, node, SUPPLIED.get(place, set()))
+            _check_node(dotted, node, SUPPLIED.get(dotted, set()))
 
 
-def _nodes(node: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Give place and content of every node with a target."""
+def _nodes(node: Any, dotted: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give dotted name and content of every node with a target."""
     if isinstance(node, Mapping) and "_target_" in node:
-        yield place, node
+        yield dotted, node
     for key, value in node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ():
-        yield from _nodes(value, f"{place}.{key}".lstrip("."))
+        yield from _nodes(value, f"{dotted}.{key}".lstrip("."))
 
 
-def _check_node(place: str, node: Mapping[str, Any], supplied: set[str]) -> None:
+def _check_node(dotted: str, node: Mapping[str, Any], supplied: set[str]) -> None:
     name = node["_target_"]
     target = find_target(name)
     taken = inspect.signature(target).parameters
@@ -177,15 +177,15 @@ def _check_node(place: str, node: Mapping[str, Any], supplied: set[str]) -> None
         if key in RESERVED or key in supplied:
             continue
         if key not in own and not open_ended:
-            raise unknown(f"{place}.{key}", [f"{place}.{name}" for name in own], value)
+            raise unknown(f"{dotted}.{key}", [f"{dotted}.{name}" for name in own], value)
         try:
             fit(kinds.get(key, Any), value)
         except Misfit as misfit:
-            raise UserError(f"{place}.{key}={shown(value)}: {misfit}".replace("NAME", f"{place}.{key}")) from None
+            raise UserError(f"{dotted}.{key}={shown(value)}: {misfit}".replace("NAME", f"{dotted}.{key}")) from None
     for key, parameter in own.items():
         named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         if named and parameter.default is inspect.Parameter.empty and key not in node and not node.get("_partial_"):
-            raise UserError(f"{place}.{key} is missing: {name} needs it")
+            raise UserError(f"{dotted}.{key} is missing: {name} needs it")
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -244,13 +244,13 @@ def find_target(name: Any) -> Callable[..., Any]:
     raise UserError(f"_target_={name} is refused: it is no class that a configuration may use, such as a callback")
 
 
-def _check_name(name: Any, place: str) -> None:
+def _check_name(name: Any, dotted: str) -> None:
     parts = name.split(".") if isinstance(name, str) else []
     packages = (*PACKAGES, *opened_packages())
     foreign = len(parts) < 2 or parts[0] not in packages or name.startswith(REFUSED_MODULES)
     if foreign or any(not part.isidentifier() or part.startswith("_") for part in parts):
         raise UserError(
-            f"{place}={str(name)[:80]} is refused: a configuration may use classes of {', '.join(packages)} only; "
+            f"{dotted}={str(name)[:80]} is refused: a configuration may use classes of {', '.join(packages)} only; "
             f"{VARIABLE}=PACKAGE allows another"
         )
 
@@ -274,10 +274,10 @@ def _import(name: str) -> Any:
     raise UserError(f"_target_={name}: there is no such class")
 
 
-def _walk(node: Any, place: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Give place, name and value of every entry at any depth."""
+def _walk(node: Any, dotted: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Give dotted name, name and value of every entry at any depth."""
     entries = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in entries:
-        where = f"{place}.{key}".lstrip(".")
+        where = f"{dotted}.{key}".lstrip(".")
         yield where, str(key), value
         yield from _walk(value, where)

@@ -310,7 +310,7 @@ def _fingerprint(paths: Sequence[Path]) -> str:
 def _open_file(file: Path, size: tuple[int, int]) -> ImagesOnDisk | None:
     """Open records that are all there: their index, which is written last, is whole and tells the file's length."""
     try:
-        with np.load(io.BytesIO(file.with_suffix(".npz").read_bytes())) as index:
+        with np.load(io.BytesIO(file.with_suffix(".npz").read_bytes()), allow_pickle=False) as index:
             checksums, shares = index["checksums"], torch.from_numpy(index["shares"])
         if file.stat().st_size != len(checksums) * record_bytes(size):
             return None

@@ -48,11 +48,11 @@ from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
+from dmdd.training.baselines import NormalImages, calibration_tiles
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, choose_exact
-from dmdd.training.levels import NormalImages, calibration_tiles
 from dmdd.training.lightning_private import ask_no_device_for_signals, call_first_on_signal
 from dmdd.training.segmentation import SegmentationModule
 
@@ -232,7 +232,7 @@ class Experiment:
             normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
             # Of tiles and regions the scatter is that of the held-out images alone.
             training_images=None if self.data.tiles or self.data.regions else self.data.training_pixels,
-            levels_batch_size=settings.data.evaluation_batch_size,
+            baselines_batch_size=settings.data.evaluation_batch_size,
         )
         self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
         self.suspicious: list[dict[str, Any]] = []

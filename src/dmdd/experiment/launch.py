@@ -97,7 +97,7 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
         port = probe.getsockname()[1]
     messages = get_context("spawn").SimpleQueue()
     processes: list[Any] = []
-    with _signals_passed_to(processes) as heard:
+    with _signals_passed_to(processes) as relay:
         context: Any = start_processes(
             _child,
             (work, arguments, devices, port, messages, os.getpid()),
@@ -106,14 +106,14 @@ def launch(work: Work, *arguments: Any, devices: int) -> None:
             join=False,
         )
         processes += context.processes
-        heard.pass_on()  # what came while they were started
+        relay.pass_on()  # what came while they were started
         try:
             while not context.join():
                 pass
         except (ProcessRaisedException, ProcessExitedException) as error:
-            raise _reason(error, messages, heard.number) from None
-        if heard.number is not None:
-            raise Interrupted("stopped when the run was done", number=heard.number)
+            raise _reason(error, messages, relay.number) from None
+        if relay.number is not None:
+            raise Interrupted("stopped when the run was done", number=relay.number)
 
 
 def _reason(error: Exception, messages: Any, number: int | None) -> Exception:
@@ -143,7 +143,7 @@ def _reason(error: Exception, messages: Any, number: int | None) -> Exception:
     return RuntimeError(f"the process of device {getattr(error, 'error_index', '?')} failed:\n{error}")
 
 
-class _Heard:
+class _SignalRelay:
     """The signal that this process was sent.
 
     Args:
@@ -167,22 +167,22 @@ class _Heard:
 
 
 @contextmanager
-def _signals_passed_to(processes: list[Any]) -> Iterator[_Heard]:
+def _signals_passed_to(processes: list[Any]) -> Iterator[_SignalRelay]:
     """Pass SIGTERM, SIGINT and a scheduler's signal on to the children as SIGTERM and go on waiting for them."""
-    heard = _Heard(processes)
+    relay = _SignalRelay(processes)
     if threading.current_thread() is not threading.main_thread():
-        yield heard
+        yield relay
         return
     listened = [number for number in USER_SIGNALS if callable(signal.getsignal(number))]
     numbers = (signal.SIGTERM, signal.SIGINT, *listened)
-    old: dict[int, Any] = {number: signal.signal(number, heard.note) for number in numbers}
+    old: dict[int, Any] = {number: signal.signal(number, relay.note) for number in numbers}
     try:
-        yield heard
+        yield relay
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-        if heard.number in listened:
-            old[heard.number](heard.number, None)  # the children have saved their state; the job is queued again
+        if relay.number in listened:
+            old[relay.number](relay.number, None)  # the children have saved their state; the job is queued again
 
 
 def _end_with(parent: int) -> None:

@@ -160,7 +160,7 @@ def training_of(model: Path) -> dict[str, Any] | None:
 def choose_maps(detector: Detector, *, anomaly_map: str | None, score_map: str | None) -> None:
     """Let a detector use other maps than its own; its thresholds hold for its own only, so they are dropped then.
 
-    A warning says so where a model does not know the levels of normal images in the score's map.
+    A warning says so where a model does not know the baselines of normal images in the score's map.
 
     Args:
         detector: Changed in place.
@@ -175,6 +175,6 @@ def choose_maps(detector: Detector, *, anomaly_map: str | None, score_map: str |
             continue
         setattr(detector, setting, detector.find_map(setting, name))
         detector.calibration = {}
-    if detector.normal_levels and detector.level_power and detector.score_map not in detector.normal_levels:
-        told = f"the model is older than the map {detector.score_map}: its score leaves the image's level out"
+    if detector.normal_baselines and detector.baseline_power and detector.score_map not in detector.normal_baselines:
+        told = f"the model is older than the map {detector.score_map}: its score leaves the image's baseline out"
         warn([f"{told}, which a training today would not"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmdd.config.check import plain_of
-from dmdd.config.schema import TrainSettings
+from dmdd.config.schema import FORMER_NAMES, TrainSettings
 from dmdd.core.errors import UserError
 from dmdd.core.files import read_yaml
 
@@ -107,7 +107,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
         plain: Any = read_yaml(folder / "config.yaml")
     except (OSError, ValueError, RecursionError):
         return {}
-    return FORMER | _decisive(plain) if isinstance(plain, dict) else {}
+    if not isinstance(plain, dict):
+        return {}
+    return FORMER | {FORMER_NAMES.get(name, name): value for name, value in _decisive(plain).items()}
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:

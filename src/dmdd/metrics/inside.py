@@ -32,6 +32,6 @@ def keep_inside(scores: Tensor, mask: Tensor, inside: Tensor) -> tuple[Tensor, T
     # One normal pixel before each region but the first, as long as there are some.
     ends = 1 + np.flatnonzero(np.diff(region))[: len(normal)]
     row = np.concatenate([np.insert(anomalous, ends, normal[: len(ends)]), normal[len(ends) :]])
-    place = torch.from_numpy(row)
+    index = torch.from_numpy(row)
     flat = torch.from_numpy(marked.ravel()[row])[None, None]
-    return scores.flatten()[place.to(scores.device)][None, None], flat.to(mask.device)
+    return scores.flatten()[index.to(scores.device)][None, None], flat.to(mask.device)

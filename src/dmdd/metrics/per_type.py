@@ -226,5 +226,5 @@ def of_type(scores: Tensor, types: Sequence[str], name: str, normal_type: str = 
 
     Source: ours.
     """
-    chosen = [place for place, other in enumerate(types) if other in (name, normal_type)]
-    return scores[chosen], torch.tensor([int(types[place] == name) for place in chosen], dtype=torch.int64)
+    chosen = [position for position, other in enumerate(types) if other in (name, normal_type)]
+    return scores[chosen], torch.tensor([int(types[position] == name) for position in chosen], dtype=torch.int64)

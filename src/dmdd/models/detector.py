@@ -26,7 +26,7 @@ from dmdd.models.whitening import ResidualWhitening, mahalanobis
 
 FORMAT_VERSION = 6
 # 1 knew no fused map, its anomaly map was the segmentation map; 2 no folded teacher; 3 read the score from the smoothed
-# map and knew no levels; 4 knew no whitened residuals; 5 no images as a whole.
+# map and knew no baselines; 4 knew no whitened residuals; 5 no images as a whole.
 READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "detector.json"
@@ -108,7 +108,7 @@ class Detector(nn.Module):
             of another package, see :mod:`dmdd.models.own_maps`.
         score_map: Which of the maps the image score is read from, likewise.
         score_smoothed: Read the score from the smoothed map at the input size, not from the raw one at stride 4.
-        level_power: How much of an image's own level is taken out of its score, from 0 to 1; see :meth:`image_score`.
+        baseline_power: How much of an image's baseline is taken out of its score, from 0 to 1; see :meth:`image_score`.
         score_function: Dotted name of a function of another package that reads the score from a map's values; None
             for the mean of the largest.
         whitened: Whether it has whitened residuals; models up to format version 4 have none, nor the maps made of them
@@ -119,7 +119,7 @@ class Detector(nn.Module):
     Raises:
         UserError: An argument is out of its range, or a map or the segmentation network needs whitened residuals.
 
-    Source: paper for the parts; smoothing and mean of the largest reconstructed; ``score_map`` and levels ours.
+    Source: paper for the parts; smoothing and mean of the largest reconstructed; ``score_map`` and baselines ours.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Detector(nn.Module):
         anomaly_map: str = "relative",
         score_map: str = "overall",
         score_smoothed: bool = False,
-        level_power: float = 0.75,
+        baseline_power: float = 0.75,
         score_function: str | None = None,
         whitened: bool = True,
         with_images: bool = True,
@@ -143,8 +143,8 @@ class Detector(nn.Module):
         height, width = check_input_size(input_size)
         if not 0 <= score_fraction <= 1:
             raise UserError(f"score_fraction={score_fraction}: give a number from 0 to 1")
-        if not 0 <= level_power <= 1:
-            raise UserError(f"level_power={level_power}: give a number from 0 to 1")
+        if not 0 <= baseline_power <= 1:
+            raise UserError(f"baseline_power={baseline_power}: give a number from 0 to 1")
         if sigma_px < 0:
             raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
         self.whitening = ResidualWhitening(teacher.channels, with_images=with_images) if whitened else None
@@ -160,9 +160,9 @@ class Detector(nn.Module):
         self.teacher, self.student, self.segmentation = teacher, student, segmentation
         self.input_size = (height, width)
         self.sigma_px, self.score_fraction = float(sigma_px), float(score_fraction)
-        self.score_smoothed, self.level_power = bool(score_smoothed), float(level_power)
-        # By map name the least and the largest level among normal images, filled by calibration; empty before.
-        self.normal_levels: dict[str, tuple[float, float]] = {}
+        self.score_smoothed, self.baseline_power = bool(score_smoothed), float(baseline_power)
+        # By map name the least and the largest baseline among normal images, filled by calibration; empty before.
+        self.normal_baselines: dict[str, tuple[float, float]] = {}
         # The tiles it was trained on; None if it was trained on whole images. Part of the saved model.
         self.tiling: Tiling | None = None
         # The region of interest ``(H, W)`` bool that all training images had, at their size; None where all pixels
@@ -298,11 +298,11 @@ class Detector(nn.Module):
     def image_score(self, name: str, raw: Tensor) -> Tensor:
         """Reduce raw maps to image scores.
 
-        The mean ``t`` of the largest values is set against the image's level ``v``, the mean of all its values, because
+        The mean ``t`` of the largest values is set against the image's baseline ``v``, the mean of all its values. For
         the student knows some images less well as a whole (a darker one, say), and all their values are then larger:
-        ``r = t / v^p`` with ``p = level_power``, and the score is ``r / (1 + r)``. The level is first brought into the
-        range that normal images have, so that what is anomalous all over cannot hide by it. Where no levels are
-        known, and for ``p = 0``, the score is ``t``.
+        ``r = t / v^p`` with ``p = baseline_power``, and the score is ``r / (1 + r)``. The baseline is first brought
+        into the range that normal images have, so that what is anomalous all over cannot hide by it. Where no
+        baselines are known, and for ``p = 0``, the score is ``t``.
 
         Args:
             name: Which of ``map_names`` they are.
@@ -311,7 +311,7 @@ class Detector(nn.Module):
         Returns:
             ``(B,)`` in [0, 1].
 
-        Source: mean of the largest reconstructed; the level ours, experiments/maps has what it is worth.
+        Source: mean of the largest reconstructed; the baseline ours, experiments/maps has what it is worth.
         """
         values = self.smooth(raw) if self.score_smoothed else raw
         flat = values.flatten(1)
@@ -320,14 +320,14 @@ class Detector(nn.Module):
             top = flat.topk(count, dim=1).values.mean(1)
         else:
             top = self._own_score(flat).float()
-        if not self.level_power or name not in self.normal_levels:
+        if not self.baseline_power or name not in self.normal_baselines:
             return top
-        least, largest = self.normal_levels[name]
-        contrast = top / flat.mean(1).clamp(least, largest) ** self.level_power
+        least, largest = self.normal_baselines[name]
+        contrast = top / flat.mean(1).clamp(least, largest) ** self.baseline_power
         return contrast / (1 + contrast)
 
-    def learn_levels(self, images: Slices, *, batch_size: int) -> dict[str, Tensor]:
-        """Find the range of normal images' levels, for every map; until then scores do not take levels into account.
+    def learn_baselines(self, images: Slices, *, batch_size: int) -> dict[str, Tensor]:
+        """Find the range of normal images' baselines, for every map; until then scores leave baselines out.
 
         Args:
             images: Normal images ``(N, 3, H, W)``, uint8 in [0, 255] or float in [0, 1]; none of them forgets what was
@@ -335,19 +335,19 @@ class Detector(nn.Module):
             batch_size: Images at once.
 
         Returns:
-            By map name the images' levels, ``(N,)``.
+            By map name the images' baselines, ``(N,)``.
         """
-        levels: dict[str, list[Tensor]] = {}
+        baselines: dict[str, list[Tensor]] = {}
         device = next(self.parameters()).device
         with torch.no_grad():
             for first in range(0, len(images), batch_size):
                 batch = images[first : first + batch_size].to(device)
                 for name, raw in self.raw_maps(batch).items():
                     values = self.smooth(raw) if self.score_smoothed else raw
-                    levels.setdefault(name, []).append(values.mean((1, 2, 3)))
+                    baselines.setdefault(name, []).append(values.mean((1, 2, 3)))
         # The smallest keeps the quotient finite for a map that is zero everywhere.
-        whole = {name: torch.cat(parts).clamp(min=1e-6) for name, parts in levels.items()}
-        self.normal_levels = {name: (float(found.min()), float(found.max())) for name, found in whole.items()}
+        whole = {name: torch.cat(parts).clamp(min=1e-6) for name, parts in baselines.items()}
+        self.normal_baselines = {name: (float(found.min()), float(found.max())) for name, found in whole.items()}
         return whole
 
     @property
@@ -364,11 +364,11 @@ class Detector(nn.Module):
             "anomaly_map": self.anomaly_map,
             "score_map": self.score_map,
             "score_smoothed": self.score_smoothed,
-            "level_power": self.level_power,
+            "level_power": self.baseline_power,
             **({"score_function": self.score_function} if self.score_function else {}),
             "whitened": self.whitening is not None,
             "with_images": self.whitening is not None and self.whitening.knows_images,
-            "normal_levels": {name: list(levels) for name, levels in self.normal_levels.items()},
+            "normal_levels": {name: list(levels) for name, levels in self.normal_baselines.items()},
             "calibration": self.calibration,
             **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
             **({} if self.region is None else {"region": list(self.region.shape)}),
@@ -404,13 +404,13 @@ class Detector(nn.Module):
                 anomaly_map=spec["anomaly_map"] if version > 1 else "segmentation",
                 score_map=spec["score_map"],
                 score_smoothed=spec["score_smoothed"] if version > 3 else True,
-                level_power=spec["level_power"] if version > 3 else 0,
+                baseline_power=spec["level_power"] if version > 3 else 0,
                 score_function=spec.get("score_function"),
                 whitened=spec["whitened"] if version > 4 else False,
                 with_images=spec["with_images"] if version > 5 else False,
             )
             if version > 3:
-                detector.normal_levels = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
+                detector.normal_baselines = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
             detector.former_calibrations = list(spec.get("former_calibrations", []))
             if tiling := spec.get("tiling"):

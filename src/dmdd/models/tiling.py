@@ -75,13 +75,13 @@ class Seen(NamedTuple):
             the detector's input size.
         scores: ``(B,)`` in [0, 1] by name; with tiles the largest of the tiles' scores.
         tile_scores: ``(B, T)`` scores of each image's tiles, read from the detector's score map; ``T`` is 1 without.
-        tile_levels: ``(B, T)`` means of the score map.
+        tile_baselines: ``(B, T)`` means of the score map.
     """
 
     maps: dict[str, Tensor]
     scores: dict[str, Tensor]
     tile_scores: Tensor
-    tile_levels: Tensor
+    tile_baselines: Tensor
 
 
 def look(
@@ -103,7 +103,7 @@ def look(
         only: Names of the maps wanted; the detector's ``score_map`` is among them.
         tiling: How images are cut; None sees them whole.
         inside: ``(B, 1, H, W)`` bool, the region of interest, of the images' size; without tiles of any. What is
-            outside is painted grey after the resize, and scores and levels know only the rest; maps are of all pixels.
+            outside is painted grey after the resize; scores and baselines know only the rest, maps are of all pixels.
 
     Returns:
         Maps and scores.
@@ -135,9 +135,9 @@ def look(
         maps[name] = smooth if axes is None else _stitch(smooth, *axes, batch=batch)
     own = raw[detector.score_map]
     own = detector.smooth(own) if detector.score_smoothed else own
-    levels = levels_inside(own, windows).reshape(batch, -1)
+    baselines = baselines_inside(own, windows).reshape(batch, -1)
     best = {name: values.amax(1) for name, values in scores.items()}
-    return Seen(maps, best, scores[detector.score_map], levels)
+    return Seen(maps, best, scores[detector.score_map], baselines)
 
 
 def score_inside(detector: Detector, name: str, raw: Tensor, inside: Tensor | None) -> Tensor:
@@ -167,7 +167,7 @@ def score_inside(detector: Detector, name: str, raw: Tensor, inside: Tensor | No
     return scores
 
 
-def levels_inside(raw: Tensor, inside: Tensor | None) -> Tensor:
+def baselines_inside(raw: Tensor, inside: Tensor | None) -> Tensor:
     """Average raw maps within a region.
 
     Args:

@@ -120,11 +120,11 @@ def _by_seed(runs: Sequence[Run], value: Callable[[Run], float]) -> list[float]:
 def _mean_pair(runs: Sequence[Run], entry: str, metric: str, *, exact: bool = False) -> tuple[float, float]:
     """Average lower and upper ends; a metric without bounds is exact: its ends are its value."""
 
-    def end(run: Run, place: int) -> float:
+    def end(run: Run, end_index: int) -> float:
         pair = run.result["test"].get(entry, {}).get(metric)
-        return run.figures()[metric] if exact and pair is None else pair[place]
+        return run.figures()[metric] if exact and pair is None else pair[end_index]
 
-    lower, upper = (fmean(_by_seed(runs, lambda run, p=place: end(run, p))) for place in (0, 1))  # type: ignore[misc]
+    lower, upper = (fmean(_by_seed(runs, lambda run, p=end_index: end(run, p))) for end_index in (0, 1))  # type: ignore[misc]
     return lower, upper
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from dmdd.config.schema import FORMER_NAMES
 from dmdd.experiment import resume
 from dmdd.report.collect import Run
 
@@ -35,15 +36,15 @@ def configuration_names(runs: Sequence[Run]) -> list[str]:
     """
     settings = _settings_that_count(runs)
     groups: dict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
-    for place, values in enumerate(settings):
-        groups[tuple(sorted(values.items()))].append(place)
+    for index, values in enumerate(settings):
+        groups[tuple(sorted(values.items()))].append(index)
     if len(groups) < 2:
         return [""] * len(runs)
-    commands = [_shared([_own_overrides(runs[place]) for place in places]) for places in groups.values()]
+    commands = [_shared([_own_overrides(runs[index]) for index in indices]) for indices in groups.values()]
     names = _differences(commands)
     _part_equal_names(names, [dict(key) for key in groups])
-    named = {place: name for name, places in zip(names, groups.values(), strict=True) for place in places}
-    return [named[place] for place in range(len(runs))]
+    named = {index: name for name, indices in zip(names, groups.values(), strict=True) for index in indices}
+    return [named[index] for index in range(len(runs))]
 
 
 def _settings_that_count(runs: Sequence[Run]) -> list[Settings]:
@@ -89,7 +90,7 @@ def _flatten(node: Any, name: str, into: Settings) -> None:
         for key, value in node.items():
             _flatten(value, f"{name}.{key}" if name else str(key), into)
     else:
-        into[name] = str(node)
+        into[FORMER_NAMES.get(name, name)] = str(node)
 
 
 def _is_machine_path(value: str, data_dir: str) -> bool:
@@ -121,10 +122,10 @@ def _differences(all_settings: list[Settings]) -> list[str]:
 def _part_equal_names(names: list[str], settings: list[Settings]) -> None:
     """Tell apart, in place, configurations that came from the same command: the code's own values have changed."""
     for name in [name for name in set(names) if names.count(name) > 1]:
-        places = [place for place, other in enumerate(names) if other == name]
-        keys = dict.fromkeys(key for place in places for key in settings[place])
-        filled = [{key: settings[place].get(key, _ABSENT) for key in keys} for place in places]
-        for number, (place, difference) in enumerate(zip(places, _differences(filled), strict=True), start=1):
-            # A whole group of settings may differ; a name is no place for it.
+        indices = [index for index, other in enumerate(names) if other == name]
+        keys = dict.fromkeys(key for index in indices for key in settings[index])
+        filled = [{key: settings[index].get(key, _ABSENT) for key in keys} for index in indices]
+        for number, (index, difference) in enumerate(zip(indices, _differences(filled), strict=True), start=1):
+            # A whole group of settings may differ; a name is too short for it.
             short = difference if difference.count(" ") < 3 else f"#{number}, see config.yaml"
-            names[place] = f"{name} ({short})"
+            names[index] = f"{name} ({short})"

@@ -41,6 +41,7 @@ from dmdd.metrics import (
 from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
 from dmdd.models.detector import Detector, Slices
 from dmdd.models.tiling import look
+from dmdd.training.baselines import NormalImages, learn_baselines, scores_by_tiles_of_others
 from dmdd.training.figures import (
     ImageScore,
     decisions_at,
@@ -49,7 +50,6 @@ from dmdd.training.figures import (
     loco_figures,
     loco_intervals,
 )
-from dmdd.training.levels import NormalImages, learn_levels, scores_by_tiles_of_others
 from dmdd.training.saturated import METRIC as AU_SPRO
 from dmdd.training.saturated import SaturatedFigures
 
@@ -79,11 +79,11 @@ class EvaluationModule(LightningModule):
         false_alarm_rate: Wanted share of normal images at or above the image threshold, in (0, 1).
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
-        normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns the levels of normal images; None
+        normal_images: ``(N, 3, h, w)`` uint8, from which ``trainer.validate`` learns normal images' baselines; None
             keeps those the detector has. A function gives them where they are seen in tiles or have regions.
         training_images: ``(M, 3, h, w)`` uint8 trained on; how their scores scatter tells how those of few held-out
             images may.
-        levels_batch_size: How many of them at once.
+        baselines_batch_size: How many of them at once.
         resamples: Test sets drawn for the intervals; 0 for none.
         exact: Keep every score of the detector's own map, see :func:`choose_exact`.
         read_defects: Reads the defects of a test image in the layout of MVTec LOCO, by its index; None for others.
@@ -107,7 +107,7 @@ class EvaluationModule(LightningModule):
         study_maps: bool = True,
         normal_images: Slices | Callable[[], NormalImages] | None = None,
         training_images: Slices | None = None,
-        levels_batch_size: int = 16,
+        baselines_batch_size: int = 16,
         resamples: int = 0,
         exact: bool = False,
         read_defects: Callable[[int], ImageDefects] | None = None,
@@ -128,11 +128,11 @@ class EvaluationModule(LightningModule):
         self.study_images = torch.nn.ModuleDict({_key(n): image_metrics() for n in self.map_names})
         self.own_pixels, self.own_images = _own_metrics(own_pixel_metrics), _own_metrics(own_image_metrics)
         self.defects, self.resamples = tuple(defects), resamples
-        self.normal_images, self.levels_batch_size = normal_images, levels_batch_size
+        self.normal_images, self.baselines_batch_size = normal_images, baselines_batch_size
         self.training_images = training_images
         self.training_scores: list[float] = []
         self._pixels: list[tuple[int, Tensor]] = []  # of the synthetic validation, by index
-        self._levels: dict[str, Tensor] = {}
+        self._baselines: dict[str, Tensor] = {}
         self._owners: Tensor | None = None
         self._tile_scores: dict[int, tuple[Tensor, Tensor]] = {}
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
@@ -222,7 +222,7 @@ class EvaluationModule(LightningModule):
         maps, scores = seen.maps, seen.scores
         own = scores[self.detector.score_map]
         if tiling is not None:
-            parts = zip(seen.tile_scores.double().cpu(), seen.tile_levels.double().cpu(), strict=True)
+            parts = zip(seen.tile_scores.double().cpu(), seen.tile_baselines.double().cpu(), strict=True)
             self._tile_scores |= dict(zip(batch.indices.tolist(), parts, strict=True))
         self.image_metrics.update(own, batch.labels)
         for name in self.map_names:
@@ -238,14 +238,14 @@ class EvaluationModule(LightningModule):
         return maps[self.detector.anomaly_map]
 
     def on_validation_epoch_start(self) -> None:
-        """Forget earlier images, and learn the levels of normal ones before any score is computed."""
+        """Forget earlier images, and learn the baselines of normal ones before any score is computed."""
         self._reset(pixels_known=True)
         self._pixels = []
         if self.normal_images is not None:  # on every device all of them, so that all know the same range
             given = self.normal_images
             normal = given() if callable(given) else NormalImages(given)
             self._owners = normal.owners
-            self._levels = learn_levels(self.detector, normal, batch_size=self.levels_batch_size)
+            self._baselines = learn_baselines(self.detector, normal, batch_size=self.baselines_batch_size)
         if self.training_images is not None:
             self.training_scores = self._score(self.training_images)
 
@@ -253,8 +253,8 @@ class EvaluationModule(LightningModule):
         """Score images one batch after the other; only those of the batch in hand are on the device."""
         name, scores = self.detector.score_map, []
         with torch.no_grad():
-            for first in range(0, len(images), self.levels_batch_size):
-                batch = images[first : first + self.levels_batch_size]
+            for first in range(0, len(images), self.baselines_batch_size):
+                batch = images[first : first + self.baselines_batch_size]
                 raw = self.detector.raw_maps(batch.to(self.device), only=(name,))[name]
                 scores += self.detector.image_score(name, raw).tolist()
         return scores
@@ -426,21 +426,23 @@ class EvaluationModule(LightningModule):
     def _calibrate(self) -> dict[str, Any]:
         """Choose thresholds on held-out normal images and their synthetic twins.
 
-        An image's score is here the one that it gets from the levels of the others, as a new image would. The pixel
+        An image's score is here the one that it gets from the baselines of the others, as a new image would. The pixel
         threshold is the one of the largest F1 over normal images and the twins that the image threshold finds: contours
         are looked at where an image is rejected, and the faintest twins would make those of real defects too wide.
         """
         own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
         if not own:
             return {}
-        levels = self._levels.get(self.detector.score_map)
-        if levels is not None and self.detector.level_power and self._owners is not None:
+        baselines = self._baselines.get(self.detector.score_map)
+        if baselines is not None and self.detector.baseline_power and self._owners is not None:
             tiles = {index: self._tile_scores[index] for index in own if index in self._tile_scores}
-            power, known = self.detector.level_power, levels.double().cpu()
+            power, known = self.detector.baseline_power, baselines.double().cpu()
             own |= scores_by_tiles_of_others(tiles, known, self._owners, power)
-        elif levels is not None and self.detector.level_power:
-            mine = levels.double().cpu()[list(own)]
-            scores = by_levels_of_others(torch.tensor(list(own.values())).double(), mine, self.detector.level_power)
+        elif baselines is not None and self.detector.baseline_power:
+            mine = baselines.double().cpu()[list(own)]
+            scores = by_baselines_of_others(
+                torch.tensor(list(own.values())).double(), mine, self.detector.baseline_power
+            )
             own = dict(zip(own, scores.tolist(), strict=True))
         image = calibrate_scores(
             list(own.values()),
@@ -486,29 +488,29 @@ def choose_exact(setting: bool | None, samples: Sequence[Sample], *, size: tuple
     return pixels <= EXACT_PIXELS
 
 
-def by_levels_of_others(scores: Tensor, levels: Tensor, power: float) -> Tensor:
-    """Score normal images with the range of levels that the others have.
+def by_baselines_of_others(scores: Tensor, baselines: Tensor, power: float) -> Tensor:
+    """Score normal images with the range of baselines that the others have.
 
     Of the images that a range was learnt from none lies outside it, of new ones 2 in n + 1 do; above it the score is
     larger for it. An image held against its own range would seem more normal than a new one.
 
     Args:
         scores: ``(N,)``, as :meth:`dmdd.models.detector.Detector.image_score` gives them with the range of all.
-        levels: ``(N,)``, the images' levels, above 0.
-        power: The detector's ``level_power``.
+        baselines: ``(N,)``, the images' baselines, above 0.
+        power: The detector's ``baseline_power``.
 
     Returns:
-        ``(N,)``; the same but for the images of the least and the largest level, and of fewer than two images.
+        ``(N,)``; the same but for the images of the least and the largest baseline, and of fewer than two images.
 
-    Source: leave-one-out; the level ours.
+    Source: leave-one-out; the baseline ours.
     """
-    if len(levels) < 2:
+    if len(baselines) < 2:
         return scores
-    ascending = levels.sort().values
-    others = torch.where(levels == ascending[0], levels.clamp(min=float(ascending[1])), levels)
-    others = torch.where(levels == ascending[-1], others.clamp(max=float(ascending[-2])), others)
-    contrast = scores / (1 - scores) * (levels / others) ** power
-    return torch.where((others == levels) | (scores >= 1), scores, contrast / (1 + contrast))
+    ascending = baselines.sort().values
+    others = torch.where(baselines == ascending[0], baselines.clamp(min=float(ascending[1])), baselines)
+    others = torch.where(baselines == ascending[-1], others.clamp(max=float(ascending[-2])), others)
+    contrast = scores / (1 - scores) * (baselines / others) ** power
+    return torch.where((others == baselines) | (scores >= 1), scores, contrast / (1 + contrast))
 
 
 def _compare(update: Callable[..., None], maps: Tensor, batch: EvaluationBatch, *more: Sequence[Any]) -> None:

@@ -28,7 +28,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def detector(model):
     detector = Detector.load(model)
-    detector.normal_levels = {"geometric": (0.01, 0.3)}
+    detector.normal_baselines = {"geometric": (0.01, 0.3)}
     return detector
 
 

@@ -155,7 +155,7 @@ def test_graph_gives_what_the_detector_gives(anomaly_map, score_map, inputs, smo
     detector = make(anomaly_map=anomaly_map, score_map=score_map, score_smoothed=smoothed, segmentation=segmentation)
     given = images(130, 70)
     if not smoothed:
-        detector.learn_levels(images(130, 70).permute(0, 3, 1, 2), batch_size=2)
+        detector.learn_baselines(images(130, 70).permute(0, 3, 1, 2), batch_size=2)
     with torch.no_grad():
         expected = detector(given.permute(0, 3, 1, 2))
         maps, score, raw = DetectorGraph(detector)(given)

@@ -149,7 +149,6 @@ def test_the_page_calibrates(folder, browser, tmp_path):
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     page = browser.new_page()
-    page.set_default_timeout(20_000)
     complaints = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     try:

@@ -82,7 +82,6 @@ def opened(served, browser):
     """The page in a browser, with every request and every complaint noted; the browser last, it runs an event loop."""
     address, _ = served
     page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.set_default_timeout(20_000)
     requests, complaints = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

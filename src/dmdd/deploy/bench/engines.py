@@ -120,7 +120,7 @@ def _write(graph: DetectorGraph, stages: dict[str, nn.Module], folder: Path, siz
     files = {}
     for name, (module, example, outputs) in parts.items():
         dynamic = (0, 1, 2) if example.dtype == torch.uint8 else (0,)
-        shapes = {place: Dim.DYNAMIC if place in dynamic else Dim.STATIC for place in range(4)}
+        shapes = {axis: Dim.DYNAMIC if axis in dynamic else Dim.STATIC for axis in range(4)}
         with torch.no_grad():
             program = torch.export.export(module, (example,), dynamic_shapes=(shapes,))
         files[name] = folder / f"{name}.onnx"

@@ -31,11 +31,11 @@ def draw_histogram(title: str, good: Sequence[float], bad: Sequence[float], thre
     counts = [np.histogram(scores, edges)[0] for scores in (good, bad)]
     scale = min(1, WIDTH / max(1, int((counts[0] + counts[1]).max())))
     lines = [title]
-    for place, (normal, anomalous) in enumerate(zip(*counts, strict=True)):
-        if threshold is not None and edges[place] == threshold:
+    for index, (normal, anomalous) in enumerate(zip(*counts, strict=True)):
+        if threshold is not None and edges[index] == threshold:
             lines.append(f"  {'-' * 12} threshold {threshold:.4f}")
         bars = "#" * int(np.ceil(scale * normal)) + "x" * int(np.ceil(scale * anomalous))
-        lines.append(f"  {edges[place]:.4f} {normal:>5} {anomalous:>5}  {bars}".rstrip())
+        lines.append(f"  {edges[index]:.4f} {normal:>5} {anomalous:>5}  {bars}".rstrip())
     if threshold is not None and threshold >= high:
         lines.append(f"  {'-' * 12} threshold {threshold:.4f}")
     return lines

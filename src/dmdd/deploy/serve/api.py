@@ -92,7 +92,7 @@ class Inspection:
         """
         self.rate.check(request.client.host if request.client else "unknown")
         arrived = False
-        with self.worker.place():
+        with self.worker.slot():
             try:
                 async with asyncio.timeout(self.limits.timeout_s):
                     data = await read_upload(request, self.limits.upload_bytes)
@@ -173,7 +173,7 @@ def _routes(inspection: Inspection) -> APIRouter:
     @router.get("/health", operation_id="health")
     async def health() -> Health:
         """Say that the server answers."""
-        return Health(waiting=inspection.worker.taken, places=inspection.worker.places)
+        return Health(waiting=inspection.worker.taken, places=inspection.worker.slots)
 
     @router.get("/model", operation_id="model")
     async def card() -> ModelCard:

@@ -74,7 +74,7 @@ def add_calibration(app: FastAPI, inspection: Inspection) -> None:
     @app.post("/page/calibrate", include_in_schema=False)
     async def calibrate(request: Request) -> CalibrationAnswer:
         wanted = await read_wanted(request)
-        with inspection.worker.place():  # in the thread that inspects: no image is judged by half a calibration
+        with inspection.worker.slot():  # in the thread that inspects: no image is judged by half a calibration
             return await inspection.worker.run(lambda: recalibrate(inspection.model, wanted))
 
 

@@ -15,28 +15,28 @@ Result = TypeVar("Result")
 class Worker:
     """Run work in one thread of its own, so that the event loop stays free to answer.
 
-    One thread, since the network uses all cores for one image; two would only share them. A request takes its place
+    One thread, since the network uses all cores for one image; two would only share them. A request takes its slot
     before its body is read: what waits is bounded in memory too.
 
     Args:
-        places: Requests that may wait or run at once.
+        slots: Requests that may wait or run at once.
 
     Source: ours.
     """
 
-    def __init__(self, places: int) -> None:
-        self.places, self.taken = places, 0
+    def __init__(self, slots: int) -> None:
+        self.slots, self.taken = slots, 0
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dmdd-inference")
         self._usual_s = 0.5
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place in the queue.
+    def slot(self) -> Iterator[None]:
+        """Hold a slot in the queue.
 
         Raises:
             Refusal: 503, none is free.
         """
-        if self.taken >= self.places:
+        if self.taken >= self.slots:
             raise Refusal(
                 503, f"busy: {self.taken} requests are waiting already", retry_after_s=self.taken * self._usual_s
             )

@@ -11,14 +11,14 @@ from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.regions import paint_outside
 from dmdd.data.tiles import LargeImages
 from dmdd.models.detector import Detector, Slices, Tiling
-from dmdd.models.tiling import levels_inside, tile_images
+from dmdd.models.tiling import baselines_inside, tile_images
 
 CALIBRATION_BYTES = 400_000_000
-"""Tiles of normal images at the input size that a detector's levels are learnt from."""
+"""Tiles of normal images at the input size that a detector's baselines are learnt from."""
 
 
 class NormalImages(NamedTuple):
-    """Normal images that a detector's levels are learnt from.
+    """Normal images that a detector's baselines are learnt from.
 
     Args:
         images: ``(N, 3, h, w)`` uint8 at the input size, grey where pixels do not count.
@@ -31,30 +31,30 @@ class NormalImages(NamedTuple):
     inside: Tensor | None = None
 
 
-def learn_levels(detector: Detector, normal: NormalImages, *, batch_size: int) -> dict[str, Tensor]:
-    """Let a detector learn the levels of normal images, by what lies in their regions.
+def learn_baselines(detector: Detector, normal: NormalImages, *, batch_size: int) -> dict[str, Tensor]:
+    """Let a detector learn the baselines of normal images, by what lies in their regions.
 
     Args:
-        detector: Its ``normal_levels`` are set.
+        detector: Its ``normal_baselines`` are set.
         normal: The images, anywhere.
         batch_size: Images at once.
 
     Returns:
-        By map name the images' levels; those of tiles outside the region are left out.
+        By map name the images' baselines; those of tiles outside the region are left out.
     """
     images, inside = normal.images, normal.inside
-    found = detector.learn_levels(images, batch_size=batch_size)
+    found = detector.learn_baselines(images, batch_size=batch_size)
     if inside is None:
         return found
     device = next(detector.parameters()).device
-    levels: dict[str, list[Tensor]] = {}
+    baselines: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for first in range(0, len(images), batch_size):
             some = slice(first, first + batch_size)
             for name, raw in detector.raw_maps(images[some].to(device), only=tuple(found)).items():
-                levels.setdefault(name, []).append(levels_inside(raw, inside[some].to(device)))
-    whole = {name: torch.cat(parts).clamp(min=1e-6) for name, parts in levels.items()}
-    detector.normal_levels = {name: (float(found.min()), float(found.max())) for name, found in whole.items()}
+                baselines.setdefault(name, []).append(baselines_inside(raw, inside[some].to(device)))
+    whole = {name: torch.cat(parts).clamp(min=1e-6) for name, parts in baselines.items()}
+    detector.normal_baselines = {name: (float(found.min()), float(found.max())) for name, found in whole.items()}
     return whole
 
 
@@ -89,28 +89,28 @@ def calibration_tiles(large: LargeImages, tiling: Tiling, size: tuple[int, int])
 
 
 def scores_by_tiles_of_others(
-    seen: Mapping[int, tuple[Tensor, Tensor]], levels: Tensor, owners: Tensor, power: float
+    seen: Mapping[int, tuple[Tensor, Tensor]], baselines: Tensor, owners: Tensor, power: float
 ) -> dict[int, float]:
-    """Score normal images with the range of levels that the tiles of the other images have.
+    """Score normal images with the range of baselines that the tiles of the other images have.
 
-    As :func:`dmdd.training.evaluation.by_levels_of_others` for images that are seen whole.
+    As :func:`dmdd.training.evaluation.by_baselines_of_others` for images that are seen whole.
 
     Args:
-        seen: By image the scores and levels of its tiles, ``(T,)`` each, as the detector gives them with the range of
-            all.
-        levels: ``(N,)``, what that range was learnt from, above 0.
+        seen: By image the scores and baselines of its tiles, ``(T,)`` each, as the detector gives them with the range
+            of all.
+        baselines: ``(N,)``, what that range was learnt from, above 0.
         owners: ``(N,)`` the image that each of them is of.
-        power: The detector's ``level_power``.
+        power: The detector's ``baseline_power``.
 
     Returns:
         By image the largest score of its tiles; as it was where there is no other image.
 
-    Source: leave-one-out; the level ours.
+    Source: leave-one-out; the baseline ours.
     """
-    low, high = levels.min(), levels.max()
+    low, high = baselines.min(), baselines.max()
     found = {}
     for index, (scores, own) in seen.items():
-        others = levels[owners != index]
+        others = baselines[owners != index]
         if len(others):
             factor = own.clamp(low, high) / own.clamp(others.min(), others.max())
             contrast = scores / (1 - scores) * factor**power
