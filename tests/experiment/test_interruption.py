@@ -192,7 +192,8 @@ def test_a_run_of_version_0_1_is_found_by_its_settings(tmp_path):
     shutil.copy(Path(__file__).parents[1] / "fixtures/config_0_1.yaml", tmp_path / "old/config.yaml")
     smoke = ["dataset=demo", "category=plate", "data_dir=data", "teacher=resnet18", "teacher.random_weights=true"]
     smoke += ["recipe=smoke", "trainer.precision=32-true", "evaluation.pictures=4", f"run_dir={tmp_path}/new"]
-    former = [*smoke, "+experiments/ablation=fused_map", "augmentation=none"]  # the maps that were the default then
+    # The maps and the split that were the default then.
+    former = [*smoke, "+experiments/ablation=fused_map", "augmentation=none", "data.held_out_runs=false"]
     file = tmp_path / "old/config.yaml"
     assert resume.find_run(TrainSettings.compose(*former)) is None  # it was jittered, by other draws than today's
     old = OmegaConf.load(file)

@@ -8,6 +8,7 @@ import torch
 from benchmarks.calibration import simulate
 
 from dmdd.metrics.calibration import (
+    LOT_SHIFT,
     Rate,
     calibrate_scores,
     choose_pixel_threshold,
@@ -66,6 +67,22 @@ def test_expected_rate_equals_an_integration_by_hand():
         total += weight.sum()
         rate += (weight * above[name]).sum()
     assert float(known.expected([squash(cut)])[0]) == pytest.approx(rate / total, rel=0.08)
+
+
+def test_other_lots_lie_somewhere_above():
+    """Many images leave nothing else open: the rate is the mean over a half-normal shift, by Monte Carlo."""
+    z = -0.5 + 0.1 * torch.special.ndtri((torch.arange(400, dtype=torch.float64) + 0.5) / 400).numpy()
+    known = learn_normal_scores(squash(z))
+    cut = known.threshold(0.01)
+    shifts = LOT_SHIFT * np.abs(np.random.default_rng(0).standard_normal(20_000))
+    by_hand = known.expected(squash(logit(cut) - known.spread * np.quantile(shifts, np.linspace(0.005, 0.995, 100))))
+    found = known.of_other_lots().rate(cut)
+    assert found.expected == pytest.approx(by_hand.mean(), rel=0.1)
+    assert found.high == pytest.approx(np.quantile(by_hand, 0.95), rel=0.15)
+    told = calibrate_scores(squash(z), rate=0.01, other_lots=True)
+    assert told["other_lots_rate"] == pytest.approx(found.high, rel=1e-3)
+    assert told["image_threshold"] == pytest.approx(cut, abs=1e-6)
+    assert told["promise"].endswith(" where parts, lot or light are others")
 
 
 def test_one_intruder_does_not_set_the_threshold():

@@ -5,7 +5,9 @@ from importlib.resources import files
 
 import pytest
 import report_trees as trees
+import torch
 
+from dmdd.experiment.pictures import SUSPICIOUS_PICTURES, write_thumbnail
 from dmdd.report import collect
 from dmdd.report.__main__ import main
 from dmdd.report.page import SCRIPTS, command_text
@@ -23,7 +25,9 @@ def report(tmp_path_factory):
         made = trees.result(category=category, metrics={"pixel_auroc": value, "aupro_30": 1 - value, "pixel_ap": 0.5})
         made["suspicious"] = [{"file": "train/good/odd.png", "strangeness": 7.26, "held_out": False}]
         made["calibration"]["promise"] = "3 good images: expect 1 % false alarms"
-        trees.write_details(trees.write_run(root / f"runs/{place}", made))
+        run = trees.write_run(root / f"runs/{place}", made)
+        trees.write_details(run)
+        write_thumbnail(run / SUSPICIOUS_PICTURES, 0, torch.full((3, 100, 320), 90, dtype=torch.uint8))
     other = trees.result(category="cap", metrics={"pixel_auroc": 0.99}, overrides=(f"pairs={IMAGE_NAME}",), seed=1)
     other["commit"] = "</script><script>"
     trees.write_run(root / "runs/other", other, trees.config(distillation__steps=9))
@@ -200,6 +204,8 @@ def test_odd_training_images_are_named(page):
     page.select_option("#run-choice", index=0)
     text = page.locator("#run-body").inner_text()
     assert "train/good/odd.png, 7.3" in text
+    size = page.locator("ul.odd img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert size == [160, 50]  # of 320 x 100
     assert "3 good images: expect 1 % false alarms" in text
 
 

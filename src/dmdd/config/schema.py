@@ -114,6 +114,7 @@ class DataSettings:
     held_out_fraction: float = setting(
         "share of the normal training images kept for thresholds, never trained on", least=0, below=1
     )
+    held_out_runs: bool = setting("hold out whole runs of neighbours where images beside each other by name are alike")
     evaluation_batch_size: int = setting("images a device scores at once", least=1)
     tile_px: int | tuple[int, ...] | None = setting(
         "train and test on tiles of this side, or [height,width], in pixels of the image (docs/tiles.md)"

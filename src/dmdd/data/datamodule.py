@@ -25,6 +25,7 @@ from dmdd.data.datasets import (
     part_inside,
 )
 from dmdd.data.images import read_image
+from dmdd.data.kinship import kin_order
 from dmdd.data.listing import Category, list_images
 from dmdd.data.regions import Regions, paint_outside
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
@@ -66,6 +67,7 @@ class PairDataModule(LightningDataModule):
         batch_size: Global batch size, over all devices.
         seed: Seed of pairs, order and split.
         held_out_fraction: Share of the normal training images kept for calibration, never trained on.
+        held_out_runs: Where neighbours by name are alike, hold out whole runs of them; else single images.
         textures_dir: Folder of texture images; read only if a source of ``synthesis`` uses textures.
         augmentation: What is done to the normal image before its twin is made, or None; ``setup`` makes it None where
             it is not wanted for so many images. Jitter is done on the device, albumentations transforms by the loader.
@@ -99,6 +101,7 @@ class PairDataModule(LightningDataModule):
         batch_size: int,
         seed: int,
         held_out_fraction: float = 0.1,
+        held_out_runs: bool = True,
         textures_dir: str | Path | None = None,
         augmentation: Augmentation | Jitter | None = None,
         evaluation_batch_size: int = 16,
@@ -125,7 +128,8 @@ class PairDataModule(LightningDataModule):
         self.regions = Regions(roi, ignore, base=category.root)
         if tile_px is None and overlap is not None:
             raise UserError(f"data.overlap={overlap} counts only with data.tile_px=")
-        self.seed, self.held_out_fraction, self.trained_before = seed, held_out_fraction, frozenset(trained_before)
+        self.seed, self.held_out_fraction, self.held_out_runs = seed, held_out_fraction, held_out_runs
+        self.trained_before, self.neighbours_alike = frozenset(trained_before), False
         self.textures_dir, self.augmentation, self.num_workers = textures_dir, augmentation, num_workers
         # Stage 2 sets this to the steps of stage 1, so that its pairs are new ones.
         self.first_step = 0
@@ -152,10 +156,13 @@ class PairDataModule(LightningDataModule):
         self._decoded = None
         try:
             barred = {row for row, name in enumerate(self._names) if name in self.trained_before}
-            train, rest = held_out(len(samples), fraction=self.held_out_fraction, seed=self.seed, barred=barred)
+            order = kin_order(images, [sample.path for sample in samples]) if self.held_out_runs else None
+            train, rest = held_out(
+                len(samples), fraction=self.held_out_fraction, seed=self.seed, order=order, barred=barred
+            )
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
-        self._rows = train
+        self._rows, self.neighbours_alike = train, order is not None
         if self.augmentation is not None:
             self.augmentation = self.augmentation.for_images(len(train))
         paths = [sample.path for sample in samples]

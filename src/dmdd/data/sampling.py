@@ -1,6 +1,6 @@
 """Which image stands at which place of which training batch: a function of (seed, step, place) alone."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -11,6 +11,9 @@ SPLIT_STREAM = 2
 AUGMENTATION_STREAM = 3
 CROP_STREAM = 4
 CROP_DRAWS = 4
+
+RUN = 8
+"""Neighbours that are held out together: more than photographs of one part usually are."""
 
 Place = tuple[int, int, int]  # step, place in the global batch, index of the image, plus view times number of images
 
@@ -118,13 +121,22 @@ def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(generator.random_raw(count), kind="stable")
 
 
-def held_out(count: int, *, fraction: float, seed: int, barred: Collection[int] = ()) -> tuple[list[int], list[int]]:
-    """Split ``range(count)`` into a part to train on and a held-out part, by image, as a function of the seed.
+def held_out(
+    count: int,
+    *,
+    fraction: float,
+    seed: int,
+    order: Sequence[int] | None = None,
+    barred: Collection[int] = (),
+) -> tuple[list[int], list[int]]:
+    """Split ``range(count)`` into a part to train on and a held-out part, as a function of the seed.
 
     Args:
         count: Number of normal images.
         fraction: Share to hold out, in [0, 1); rounded, but at least one image stays on each side when it is positive.
         seed: Seed of the run.
+        order: The images in an order whose neighbours are of a kind; whole runs of neighbours are held out then, evenly
+            spread, as new images will not have their like among those trained on. None holds out single images.
         barred: Images that are not held out; fewer are then, where the others are not enough.
 
     Returns:
@@ -143,13 +155,27 @@ def held_out(count: int, *, fraction: float, seed: int, barred: Collection[int] 
     if count < 2:
         raise ValueError("holding out images needs at least two of them")
     generator = np.random.Philox(key=np.array([seed, SPLIT_STREAM], np.uint64))
-    order = np.argsort(generator.random_raw(count), kind="stable")
     size = count_held_out(count, fraction=fraction)
-    rest = [place for place in order.tolist() if place not in barred][:size] if barred else order[:size].tolist()
-    if not rest:
+    permuted = order is None
+    if order is None:
+        order = np.argsort(generator.random_raw(count), kind="stable").tolist()
+    free = [row for row in order if row not in barred]
+    if not free:
         raise ValueError("the model of init= was trained on all of the images; add new ones")
-    chosen = set(rest)
-    return [place for place in range(count) if place not in chosen], sorted(rest)
+    size = min(size, len(free))
+    chosen = set(free[:size] if permuted else (free[place] for place in _runs(len(free), size, generator)))
+    return [row for row in range(count) if row not in chosen], sorted(chosen)
+
+
+def _runs(count: int, size: int, generator: np.random.Philox) -> Iterator[int]:
+    """Yield ``size`` places of ``range(count)``, in runs of about ``RUN``, one in each of as many equal parts."""
+    runs = max(1, round(size / RUN))
+    words = generator.random_raw(runs)
+    for run in range(runs):
+        length = size * (run + 1) // runs - size * run // runs
+        first, last = count * run // runs, count * (run + 1) // runs - length
+        start = first + int(words[run]) % (last - first + 1)
+        yield from range(start, start + length)
 
 
 def count_held_out(count: int, *, fraction: float) -> int:

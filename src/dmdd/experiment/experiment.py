@@ -34,7 +34,14 @@ from dmdd.data.saturation import defect_reader
 from dmdd.experiment import loggers, outputs, resume
 from dmdd.experiment.charts import write_curves, write_training
 from dmdd.experiment.initial import start_from, trained_before, write_trained
-from dmdd.experiment.pictures import PAIRS_FILE, Picture, write_pairs, write_pictures
+from dmdd.experiment.pictures import (
+    PAIRS_FILE,
+    SUSPICIOUS_PICTURES,
+    Picture,
+    write_pairs,
+    write_pictures,
+    write_thumbnail,
+)
 from dmdd.experiment.resume import STATE_DIR
 from dmdd.experiment.watching import TrainingPictures
 from dmdd.models.batch_norm import synchronise_batch_norm
@@ -441,6 +448,10 @@ class Experiment:
             shown = path.relative_to(root) if path.is_relative_to(root) else path
             held_out = place >= self.data.training_images
             self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
+            if len(self.suspicious) <= self.settings.evaluation.pictures:
+                with failures.report_write_errors(self.run_dir):
+                    image = self.data.normal_pixels[place : place + 1][0]
+                    write_thumbnail(self.run_dir / SUSPICIOUS_PICTURES, len(self.suspicious) - 1, image)
 
     def _evaluator(self) -> Trainer:
         callbacks = list(build_all(self.settings.callbacks).values())

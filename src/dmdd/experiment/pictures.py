@@ -1,5 +1,6 @@
 """Pictures of a run: input, mask, map and overlay side by side, for a sample that shows the worst too."""
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ from dmdd.models.tiling import look
 from dmdd.pairs.window import as_float
 from dmdd.training.evaluation import ImageScore
 
+SUSPICIOUS_PICTURES = "images/suspicious"
+"""Folder of a run, of the training images to look at, in the order of the result."""
+
+THUMBNAIL_PX = 160
 PANEL_PX = 1024
 OUTSIDE_DIM = 4
 """What lies outside the region of interest is shown with a fraction of its brightness, one in so many."""
@@ -182,6 +187,25 @@ def _write_mistakes(file: Path, mistakes: list[tuple[float, str, np.ndarray]]) -
 def _to_width(picture: np.ndarray, width: int) -> np.ndarray:
     scale = width / picture.shape[1]
     return cv2.resize(picture, (width, max(1, round(picture.shape[0] * scale))), interpolation=cv2.INTER_AREA)
+
+
+def write_thumbnail(folder: Path, place: int, image: Tensor) -> None:
+    """Write a small PNG of a training image.
+
+    Args:
+        folder: Where to; made if needed, and emptied before the first.
+        place: In the order of the result, from 0; it is the file's name.
+        image: ``(3, h, w)`` uint8 RGB.
+    """
+    if place == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    height, width = image.shape[1:]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA)
+    picture = cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+    write_atomically(folder / f"{place:02d}.png", picture.tobytes())
 
 
 def fit_panel(image: Tensor, mask: Tensor, heat: Tensor) -> tuple[Tensor, Tensor, Tensor]:

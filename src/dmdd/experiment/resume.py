@@ -51,7 +51,7 @@ metrics equal the others within their certified bounds."""
 STATE_DIR = "state"
 
 
-FORMER = {"segmentation.inputs": "products"}
+FORMER = {"segmentation.inputs": "products", "data.held_out_runs": False}
 """What runs of versions that had no such setting did."""
 
 

@@ -24,7 +24,7 @@ ENTRIES = {
     "calibration": (
         *("image_threshold", "image_false_alarm_rate", "normal_images"),
         *("image_false_alarm_interval", "wanted_false_alarm_rate", "promised", "promise", "anomalous_found"),
-        "typical_peak",
+        *("typical_peak", "other_lots_rate"),
         *("typical_score", "spread", "false_alarm_table", "smallest_area_px", "calibrated_at"),
         *("pixel_threshold", "pixel_f1_on_synthetic", "source"),
     ),
@@ -174,6 +174,7 @@ def _check_scale(calibration: Mapping[str, Any]) -> None:
         ("spread", 0, math.inf),
         ("wanted_false_alarm_rate", 0, 1),
         ("anomalous_found", -math.ulp(0), 1 + math.ulp(1)),
+        ("other_lots_rate", -math.ulp(0), 1 + math.ulp(1)),
     ):
         value = calibration.get(name)
         if value is not None and not (is_number(value) and low < value < high):

@@ -64,6 +64,28 @@ def pictures(
     return found
 
 
+def thumbnails(folder: Path, count: int, unreadable: list[Unreadable]) -> list[str | None]:
+    """Read the small pictures of the training images to look at.
+
+    Args:
+        folder: The run's.
+        count: How many such images its result names.
+        unreadable: Gets an entry for a damaged picture.
+
+    Returns:
+        Data addresses in the result's order; None where there is no picture.
+    """
+    found: list[str | None] = []
+    for place in range(count):
+        file = folder / "images" / "suspicious" / f"{place:02d}.png"
+        try:
+            found.append(_encode(file, caption_px=0)[0] if file.is_file() else None)
+        except (OSError, ValueError, SyntaxError) as error:
+            unreadable.append(Unreadable(file, f"damaged: {error}"))
+            found.append(None)
+    return found
+
+
 def _stem(file: Path) -> str:
     return re.sub(r"^\d+_", "", file.stem)
 
@@ -111,11 +133,11 @@ def _choose(files: list[tuple[Path, Score | None]], scores: Sequence[Score]) -> 
                 yield types[name].pop(0 if turn % 2 == 0 else -1)
 
 
-def _encode(file: Path) -> tuple[str, int, int]:
+def _encode(file: Path, *, caption_px: int = CAPTION_PX) -> tuple[str, int, int]:
     from PIL import Image
 
     with Image.open(file) as opened:
-        picture = opened.convert("RGB").crop((0, min(CAPTION_PX, opened.height - 1), opened.width, opened.height))
+        picture = opened.convert("RGB").crop((0, min(caption_px, opened.height - 1), opened.width, opened.height))
     width = min(picture.width, PANELS * PANEL_WIDTH_PX)
     height = max(1, round(picture.height * width / picture.width))
     content = io.BytesIO()

@@ -14,7 +14,7 @@ from typing import Any
 from dmdd.report.collect import Found, Run, Unreadable
 from dmdd.report.configurations import configuration_names
 from dmdd.report.detail import histogram, read_curves, read_losses, read_scores
-from dmdd.report.gallery import pictures
+from dmdd.report.gallery import pictures, thumbnails
 from dmdd.report.layout import CLAIM_NOTE, LEGEND, cell_text, metric_title, seeds_text
 from dmdd.report.rows import ResultTable, Row
 
@@ -135,7 +135,7 @@ def _run(run: Run, configuration: str, *, count: int, max_bytes: int, unreadable
         "histogram": histogram(scores, threshold),
         "scores": [[score.file, score.label, float(f"{score.score:.6g}")] for score in scores],
         "promise": result.get("calibration", {}).get("promise"),
-        "suspicious": [[str(entry["file"]), entry["strangeness"]] for entry in result.get("suspicious", [])],
+        "suspicious": _suspicious(run, unreadable),
         "curves": read_curves(run.folder, unreadable),
         "losses": read_losses(run.folder, unreadable),
         "facts": _facts(run),
@@ -144,6 +144,12 @@ def _run(run: Run, configuration: str, *, count: int, max_bytes: int, unreadable
         "pictures": shown,
         "picturesThere": len(list((run.folder / "images").glob("*.png"))),
     }
+
+
+def _suspicious(run: Run, unreadable: list[Unreadable]) -> list[list[Any]]:
+    entries = run.result.get("suspicious", [])
+    shown = thumbnails(run.folder, len(entries), unreadable)
+    return [[str(e["file"]), e["strangeness"], picture] for e, picture in zip(entries, shown, strict=True)]
 
 
 def command_text(run: Run) -> str:

@@ -449,6 +449,7 @@ class EvaluationModule(LightningModule):
             rate=self.false_alarm_rate,
             training=self.training_scores,
             anomalous=[score for _, label, score in self.scores if label],
+            other_lots=True,
         )
         counts = dict(self._pixels)
         found = [i for i, label, score in self.scores if label and score >= image["image_threshold"]]

@@ -68,7 +68,10 @@ function decisionPart(run) {
 }
 
 function suspiciousPart(run) {
-  const items = run.suspicious.map(([file, value]) => element("li", {}, `${file}, ${value.toFixed(1)}`));
+  const items = run.suspicious.map(([file, value, source]) => {
+    const picture = source ? [element("img", { src: source, alt: "" })] : [];
+    return element("li", {}, ...picture, element("span", {}, `${file}, ${value.toFixed(1)}`));
+  });
   const note = "Given as good, but like none of the others: how far away, in robust standard deviations. Look at them before you trust the model.";
-  return part("Training images to look at", element("ul", { class: "plain small" }, ...items), element("p", { class: "small quiet" }, note));
+  return part("Training images to look at", element("ul", { class: "plain small odd" }, ...items), element("p", { class: "small quiet" }, note));
 }
