@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 
 
 STARTS = re.compile(
-    r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer"
+    r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer|\bexec\("
     r"|from processes import|\bbrowser\b"
 )
 """What the source of a test file says where its tests start a process, a command or a training."""
