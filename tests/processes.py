@@ -10,12 +10,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -106,10 +108,16 @@ class Command:
         self.process = _start(_command, name, list(arguments), cwd, environment, *(write for _, write in ends))
         for _, write in ends:
             write.close()
-        self.stdout, self.stderr = (os.fdopen(os.dup(read.fileno()), encoding="utf-8") for read, _ in ends)
+        self.stdout, self.stderr = (self._open(read) for read, _ in ends)
         for read, _ in ends:
             read.close()
         self.pid = self.process.pid
+
+    def _open(self, pipe: Connection) -> TextIO:
+        """Give a stream that is closed with this object: a test that fails, or reads nothing, leaves it open."""
+        descriptor = os.dup(pipe.fileno())
+        weakref.finalize(self, os.close, descriptor)
+        return os.fdopen(descriptor, encoding="utf-8", closefd=False)
 
     @property
     def returncode(self) -> int | None:

@@ -132,8 +132,10 @@ class SegmentationModule(LightningModule):
         losses = over_devices({"segmentation/loss": loss}, self.trainer)
         self.log_dict(losses, batch_size=count)
         self.log("segmentation/learning_rate", learning_rate_of(self), batch_size=count)
-        # Lightning takes a metric of this name as the step of all that is logged with it.
-        self.log("step", float(self.first_step + self.trainer.global_step), batch_size=count)
+        # Lightning takes a metric of this name as the step of all that is logged with it. Made on the device, as the
+        # learning rate is: the copy of a plain number would wait for it.
+        step = torch.full((), float(self.first_step + self.trainer.global_step), device=self.device)
+        self.log("step", step, batch_size=count)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -174,7 +174,8 @@ def test_float16_halves_the_weights(model, tmp_path, onnx_file):
     file = tmp_path / "part.onnx"
     shutil.copy(onnx_file, file)
     halve_weights(file)
-    assert file.stat().st_size < 0.6 * onnx_file.stat().st_size
+    # The Gaussian of whole images, 1 MB here, is no convolution and stays as it is.
+    assert file.stat().st_size < 0.65 * onnx_file.stat().st_size
     onnx.checker.check_model(onnx.load(file))
     whole, half = load_onnx(onnx_file)(noise(2, 70, 50)), load_onnx(file)(noise(2, 70, 50))
     assert 0 < np.abs(whole["map"] - half["map"]).max() < 1e-2
