@@ -38,7 +38,7 @@ class CategoryFigures(nn.Module):
     def reset(self) -> None:
         """Forget everything seen."""
         for metric in (*self.pixels, *self.bootstraps):
-            metric.reset()  # type: ignore[operator]
+            metric.reset()
 
     def update(self, maps: Tensor, masks: Tensor, indices: Sequence[int]) -> None:
         """Add a batch.
