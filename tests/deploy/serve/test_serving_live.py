@@ -133,7 +133,7 @@ def test_of_a_long_file_the_end_is_read(followed, monkeypatch):
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no output folder of dmdd predict .*; start predict first"):
+    with pytest.raises(UserError, match=r"is no output folder of dmdd predict .*; start predict first"):
         Tail(tmp_path)
 
 

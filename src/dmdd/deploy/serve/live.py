@@ -74,6 +74,7 @@ class Newest:
         # From the clock: a page that outlives the server does not take new results for known ones.
         self._number = int(1000 * time.time())
         self._posted, self._lock = 0, threading.Lock()
+        self._read_folder()
 
     def add_posted(self, found: Inspected, name: str | None) -> None:
         """Add an image that was sent to the endpoint.
@@ -106,13 +107,15 @@ class Newest:
             Results with larger numbers.
         """
         with self._lock:
-            if self._tail is not None:
-                self._add_records(self._tail, self._tail.read())
+            self._read_folder()
             fresh = [result for result in reversed(self._results) if result.number > number]
             drift = describe_drift(np.array(self._normal), self.model.predictor.detector.calibration)
         return LiveAnswer(results=fresh, most=self.most, drift=drift)
 
-    def _add_records(self, tail: "Tail", records: list[Record]) -> None:
+    def _read_folder(self) -> None:
+        if (tail := self._tail) is None:
+            return
+        records = tail.read()
         self._normal.extend(
             record.raw_score for record in records if record.outcome == "normal" and record.raw_score is not None
         )
