@@ -396,6 +396,7 @@ class LimitSettings:
     timeout_s: float = setting("time from a request's first byte to its answer", unit="seconds", above=0)
     requests_per_minute: int = setting("images of one client (IP address); 0 for no limit", least=0)
     page_images: int = setting("images the page shows at once", least=1)
+    live_images: int = setting("newest results the page lists, pictures in memory; 0 for none", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,6 +424,7 @@ class ServeSettings(Settings):
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
+    follow: str | None = setting("output folder of dmdd predict, whose newest results the page lists", is_path=True)
     calibrate: bool | None = setting("the page may set the model's thresholds; null: if only this machine reaches it")
     limits: LimitSettings = setting("beyond them a request is refused")
 

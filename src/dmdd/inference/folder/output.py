@@ -12,10 +12,9 @@ from filelock import FileLock, Timeout
 
 from dmdd.core.errors import UserError
 from dmdd.core.files import write_atomically
-from dmdd.inference.folder.ledger import CSV, JSONL
+from dmdd.inference.folder.ledger import CLAIM, CSV, JSONL
 from dmdd.models.detector import SPEC_FILE, WEIGHTS_FILE
 
-CLAIM = "predict.json"
 PICTURE_FOLDERS = ("maps", "masks", "overlays")
 
 
