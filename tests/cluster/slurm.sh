@@ -54,7 +54,7 @@ END
 # Processes of this cluster: its daemons and what their jobs started; no shell that merely has SLURM_CONF set.
 members() {
   for process in /proc/[0-9]*; do
-    environment=$(tr '\0' '\n' < "$process/environ" 2> /dev/null) || continue
+    environment=$(tr '\0' '\n' 2> /dev/null < "$process/environ") 2> /dev/null || continue
     grep -qx "SLURM_CONF=$folder/slurm.conf" <<< "$environment" || continue
     case $(cat "$process/comm" 2> /dev/null) in
       slurmctld | slurmd | slurmstepd) echo "${process#/proc/}" ;;
