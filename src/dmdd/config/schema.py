@@ -208,7 +208,9 @@ class TrainSettings(Settings):
 
     COMMAND = "train"
 
-    category: str | None = setting("folder name of the category; all pools every category; with -m also all_each or *")
+    category: str | None = setting(
+        "folder name; one model for several: a,b or '*' or all; one model each: -m, with all_each too"
+    )
     data_dir: str = setting("folder that holds mvtec_ad/, mpdd/, dtd/ and so on; $DMDD_DATA if set", is_path=True)
     name: str = setting("name of the run")
     run_dir: str = setting("folder of all outputs", is_path=True)
@@ -250,7 +252,9 @@ class EvaluateSettings(Settings):
     COMMAND = "evaluate"
 
     model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
-    category: str | None = setting("folder name of the category; with -m also all_each or *")
+    category: str | None = setting(
+        "folder name; several as one test set: a,b or '*' or all; one by one: -m, with all_each too"
+    )
     anomaly_map: MapName | None = setting(
         "another map than the model's own; its thresholds are left out then", is_open=True
     )
@@ -305,6 +309,7 @@ class PredictSettings(Settings):
     maps: Literal["none", "png16", "npy"] | None = setting("png16 (0 to 65535 is 0 to 1) or npy, at the image's size")
     masks: bool = setting("write masks of 0 and 255: where the map reaches pixel_threshold")
     overlays: bool = setting("write the image under its map's colours, the mask outlined")
+    category: str | None = setting("of a model for several: decide by this one's thresholds; null: by one for all")
     image_threshold: float | None = setting("a score from here on is anomalous; null: the model's own", least=0, most=1)
     pixel_threshold: float | None = setting("a pixel from here on is in the mask; null: the model's", least=0, most=1)
     tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")

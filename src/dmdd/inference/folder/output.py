@@ -30,7 +30,7 @@ def model_fingerprint(folder: Path) -> str:
     with (folder / WEIGHTS_FILE).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
-    for name in ("calibration", "former_calibrations"):
+    for name in ("calibration", "category_calibrations", "former_calibrations"):
         spec.pop(name, None)
     digest.update(json.dumps(spec, sort_keys=True).encode())
     return digest.hexdigest()

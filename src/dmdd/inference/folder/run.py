@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PREDICTOR = (
     "device",
     "precision",
+    "category",
     "image_threshold",
     "pixel_threshold",
     "tile",
