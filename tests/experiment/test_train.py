@@ -190,6 +190,7 @@ def test_training_starts_from_a_trained_model(run, tmp_path, demo_root, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     steps = ["distillation.steps=1", "segmentation_training.steps=1", "distillation.learning_rate=1e-12"]
     given = [*SMOKE, f"data_dir={demo_root}", "evaluation.resamples=0", "evaluation.pictures=0", "name=more", *steps]
+    given.append("evaluation.study_maps=false")
     assert main([*given, f"init={run / 'model'}"]) == 0
     result = json.loads(Path("runs/demo/plate/more/result.json").read_text())
     assert result["init"] == {"model": str(run / "model"), "sha256": file_sha256(run / "model/weights.safetensors")}
@@ -262,7 +263,7 @@ def test_two_devices_train_as_one_does_and_score_every_image(tmp_path, demo_root
     # In float64, where the order of sums does not matter: in float32 AdamW turns the last bits of a small gradient
     # into whole steps, and two runs part by one part in ten thousand a step.
     common = [f"data_dir={demo_root}", "trainer.accelerator=cpu", "evaluation.pictures=0", "trainer.precision=64-true"]
-    common += ["trainer.log_every_n_steps=1", "evaluation.resamples=0"]
+    common += ["trainer.log_every_n_steps=1", "evaluation.resamples=0", "evaluation.study_maps=false"]
     for name, devices in (("one", 1), ("two", 2)):
         done = dmdd(*SMOKE, *common, f"name={name}", f"trainer.devices={devices}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -352,7 +353,11 @@ def test_sweep_over_devices_trains_each_member_once_and_goes_on_after_a_bad_one(
         pytest.skip("one CPU core")
     smoke = [argument for argument in SMOKE if not argument.startswith("category")]
     arguments = ["-m", "category=nosuch,plate", "seed=0,1", "trainer.devices=2", "trainer.accelerator=cpu", "name=s"]
-    done = dmdd(*smoke, f"data_dir={demo_root}", "evaluation.pictures=0", *arguments, cwd=tmp_path)
+    quick = [
+        "image_size=[64,64]",
+        *(f"evaluation.{name}" for name in ("pictures=0", "resamples=0", "study_maps=false")),
+    ]
+    done = dmdd(*smoke, f"data_dir={demo_root}", *quick, *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error: unknown category 'nosuch'") == 2
     assert "error: 2 of 4 runs failed: category=nosuch seed=0: unknown category 'nosuch'" in done.stderr
