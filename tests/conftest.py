@@ -12,7 +12,7 @@ import pytest
 import torch
 from absl import logging as absl_logging
 
-from processes import PATIENCE_S
+from patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 
 STARTS = re.compile(
     r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer|\bexec\("
-    r"|from processes import|\bbrowser\b"
+    r"|from processes import|\bbrowser\b|num_workers=[1-9]"
 )
 """What the source of a test file says where its tests start a process, a command or a training."""
 

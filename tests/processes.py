@@ -21,10 +21,9 @@ from typing import TextIO
 
 import pytest
 
-KILL_SEED = 0
+from patience import PATIENCE_S
 
-PATIENCE_S = 600
-"""For what ends by itself or not at all: no test fails because a machine is busy."""
+KILL_SEED = 0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(

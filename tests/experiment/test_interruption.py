@@ -27,7 +27,8 @@ from dmdd.experiment.leaving import no_empty_folder
 from dmdd.training.callbacks import interruption
 from dmdd.training.callbacks.interruption import StateSaver
 from dmdd.training.segmentation import SegmentationModule
-from processes import PATIENCE_S, Command
+from patience import PATIENCE_S
+from processes import Command
 
 STEPS = {"distillation": 9, "segmentation": 6}
 ARGUMENTS = [
@@ -504,7 +505,7 @@ def test_what_ends_before_the_work_begins_leaves_no_folder(tmp_path, monkeypatch
 
 
 def sleep_long() -> None:
-    threading.Event().wait(60)
+    threading.Event().wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
