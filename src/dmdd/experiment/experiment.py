@@ -159,11 +159,12 @@ def report_decoding(size: Sequence[int]) -> AbstractContextManager[None]:
     return failures.report_errors("decoding the training images", sizes={"image_size": f"[{height},{width}]"})
 
 
-def build_detector(settings: TrainSettings) -> tuple[Detector, WeightsSource]:
+def build_detector(settings: TrainSettings, *, kinds: int) -> tuple[Detector, WeightsSource]:
     """Build the networks of a run.
 
     Args:
         settings: Of the run.
+        kinds: How many categories the images are of.
 
     Returns:
         The detector that is to be trained, and where its teacher's weights come from.
@@ -177,6 +178,7 @@ def build_detector(settings: TrainSettings) -> tuple[Detector, WeightsSource]:
         student=build(settings.student)(channels=teacher.channels),
         segmentation=build(settings.segmentation)(channels=teacher.channels),
         input_size=settings.image_size,
+        image_kinds=kinds,
         **vars(settings.detector),
     ).to(memory_format=torch.channels_last)
     check_features(teacher, detector.input_size)
@@ -200,7 +202,7 @@ class Experiment:
         self.listing = listing_digest((*category.train, *category.test))
         self.run_dir = Path(settings.run_dir)
         self._choose_hardware()
-        self.detector, self.weights = build_detector(settings)
+        self.detector, self.weights = build_detector(settings, kinds=max(1, len(category.members)))
         self.began_with = start_from(self.detector, settings.init) if settings.init else {}
         self._read_data(decoded)
         self._synchronise_batch_norm()
@@ -256,6 +258,7 @@ class Experiment:
             segmentation=self.detector.segmentation,
             whitening=self.detector.whitening,
             normal_images=self.data.training_pixels,
+            categories=self.data.counts,
             first_step=self.settings.distillation.steps,
             **vars(self.settings.segmentation_training),
         )
@@ -267,6 +270,9 @@ class Experiment:
         return EvaluationModule(
             self.detector,
             defects=[sample.defect for sample in samples],
+            categories=[sample.category for sample in samples],
+            held_out_categories=data.held_out_members,
+            training_categories=data.trained_members,
             false_alarm_rate=settings.false_alarm_rate,
             has_masks=self.category.has_masks,
             study_maps=settings.study_maps,
@@ -569,6 +575,7 @@ class Experiment:
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
+                **({"categories": list(self.category.members)} if self.category.members else {}),
                 "listed": len(self.category.test),
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,
