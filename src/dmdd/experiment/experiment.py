@@ -273,6 +273,7 @@ class Experiment:
             categories=[sample.category for sample in samples],
             held_out_categories=data.held_out_members,
             training_categories=data.trained_members,
+            parts=[sample.part for sample in samples],
             false_alarm_rate=settings.false_alarm_rate,
             has_masks=self.category.has_masks,
             study_maps=settings.study_maps,
