@@ -21,6 +21,7 @@ SMOKE = [
     "teacher=resnet18",
     "teacher.random_weights=true",
     "recipe=smoke",
+    "image_size=[64,64]",
     "distillation.steps=2",
     "segmentation_training.steps=2",
     "evaluation.pictures=0",
