@@ -319,8 +319,8 @@ def learn_normal_scores(
 
     On the logit scale their distribution has a median, a spread and one of three forms (normal, skewed, heavy tails);
     what the scores leave open of these is kept open and averaged over. Less than half of the images may be intruders
-    instead, which score anywhere, so one bad image among many decides nothing. Images trained on score too low, but scatter
-    similarly: with few others their spread is what the spread is expected to be.
+    instead, which score anywhere, so one bad image among many decides nothing. Images trained on score too low, but
+    scatter similarly: with few others their spread is what the spread is expected to be.
 
     Args:
         scores: ``(N,)`` in [0, 1] of images given as normal that were not trained on, at least 1.
