@@ -206,6 +206,7 @@ class Experiment:
             teacher=teacher,
             student=student,
             cached_images=self.data.lasting_images,
+            compiled=settings.compile,
             **vars(settings.distillation),
         )
         self.segmentation = SegmentationModule(
@@ -215,6 +216,7 @@ class Experiment:
             whitening=self.detector.whitening,
             normal_images=self.data.training_pixels,
             first_step=settings.distillation.steps,
+            compiled=settings.compile,
             **vars(settings.segmentation_training),
         )
         self.evaluation = EvaluationModule(
