@@ -99,7 +99,7 @@ def report_errors(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_w
                 f"{doing}: {told}. Often memory or shared memory was used up; {workers}=0 needs no workers"
             ) from error
         if is_compiler_failure(error):
-            told = f"{type(error).__name__}: {_one_line(error)}"
+            told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UserError(f"{doing}: torch.compile failed ({told}); give compile=false") from error
         raise
 

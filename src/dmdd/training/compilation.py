@@ -1,4 +1,4 @@
-"""The arithmetic of a step through ``torch.compile``: fewer, larger kernels, and on a GPU one launch for all of them."""
+"""The arithmetic of a step through ``torch.compile``: fewer, larger kernels, and on a GPU one launch for all."""
 
 from collections.abc import Callable
 from copy import deepcopy
