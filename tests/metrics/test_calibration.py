@@ -13,7 +13,6 @@ from dmdd.metrics.calibration import (
     calibrate_scores,
     choose_pixel_threshold,
     count_values,
-    describe_drift,
     images_needed,
     learn_normal_scores,
     logit,
@@ -22,6 +21,7 @@ from dmdd.metrics.calibration import (
     promise,
     smallest_promise,
 )
+from dmdd.models.score_scale import describe_drift
 
 
 def squash(z):

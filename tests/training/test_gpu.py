@@ -1,5 +1,6 @@
 """What a GPU would refuse or wait for, found without one; see gpu_stand_in."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,8 +34,9 @@ from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule
 from dmdd.training.segmentation import SegmentationModule
 from gpu_stand_in import GPU, StandIn, stand_in_gpu
-from test_structure import REPOSITORY
 from tiny import THRESHOLDS, draw_pixels, save_tiny_model
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 CPU = torch.device("cpu")
 STEPS = 6

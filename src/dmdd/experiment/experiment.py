@@ -189,6 +189,7 @@ class Experiment:
             student=student,
             segmentation=segmentation,
             input_size=settings.image_size,
+            image_kinds=max(1, len(category.members)),
             **vars(settings.detector),
         ).to(memory_format=torch.channels_last)
         check_features(teacher, self.detector.input_size)
@@ -215,6 +216,7 @@ class Experiment:
             segmentation=segmentation,
             whitening=self.detector.whitening,
             normal_images=self.data.training_pixels,
+            categories=self.data.counts,
             first_step=settings.distillation.steps,
             compiled=settings.compile,
             **vars(settings.segmentation_training),
@@ -222,6 +224,9 @@ class Experiment:
         self.evaluation = EvaluationModule(
             self.detector,
             defects=[sample.defect for sample in category.test],
+            categories=[sample.category for sample in category.test],
+            held_out_categories=self.data.held_out_members,
+            training_categories=self.data.trained_members,
             false_alarm_rate=settings.evaluation.false_alarm_rate,
             has_masks=category.has_masks,
             study_maps=settings.evaluation.study_maps,
@@ -534,6 +539,7 @@ class Experiment:
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
+                **({"categories": list(self.category.members)} if self.category.members else {}),
                 "listed": len(self.category.test),
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,

@@ -30,9 +30,6 @@ LOT_SHIFT = 1.3
 """How many spreads the median of another lot lies above that of the held-out images, root mean square: that of seven
 sets is 1.0 and 1.2 with two kinds of maps, rounded up as seven are few (docs/results/decisions.md)."""
 
-DRIFT_IMAGES = 10
-"""Fewer normal-looking images say nothing of a drift."""
-
 PIXEL_BINS = 4096
 
 FAMILIES = {"normal": 0.5, "gumbel": 0.25, "logistic": 0.25}
@@ -242,32 +239,6 @@ def images_needed(found: Rate, count: int) -> int:
     """
     width = np.log(max(found.high, 1e-9) / max(found.expected, 1e-9)) / np.log(PROMISE)
     return int(np.ceil(count * max(float(width), 1) ** 2 / 10) * 10)
-
-
-def describe_drift(scores: ArrayLike, calibration: Mapping[str, Any]) -> str | None:
-    """Compare the scores of normal-looking images with what they were when the threshold was set.
-
-    Args:
-        scores: ``(N,)`` raw scores of the images that were called normal.
-        calibration: Of the detector.
-
-    Returns:
-        A sentence; None where the calibration or fewer than ``DRIFT_IMAGES`` images leave nothing to say.
-    """
-    typical, spread = calibration.get("typical_score"), calibration.get("spread")
-    z = logit(scores)
-    if typical is None or spread is None or len(z) < DRIFT_IMAGES:
-        return None
-    shift = float(np.median(z) - logit(typical)) / spread
-    # Of a median, 1.25 standard deviations of a mean; the calibration's own one has the same uncertainty.
-    unsure = 1.25 * float(np.sqrt(1 / len(z) + 1 / max(1, calibration.get("normal_images") or 1)))
-    where = f"{abs(shift):.1f} spreads {'above' if shift > 0 else 'below'} the calibration's"
-    if abs(shift) <= 0.5 + 1.64 * unsure:
-        return f"none seen: the median of {len(z)} normal-looking images is {where}"
-    return (
-        f"the median of {len(z)} normal-looking images is {where}: camera, light or parts have changed, "
-        "and the false-alarm rate with them; set the threshold anew with dmdd.calibrate"
-    )
 
 
 def count_values(maps: Tensor, masks: Tensor) -> Tensor:

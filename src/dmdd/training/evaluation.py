@@ -42,6 +42,7 @@ from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, c
 from dmdd.models.detector import Detector, Slices
 from dmdd.models.tiling import look
 from dmdd.training.baselines import NormalImages, learn_baselines, scores_by_tiles_of_others
+from dmdd.training.categories import CategoryFigures
 from dmdd.training.figures import (
     ImageScore,
     decisions_at,
@@ -71,11 +72,15 @@ class EvaluationModule(LightningModule):
     intervals, ``decisions`` the counts at the calibrated image threshold, ``left_out`` how many anomalous images a
     metric leaves out, ``curves`` ROC, precision-recall and per-region-overlap curves, and ``scores`` index, label and
     score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation;
-    ``measured`` says which it was. With several devices the first alone draws the intervals; the others have none.
+    ``measured`` says which it was. Of several categories ``categories`` holds figures of each, as they are in
+    ``result.json``. With several devices the first alone draws the intervals; the others have none.
 
     Args:
-        detector: What is measured; calibration fills its ``calibration``.
+        detector: What is measured; calibration fills its ``calibration``, and that of each category.
         defects: Type of each test image, by index; "good" for a normal one.
+        categories: Category of each test image, by index; empty names where there is one.
+        held_out_categories: The same of the held-out images.
+        training_categories: The same of the images trained on.
         false_alarm_rate: Wanted share of normal images at or above the image threshold, in (0, 1).
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
@@ -102,6 +107,9 @@ class EvaluationModule(LightningModule):
         detector: Detector,
         *,
         defects: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        held_out_categories: Sequence[str] = (),
+        training_categories: Sequence[str] = (),
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
@@ -138,6 +146,11 @@ class EvaluationModule(LightningModule):
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
         self.saturated = read_defects and SaturatedFigures(read_defects, defects=defects, resamples=resamples)
+        self.held_out_categories, self.training_categories = tuple(held_out_categories), tuple(training_categories)
+        self.by_category = (
+            CategoryFigures(categories, resamples=resamples, exact=exact) if len(set(categories)) > 1 else None
+        )
+        self.categories: dict[str, dict[str, Any]] = {}
         self.metrics: dict[str, float] = {}
         self.intervals: dict[str, Interval] = {}
         self.types: dict[str, dict[str, float]] = {}
@@ -208,6 +221,8 @@ class EvaluationModule(LightningModule):
             _compare(self.type_metrics.update, maps, batch, types)
         if self._pixels_known and self.resamples:
             _compare(self.bootstrap.update, maps, batch, batch.indices.tolist())
+        if self._pixels_known and self.by_category is not None:
+            _compare(self.by_category.update, maps, batch, batch.indices.tolist())
         if self.saturated is not None:
             self.saturated.update(maps, batch.indices.tolist())
 
@@ -284,8 +299,10 @@ class EvaluationModule(LightningModule):
         self.measured, self._uneven = None, False
         self.metrics, self.bounds, self.study = {}, {}, {}
         self.intervals, self.types, self.type_intervals, self.curves = {}, {}, {}, {}
-        self.decisions, self.left_out = None, {}
+        self.decisions, self.left_out, self.categories = None, {}, {}
         self.scores, self._tile_scores = [], {}
+        if self.by_category is not None:
+            self.by_category.reset()
         for metrics in self._collections():
             metrics.reset()
 
@@ -298,13 +315,14 @@ class EvaluationModule(LightningModule):
         """Compute the figures and set the thresholds."""
         self._finish()
         self._pixels = self._gather(self._pixels)
-        self.detector.calibration = self._calibrate()
+        self._calibrate()
         self.measured = "validation"
 
     def on_test_epoch_end(self) -> None:
         """Compute the figures, their intervals, those by type, and the curves."""
         self._finish()
         self._decide()
+        self.categories = self._by_category()
         self.types = self._by_type() if self.defects else {}
         self.metrics |= loco_figures(self.types)
         self.type_intervals = self._type_intervals() if self.resamples else {}
@@ -318,6 +336,17 @@ class EvaluationModule(LightningModule):
         self.decisions = None if threshold is None else decisions_at(self.scores, threshold)
         if self.decisions is not None:
             self.metrics |= {k: v for k, v in decision_figures(self.decisions).items() if not math.isnan(v)}
+
+    def _by_category(self) -> dict[str, dict[str, Any]]:
+        """Give the figures of each category, decided by its own threshold where the model has one."""
+        if self.by_category is None:
+            return {}
+        known = {
+            name: self.detector.category_calibrations.get(name, self.detector.calibration)
+            for name in self.by_category.names
+        }
+        thresholds = {name: calibration.get("image_threshold") for name, calibration in known.items()}
+        return self.by_category.entries(self.scores, thresholds, pixels_known=self._pixels_known)
 
     def _draw_curves(self) -> dict[str, Curve]:
         image: Any = self.image_metrics["image_auroc"]
@@ -427,13 +456,23 @@ class EvaluationModule(LightningModule):
         torch.distributed.all_gather_object(parts, found)
         return [one for part in parts for one in part]
 
-    def _calibrate(self) -> dict[str, Any]:
-        """Choose thresholds on held-out normal images and their synthetic twins.
+    def _calibrate(self) -> None:
+        """Choose thresholds for images whose category is not known, and for each category."""
+        own = self._scores_as_new()
+        self.detector.calibration = self._choose_thresholds(own, self.scores, self.training_scores)
+        held_out = self.held_out_categories
+        for name in dict.fromkeys(held_out) if len(set(held_out)) > 1 else ():
+            # A twin in a later round has a number beyond that of its image by a multiple of their count.
+            rows = [row for row in self.scores if held_out[max(row[0], -1 - row[0]) % len(held_out)] == name]
+            training = zip(self.training_scores, self.training_categories, strict=False)
+            self.detector.category_calibrations[name] = self._choose_thresholds(
+                {row[0]: own[row[0]] for row in rows if row[0] in own},
+                rows,
+                [score for score, category in training if category == name],
+            )
 
-        An image's score is here the one that it gets from the baselines of the others, as a new image would. The pixel
-        threshold is the one of the largest F1 over normal images and the twins that the image threshold finds: contours
-        are looked at where an image is rejected, and the faintest twins would make those of real defects too wide.
-        """
+    def _scores_as_new(self) -> dict[int, float]:
+        """Give the scores of held-out normal images by the baselines of the others, as a new image gets them."""
         own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
         if not own:
             return {}
@@ -448,16 +487,34 @@ class EvaluationModule(LightningModule):
                 torch.tensor(list(own.values())).double(), mine, self.detector.baseline_power
             )
             own = dict(zip(own, scores.tolist(), strict=True))
+        return own
+
+    def _choose_thresholds(
+        self, own: Mapping[int, float], rows: Sequence[ImageScore], training: Sequence[float]
+    ) -> dict[str, Any]:
+        """Choose thresholds on held-out normal images and their synthetic twins.
+
+        The pixel threshold is the one of the largest F1 over normal images and the twins that the image threshold
+        finds: contours are looked at where an image is rejected, and the faintest twins would make those of real
+        defects too wide.
+
+        Args:
+            own: Scores of the normal images, by index.
+            rows: Index, label and score of normal images and twins.
+            training: Scores of the images trained on.
+        """
+        if not own:
+            return {}
         image = calibrate_scores(
             list(own.values()),
             rate=self.false_alarm_rate,
-            training=self.training_scores,
-            anomalous=[score for _, label, score in self.scores if label],
+            training=training,
+            anomalous=[score for _, label, score in rows if label],
             other_lots=True,
         )
         counts = dict(self._pixels)
-        found = [i for i, label, score in self.scores if label and score >= image["image_threshold"]]
-        chosen = found or [i for i, label, _ in self.scores if label]
+        found = [i for i, label, score in rows if label and score >= image["image_threshold"]]
+        chosen = found or [i for i, label, _ in rows if label]
         seen = [counts[i] for i in [*own, *chosen] if i in counts]
         pixel = choose_pixel_threshold(torch.stack(seen)) if seen else None
         normal = [counts[i] for i in own if i in counts]

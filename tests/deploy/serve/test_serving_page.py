@@ -154,6 +154,19 @@ def test_drop_images_move_the_sliders_and_take_the_scores_along(opened, served, 
     page.wait_for_selector(".empty")
 
 
+def test_what_the_endpoint_is_sent_is_listed(opened, served, pictures):
+    from playwright.sync_api import expect
+
+    page, (address, _) = opened, served
+    for name, file in zip(("<b>1", "second"), pictures, strict=True):
+        answer = httpx.post(f"{address}/predict", params={"name": name}, content=file.read_bytes())
+        assert answer.status_code == 200
+    expect(page.locator("#newest b").first).to_have_text("second")
+    assert page.locator("#newest b").all_inner_texts()[:2] == ["second", "<b>1"]
+    assert page.locator("#newest li").first.get_attribute("class") == "bad"
+    assert page.locator("#newest img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+
+
 def test_what_is_no_image_is_told_beside_the_others(opened, pictures, tmp_path):
     page = opened
     bad = tmp_path / "<script>notes.txt"
@@ -263,7 +276,7 @@ def test_other_hosts_and_web_sites_are_refused(served):
 
 
 def test_the_page_and_its_files_need_nothing_else(served):
-    for path, kind in (("/", "text/html"), ("/page.js", "javascript"), ("/page.css", "text/css")):
+    for path, kind in (("/", "text/html"), ("/page.js", "javascript"), ("/live.js", "javascript"), ("/page.css", "text/css")):
         answer = httpx.get(served[0] + path)
         assert answer.status_code == 200
         assert kind in answer.headers["Content-Type"]
