@@ -1,6 +1,6 @@
 """Time a training step with and without torch.compile, on this machine's device.
 
-    python benchmarks/compile.py [--recipe cpu] [--teacher efficientnet_lite0] [--steps 8]
+    python benchmarks/compile.py [--recipe cpu] [--teacher efficientnet_lite0] [--steps 6] [--stages distillation]
 
 Networks, losses, backward pass and optimiser of both stages, on one batch of noise; no data, no Lightning. On a CPU
 the times are processor time of this process, which other programs disturb least.
@@ -21,6 +21,9 @@ from dmdd.training.distillation import distillation_losses
 from dmdd.training.frozen import HALF, for_training
 from dmdd.training.optimization import adamw_one_cycle
 from dmdd.training.segmentation import loss_of_segmentation
+
+
+STAGES = ("distillation", "segmentation")
 
 
 class Steps:
@@ -98,7 +101,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="cpu")
     parser.add_argument("--teacher", default="efficientnet_lite0")
     parser.add_argument("--batch", type=int, help="images of a step; the recipe's without it")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of each stage")
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of each stage")
+    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"])
     options = parser.parse_args()
@@ -108,7 +112,9 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     print(f"{accelerator}, {precision}, torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
     plain, compiled = (Steps(options, device, precision, compiled=on) for on in (False, True))
-    for stage, name in enumerate(("distillation", "segmentation")):
+    for stage, name in enumerate(STAGES):
+        if name not in options.stages:
+            continue
         if stage:
             for work in (plain, compiled):
                 work.freeze(precision)

@@ -187,6 +187,13 @@ def test_what_was_trained_on_is_known_with_and_without_its_category(tmp_path):
     assert again.normal_files[-1].name == "004.png"
 
 
+def test_what_the_data_set_sets_apart_is_held_out(demo_category):
+    train = tuple(replace(sample, held_out=row in (3, 7)) for row, sample in enumerate(demo_category.train))
+    module = make(replace(demo_category, train=train), held_out_fraction=0.5)
+    assert (module.training_images, module.held_out_images) == (10, 2)
+    assert module.normal_files[-2:] == [train[3].path, train[7].path]
+
+
 def test_a_category_of_one_image_is_named(tmp_path):
     category = pooled(tmp_path, counts=(4, 3))
     few = replace(category, train=category.train[:5])

@@ -62,3 +62,14 @@ def test_what_names_several_categories(parts, given, members):
 def test_what_names_none(parts, given, message):
     with pytest.raises(UserError, match=re.escape(message)):
         read(parts, given, dataset="folder")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "good", "bad"), [("mvtec_ad", "train/good", "test/dent"), ("folder", "good", "bad")]
+)
+def test_results_go_under_the_name_of_the_settings_whatever_the_reader_calls_it(tmp_path, dataset, good, bad):
+    masks = "ground_truth/dent/1_mask.png" if dataset == "mvtec_ad" else "masks/1.png"
+    for file in (f"{good}/0.png", f"{good}/1.png", f"{bad}/1.png", masks):
+        save_image(tmp_path / "lid" / file, seed=1)
+    settings = TrainSettings.compose(f"dataset={dataset}", "dataset.name=mine", f"dataset.layout.root='{tmp_path}'")
+    assert read_category(settings.dataset, "lid").dataset == "mine"

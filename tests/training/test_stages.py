@@ -355,7 +355,10 @@ def test_each_category_is_calibrated_as_it_is_by_itself(two_kinds):
 
 
 def test_figures_of_each_category_are_those_of_its_images_alone(two_kinds):
-    thresholds = {"left": {"image_threshold": 0.3}, "right": {"image_threshold": 0.5}}
+    thresholds = {
+        "left": {"image_threshold": 0.3, "pixel_threshold": 0.3},
+        "right": {"image_threshold": 0.5, "pixel_threshold": 0.45},
+    }
 
     def measure(category: Category, calibration: dict[str, Any]) -> EvaluationModule:
         detector = KnownDetector()
@@ -386,6 +389,23 @@ def test_figures_of_each_category_are_those_of_its_images_alone(two_kinds):
     left, right = (entries["categories"][name]["metrics"]["image_auroc"] for name in ("left", "right"))
     assert entries["category_mean"]["image_auroc"] == pytest.approx((left + right) / 2)
     assert whole.decisions == decisions_at(whole.scores, 0.4)
+
+
+def test_a_part_is_as_anomalous_as_its_worst_view(data, demo_category):
+    detector = KnownDetector()
+    detector.calibration = {"image_threshold": 0.4}
+    names = [f"part {index // 2}" for index in range(len(demo_category.test))]
+    defects = [sample.defect for sample in demo_category.test]
+    module = EvaluationModule(detector, defects=defects, parts=names, resamples=20, study_maps=False)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    pairs = [module.scores[first : first + 2] for first in range(0, len(names), 2)]
+    labels = [max(label for _, label, _ in pair) for pair in pairs]
+    largest = [max(score for *_, score in pair) for pair in pairs]
+    assert module.metrics["part_auroc"] == pytest.approx(roc_auc_score(labels, largest))
+    alarms = [score >= 0.4 for score, label in zip(largest, labels, strict=True) if not label]
+    assert module.metrics["part_false_alarm_rate"] == pytest.approx(sum(alarms) / len(alarms))
+    low, high = module.intervals["part_auroc"]
+    assert low <= module.metrics["part_auroc"] <= high
 
 
 def test_test_scores_every_image_and_leaves_pixel_metrics_out_without_masks(data, demo_category):
@@ -428,6 +448,10 @@ def test_metrics_of_a_known_detector(data, demo_category):
     assert module.decisions[:3:2] == (found, len(scores[1]) - found)
     assert module.metrics["image_recall"] == pytest.approx(found / len(scores[1]))
     assert module.left_out == {"aupro_per_image_200": len(scores[1])}  # every map is constant
+    masks = [read_mask(sample.mask_path) if sample.mask_path else None for sample in demo_category.test]
+    shares = [0.0 if mask is None else mask.mean() for mask in masks]
+    found = [share for share, (*_, score) in zip(shares, module.scores, strict=True) if score >= threshold]
+    assert module.metrics["pixel_f1"] == pytest.approx(2 * sum(found) / (len(found) + sum(shares)), rel=0.05)
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)

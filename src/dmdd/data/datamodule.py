@@ -68,7 +68,8 @@ class PairDataModule(LightningDataModule):
         image_size: Height and width in pixels.
         batch_size: Global batch size, over all devices.
         seed: Seed of pairs, order and split.
-        held_out_fraction: Share of the normal training images kept for calibration, never trained on.
+        held_out_fraction: Share of the normal training images kept for calibration, never trained on; of a data set
+            that sets some apart itself those are kept.
         held_out_runs: Where neighbours by name are alike, hold out whole runs of them; else single images.
         textures_dir: Folder of texture images; read only if a source of ``synthesis`` uses textures.
         augmentation: What is done to the normal image before its twin is made, or None; ``setup`` makes it None where
@@ -191,6 +192,10 @@ class PairDataModule(LightningDataModule):
         barred = {row for row, names in enumerate(self._former_names) if names & self.trained_before}
         train, rest = [], []
         for group in self.category.train_groups:
+            if fixed := [row for row in group if self.category.train[row].held_out and row not in barred]:
+                rest += fixed
+                train += sorted(set(group) - set(fixed))
+                continue
             order = None
             if self.held_out_runs and len(images):  # of images seen in tiles none is in memory
                 order = kin_order(StoredPart(images, group), paths[group.start : group.stop])

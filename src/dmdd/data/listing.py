@@ -43,6 +43,8 @@ class Sample:
         mask_path: The mask file (MVTec LOCO: the folder of masks whose union counts); None for normal images and
             where the data set has no masks.
         category: Name of its category where several are pooled, else empty.
+        part: Of several views of one part, what names the part; else empty.
+        held_out: Of a normal image to learn from: whether the data set sets it apart for thresholds.
 
     Source: ours.
     """
@@ -52,6 +54,8 @@ class Sample:
     defect: str
     mask_path: Path | None
     category: str = ""
+    part: str = ""
+    held_out: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The category that settings name, or several of them for one model."""
 
 import fnmatch
+from dataclasses import replace
 
 from dmdd.config.schema import DatasetSettings
 from dmdd.config.targets import build
@@ -20,7 +21,7 @@ def read_category(dataset: DatasetSettings, category: str | None) -> Category:
         category: Name of the category, names with commas between them, a pattern with wildcards, or `all`.
 
     Returns:
-        The category, or the pooled ones.
+        The category, or the pooled ones, under the name that the settings give the data set.
 
     Raises:
         UserError: As the layout's reader; nothing matches; without a category the message lists those found.
@@ -52,4 +53,4 @@ def _read(dataset: DatasetSettings, category: str | None) -> Category:
     found = build(dataset.layout, category=category)
     if not isinstance(found, Category):
         raise UserError(f"{dataset.layout['_target_']} gave {type(found).__name__}, not a dmdd.data.listing.Category")
-    return found
+    return replace(found, dataset=dataset.name)

@@ -227,6 +227,7 @@ class Experiment:
             categories=[sample.category for sample in category.test],
             held_out_categories=self.data.held_out_members,
             training_categories=self.data.trained_members,
+            parts=[sample.part for sample in category.test],
             false_alarm_rate=settings.evaluation.false_alarm_rate,
             has_masks=category.has_masks,
             study_maps=settings.evaluation.study_maps,

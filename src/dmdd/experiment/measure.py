@@ -106,6 +106,7 @@ def _score(
         detector,
         defects=[sample.defect for sample in category.test],
         categories=[sample.category for sample in category.test],
+        parts=[sample.part for sample in category.test],
         has_masks=category.has_masks,
         study_maps=settings.study_maps,
         resamples=settings.resamples,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dmdd.metrics import (
     PixelBootstrap,
+    PixelDecisions,
     decision_figures,
     decision_intervals,
     image_intervals,
@@ -33,11 +34,17 @@ class CategoryFigures(nn.Module):
         self.categories, self.resamples = tuple(categories), resamples
         self.names = tuple(dict.fromkeys(categories))
         self.pixels = nn.ModuleList(pixel_metrics(exact=exact) for _ in self.names)
+        self.decisions = nn.ModuleList(PixelDecisions() for _ in self.names)
         self.bootstraps = nn.ModuleList(PixelBootstrap(n_resamples=max(resamples, 1)) for _ in self.names)
+
+    def decide_at(self, thresholds: Sequence[float]) -> None:
+        """Set the pixel threshold of each category, in the order of ``names``; infinite where there is none."""
+        for metric, threshold in zip(self.decisions, thresholds, strict=True):
+            metric.threshold = threshold  # type: ignore[assignment]
 
     def reset(self) -> None:
         """Forget everything seen."""
-        for metric in (*self.pixels, *self.bootstraps):
+        for metric in (*self.pixels, *self.decisions, *self.bootstraps):
             metric.reset()
 
     def update(self, maps: Tensor, masks: Tensor, indices: Sequence[int]) -> None:
@@ -51,7 +58,8 @@ class CategoryFigures(nn.Module):
         own = [self.names.index(self.categories[index]) for index in indices]
         for place in dict.fromkeys(own):
             rows = [row for row, other in enumerate(own) if other == place]
-            self.pixels[place].update(maps[rows], masks[rows])  # type: ignore[operator]
+            for metric in (self.pixels[place], self.decisions[place]):
+                metric.update(maps[rows], masks[rows])  # type: ignore[operator]
             if self.resamples:
                 self.bootstraps[place].update(maps[rows], masks[rows], [indices[row] for row in rows])  # type: ignore[operator]
 
@@ -72,13 +80,17 @@ class CategoryFigures(nn.Module):
         for place, name in enumerate(self.names):
             own = [row for row in scores if self.categories[row[0]] == name]
             entry = image_entry(own, thresholds[name], resamples=self.resamples)
+            decisions: Any = self.decisions[place]
             if pixels_known:
                 values = {k: float(v) for k, v in self.pixels[place].compute().items()}  # type: ignore[operator]
+                if decisions.threshold < math.inf:
+                    values["pixel_f1"] = float(decisions.compute())
                 entry["metrics"] |= {name: value for name, value in values.items() if not math.isnan(value)}
             if pixels_known and self.resamples:
                 bootstrap: Any = self.bootstraps[place]
                 with bootstrap.sync_context():
-                    entry["intervals_95"] |= {k: list(v) for k, v in bootstrap.intervals(entry["metrics"]).items()}
+                    drawn = bootstrap.intervals(entry["metrics"], decisions.threshold)
+                entry["intervals_95"] |= {key: list(interval) for key, interval in drawn.items()}
             found[name] = entry
         return found
 

@@ -26,6 +26,7 @@ from dmdd.metrics import (
     Interval,
     PixelAUROC,
     PixelBootstrap,
+    PixelDecisions,
     decision_figures,
     decision_intervals,
     estimates,
@@ -42,7 +43,7 @@ from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, c
 from dmdd.models.detector import Detector, Slices
 from dmdd.models.tiling import look
 from dmdd.training.baselines import NormalImages, learn_baselines, scores_by_tiles_of_others
-from dmdd.training.categories import CategoryFigures
+from dmdd.training.categories import CategoryFigures, image_entry
 from dmdd.training.figures import (
     ImageScore,
     decisions_at,
@@ -81,6 +82,7 @@ class EvaluationModule(LightningModule):
         categories: Category of each test image, by index; empty names where there is one.
         held_out_categories: The same of the held-out images.
         training_categories: The same of the images trained on.
+        parts: What names the part that each test image shows, by index; empty names where each shows its own.
         false_alarm_rate: Wanted share of normal images at or above the image threshold, in (0, 1).
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
@@ -110,6 +112,7 @@ class EvaluationModule(LightningModule):
         categories: Sequence[str] = (),
         held_out_categories: Sequence[str] = (),
         training_categories: Sequence[str] = (),
+        parts: Sequence[str] = (),
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
@@ -151,6 +154,7 @@ class EvaluationModule(LightningModule):
             CategoryFigures(categories, resamples=resamples, exact=exact) if len(set(categories)) > 1 else None
         )
         self.categories: dict[str, dict[str, Any]] = {}
+        self.parts, self.pixel_decisions = tuple(parts), PixelDecisions()
         self.metrics: dict[str, float] = {}
         self.intervals: dict[str, Interval] = {}
         self.types: dict[str, dict[str, float]] = {}
@@ -221,6 +225,8 @@ class EvaluationModule(LightningModule):
             _compare(self.type_metrics.update, maps, batch, types)
         if self._pixels_known and self.resamples:
             _compare(self.bootstrap.update, maps, batch, batch.indices.tolist())
+        if self._pixels_known:
+            _compare(self.pixel_decisions.update, maps, batch)
         if self._pixels_known and self.by_category is not None:
             _compare(self.by_category.update, maps, batch, batch.indices.tolist())
         if self.saturated is not None:
@@ -278,6 +284,9 @@ class EvaluationModule(LightningModule):
         """Forget earlier images."""
         self._reset(pixels_known=self.has_masks)
         self.bootstrap.reset()
+        self.pixel_decisions.threshold = self._pixel_threshold(self.detector.calibration)
+        if self.by_category is not None:
+            self.by_category.decide_at([self._pixel_threshold(self._known(name)) for name in self.by_category.names])
         if self.saturated is not None:
             self.saturated.reset()
         self.type_metrics = None
@@ -286,10 +295,8 @@ class EvaluationModule(LightningModule):
             left_out = f"{len(names)} defect types: pixel figures by type are left out with more than {MAX_TYPES}"
             rank_zero_warn(left_out, category=UserWarning)
         elif self.defects and self.has_masks:
-            threshold = self.detector.calibration.get("pixel_threshold")
-            self.type_metrics = DefectTypes(names, threshold=math.inf if threshold is None else threshold).to(
-                self.device
-            )
+            threshold = self._pixel_threshold(self.detector.calibration)
+            self.type_metrics = DefectTypes(names, threshold=threshold).to(self.device)
 
     def _reset(self, *, pixels_known: bool) -> None:
         self._forget()
@@ -301,6 +308,7 @@ class EvaluationModule(LightningModule):
         self.intervals, self.types, self.type_intervals, self.curves = {}, {}, {}, {}
         self.decisions, self.left_out, self.categories = None, {}, {}
         self.scores, self._tile_scores = [], {}
+        self.pixel_decisions.reset()
         if self.by_category is not None:
             self.by_category.reset()
         for metrics in self._collections():
@@ -327,6 +335,9 @@ class EvaluationModule(LightningModule):
         self.metrics |= loco_figures(self.types)
         self.type_intervals = self._type_intervals() if self.resamples else {}
         self.intervals = self._resample() if self.resamples else {}
+        if by_part := self._by_part():
+            self.metrics |= by_part["metrics"]
+            self.intervals |= {name: Interval(*pair) for name, pair in by_part["intervals_95"].items()}
         self.curves = self._draw_curves()
         self.measured = "test"
 
@@ -336,16 +347,40 @@ class EvaluationModule(LightningModule):
         self.decisions = None if threshold is None else decisions_at(self.scores, threshold)
         if self.decisions is not None:
             self.metrics |= {k: v for k, v in decision_figures(self.decisions).items() if not math.isnan(v)}
+        f1 = float(self.pixel_decisions.compute()) if self._pixels_known else math.nan
+        if self.pixel_decisions.threshold < math.inf and not math.isnan(f1):
+            self.metrics["pixel_f1"] = f1
+
+    def _by_part(self) -> dict[str, Any]:
+        """Judge parts that are shown by several images: a part's score is the largest of its views."""
+        if len(set(self.parts)) < 2:
+            return {}
+        rows: dict[str, ImageScore] = {}
+        for index, label, score in self.scores:
+            _, known, largest = rows.get(self.parts[index], (index, 0, 0.0))
+            rows[self.parts[index]] = (index, max(known, label), max(largest, score))
+        entry = image_entry(
+            list(rows.values()), self.detector.calibration.get("image_threshold"), resamples=self.resamples
+        )
+        return {
+            kind: {name.replace("image_", "part_"): value for name, value in entry[kind].items()}
+            for kind in ("metrics", "intervals_95")
+        }
+
+    @staticmethod
+    def _pixel_threshold(calibration: Mapping[str, Any]) -> float:
+        threshold = calibration.get("pixel_threshold")
+        return math.inf if threshold is None else threshold
+
+    def _known(self, category: str) -> dict[str, Any]:
+        """Give the calibration of a category, or that for all."""
+        return self.detector.category_calibrations.get(category, self.detector.calibration)
 
     def _by_category(self) -> dict[str, dict[str, Any]]:
         """Give the figures of each category, decided by its own threshold where the model has one."""
         if self.by_category is None:
             return {}
-        known = {
-            name: self.detector.category_calibrations.get(name, self.detector.calibration)
-            for name in self.by_category.names
-        }
-        thresholds = {name: calibration.get("image_threshold") for name, calibration in known.items()}
+        thresholds = {name: self._known(name).get("image_threshold") for name in self.by_category.names}
         return self.by_category.entries(self.scores, thresholds, pixels_known=self._pixels_known)
 
     def _draw_curves(self) -> dict[str, Curve]:
@@ -407,7 +442,7 @@ class EvaluationModule(LightningModule):
         first, pixels = self.trainer.is_global_zero, {}
         if self._pixels_known:
             with self.bootstrap.sync_context():
-                pixels = self.bootstrap.intervals(self.metrics) if first else {}
+                pixels = self.bootstrap.intervals(self.metrics, self.pixel_decisions.threshold) if first else {}
             per_image: Any = self.pixel_metrics["aupro_per_image_200"]
             if per_image.interval is not None:
                 pixels["aupro_per_image_200"] = per_image.interval

@@ -276,7 +276,12 @@ def test_other_hosts_and_web_sites_are_refused(served):
 
 
 def test_the_page_and_its_files_need_nothing_else(served):
-    for path, kind in (("/", "text/html"), ("/page.js", "javascript"), ("/live.js", "javascript"), ("/page.css", "text/css")):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/page.js", "javascript"),
+        ("/live.js", "javascript"),
+        ("/page.css", "text/css"),
+    ):
         answer = httpx.get(served[0] + path)
         assert answer.status_code == 200
         assert kind in answer.headers["Content-Type"]
