@@ -22,7 +22,6 @@ from dmdd.training.frozen import HALF, for_training
 from dmdd.training.optimization import adamw_one_cycle
 from dmdd.training.segmentation import loss_of_segmentation
 
-
 STAGES = ("distillation", "segmentation")
 
 

@@ -131,6 +131,23 @@ def test_float32_is_whole_inside_for_all_threads_and_as_before_after():
     assert cudnn.allow_tf32
 
 
+@pytest.mark.parametrize("newer", [False, True])
+def test_matrix_products_are_whole_too_where_the_program_chose_less(newer):
+    """Lightning advises `torch.set_float32_matmul_precision("high")` on a GPU."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        if newer:
+            matmul.fp32_precision = "tf32"
+        else:
+            torch.set_float32_matmul_precision("high")
+        with whole_float32():
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = "ieee"
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_an_inspector_computes_in_whole_float32(tmp_path):
     allowed = []
     predictor = dmdd.load(save_tiny_model(tmp_path / "model"), device="cpu")
