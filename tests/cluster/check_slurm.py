@@ -133,7 +133,8 @@ def check_sweep(work: Path, names: list[str]) -> bool:
     whole = code == 0
     for number, ((name, _), run) in enumerate(zip(chosen, runs, strict=True)):
         resumed = result_of(run)["resumed"] if (run / "result.json").is_file() else None
-        logs = sorted((work / "runs" / ".submitit").rglob(f"*_{number}_log.err"))
+        task = f"*_{number}_0_log.err" if len(chosen) > 1 else "*_0_log.err"  # of an array, or of a job by itself
+        logs = sorted((work / "runs" / ".submitit").rglob(task))
         told = [line for log in logs for line in log.read_text().splitlines() if "stopped after step" in line]
         print(f"member {number}: {name}: resumed {resumed}; {'; '.join(told) or 'no line on where it stopped'}")
         whole = whole and resumed is True

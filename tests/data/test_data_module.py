@@ -26,6 +26,7 @@ from dmdd.data.listing import pool
 from dmdd.data.sampling import PairSampler
 from dmdd.data.store import ImagesOnDisk
 from dmdd.pairs import PairSynthesis
+from patience import PATIENCE_S
 
 MIX = {"procedural": 1, "shift": 1, "blob": 1, "stroke": 1}
 
@@ -296,7 +297,7 @@ def test_workers_outlast_signals_to_the_whole_group(demo_category):
             os.kill(worker.pid, number)
     assert len(list(batches)) == 10
     for worker in workers:
-        worker.join(60)
+        worker.join(PATIENCE_S)
     assert [worker.exitcode for worker in workers] == [0, 0]
 
 
@@ -309,7 +310,7 @@ def test_a_worker_does_not_outlast_a_signal_for_long(demo_category, monkeypatch)
     worker.terminate()
     for _ in range(2):  # torch tells a process that goes on by an error, unless the process has seen the end first
         with contextlib.suppress(RuntimeError):
-            worker.join(60)
+            worker.join(PATIENCE_S)
     assert worker.exitcode == -signal.SIGALRM
 
 

@@ -318,9 +318,9 @@ def learn_normal_scores(
     """Learn how normal images score from some that were not trained on.
 
     On the logit scale their distribution has a median, a spread and one of three forms (normal, skewed, heavy tails);
-    what the scores leave open of these is kept open and averaged over. Each image may be an intruder instead, which
-    scores anywhere, so one bad image among many decides nothing. Images trained on score too low, but scatter
-    similarly: with few others their spread is what the spread is expected to be.
+    what the scores leave open of these is kept open and averaged over. Less than half of the images may be intruders
+    instead, which score anywhere, so one bad image among many decides nothing. Images trained on score too low, but
+    scatter similarly: with few others their spread is what the spread is expected to be.
 
     Args:
         scores: ``(N,)`` in [0, 1] of images given as normal that were not trained on, at least 1.
@@ -397,6 +397,8 @@ def _weigh(
         prior = -0.5 * ((log_spread - expected) / unsure) ** 2 - len(z) * log_spread
         for family, density in enumerate(_densities(z, places, log_spread)):
             logs[family, row] = np.log(density).sum(1) + prior + np.log(tuple(FAMILIES.values())[family])
+            # Otherwise all images might be intruders, and the median of the normal ones anywhere.
+            logs[family, row, (_STRANGE / density).mean(1) >= 0.5] = -np.inf
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     intruders = np.zeros(len(z))

@@ -108,6 +108,8 @@ def image_entry(scores: Sequence[ImageScore], threshold: float | None, *, resamp
     """
     values, labels = torch.tensor([row[2] for row in scores]), torch.tensor([row[1] for row in scores])
     metrics = image_metrics()
+    for metric in metrics.values(copy_state=False):
+        metric.sync_on_compute = False  # every device has all scores, and these are on none
     metrics.update(values, labels)
     figures = {name: float(value) for name, value in metrics.compute().items()}
     intervals = image_intervals(values, labels, n_resamples=resamples) if resamples else {}
