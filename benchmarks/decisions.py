@@ -5,8 +5,8 @@
 RUN is a run folder, or a folder that holds some. Without ``--again`` the thresholds are the runs' own. With it every
 model is calibrated again on its held-out images, by the rule of version 0.1 (the k-th largest of few scores) and by
 today's, so that runs of both versions can be compared; that needs the images. Scores, maps and counts of pixels are
-kept in ``--cache``, so that a second table takes seconds. ``best`` is what the best threshold finds that rejects no more
-good images; ``shift`` is how many spreads the median of the good test images lies above that of the held-out ones.
+kept in ``--cache``, so that a second table takes seconds. ``best`` is what the best threshold finds that rejects no
+more good images; ``shift`` is how many spreads the median of the good test images lies above that of held-out ones.
 ``cut`` is the IoU at the pixel threshold before anything was taken off the regions, ``IoU`` that of the masks.
 ``--spots`` shows instead what taking more or less off does to masks of the synthetic twins that are found, and of the
 test images; the former chose the area.

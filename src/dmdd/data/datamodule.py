@@ -28,7 +28,7 @@ from dmdd.data.images import read_image
 from dmdd.data.kinship import kin_order
 from dmdd.data.listing import Category, list_images
 from dmdd.data.regions import Regions, paint_outside
-from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
+from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out, leave_out_copies
 from dmdd.data.store import ImagesInMemory, ImageStore, StoredPart, open_images
 from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
 from dmdd.pairs import PairSynthesis
@@ -135,6 +135,7 @@ class PairDataModule(LightningDataModule):
         self.first_step = 0
         self._decoded = decoded
         self._rows: list[int] = []
+        self._held_out_rows: list[int] = []
         self._train: PlannedDataset | None = None
         self._all: PlannedDataset | None = None
         self._held_out: PlannedDataset | WholeDataset | None = None
@@ -162,10 +163,11 @@ class PairDataModule(LightningDataModule):
             )
         except ValueError as error:
             raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
-        self._rows, self.neighbours_alike = train, order is not None
+        paths = [sample.path for sample in samples]
+        train = leave_out_copies(train, rest, paths) or train
+        self._rows, self._held_out_rows, self.neighbours_alike = train, rest, order is not None
         if self.augmentation is not None:
             self.augmentation = self.augmentation.for_images(len(train))
-        paths = [sample.path for sample in samples]
         if self.tiles is not None:
             self._setup_tiles([paths[row] for row in train], [paths[row] for row in rest], textures)
             return
@@ -287,8 +289,7 @@ class PairDataModule(LightningDataModule):
     @property
     def normal_files(self) -> list[Path]:
         """The files of the images trained on, then of those held out."""
-        rest = sorted(set(range(len(self.category.train))) - set(self._rows))
-        return [self.category.train[row].path for row in (*self._rows, *rest)]
+        return [self.category.train[row].path for row in (*self._rows, *self._held_out_rows)]
 
     @property
     def trained_names(self) -> list[str]:
