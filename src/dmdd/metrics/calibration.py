@@ -85,14 +85,18 @@ class NormalScores:
             threshold: A score in [0, 1].
 
         Returns:
-            Share of normal images at or above it: expected, and its 90 % interval.
+            Share of normal images at or above it: expected, and its 90 % interval. Expected is the mean, but no more
+            than the interval's upper end: a few per cent of belief in a very wide distribution would else decide alone.
         """
-        rates = self._rates(float(logit(threshold)))
+        return self._rate(float(logit(threshold)))
+
+    def _rate(self, z: float) -> Rate:
+        rates = self._rates(z)
         order = np.argsort(rates)
         below = np.cumsum(self.weights[order])
         ends = np.minimum(np.searchsorted(below, _INTERVAL), len(order) - 1)
         low, high = rates[order[ends]].tolist()
-        return Rate(float(self.weights @ rates), low, high)
+        return Rate(min(float(self.weights @ rates), high), low, high)
 
     def expected(self, scores: ArrayLike) -> np.ndarray:
         """Give the share of normal images that is expected at or above each score.
@@ -118,7 +122,7 @@ class NormalScores:
         low, high = float(self.places.min()) - widest, float(self.places.max()) + widest
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if float(self.weights @ self._rates(middle)) > rate else (low, middle)
+            low, high = (middle, high) if self._rate(middle).expected > rate else (low, middle)
         return _squash(high)
 
     def of_other_lots(self) -> "NormalScores":
