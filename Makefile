@@ -5,6 +5,8 @@ DEMO ?= demo
 DATA ?= data
 BENCH ?= bench
 TEST_PROCESSES ?= 2
+# A file stays in one process, for its fixtures; files come in the order of tests/conftest.py, quick ones last.
+PYTEST := pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -18,7 +20,7 @@ env: $(STAMP) ## make the environment in .venv with pinned versions
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: dmdd needs Python 3.11 or newer; give one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## draw a small data set, train on it, show the result (about 6 minutes on two CPU cores)
@@ -26,14 +28,14 @@ demo: $(STAMP) ## draw a small data set, train on it, show the result (about 6 m
 	$(BIN)/python -m dmdd.train dataset=demo category=plate data_dir=$(DEMO)/data teacher=efficientnet_lite0 recipe=demo augmentation=jitter hydra.run.dir=$(DEMO)/run
 
 test: $(STAMP) ## run the tests, in TEST_PROCESSES=2 processes
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m $(PYTEST)
 
 test-unit: $(STAMP) ## run the quick tests: no training, no process of its own
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m unit
+	$(BIN)/python -m $(PYTEST) -m unit
 
 SELECT ?=
 coverage: $(STAMP) ## run the tests and say which lines they do not reach; SELECT='-m unit' runs the quick ones only
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile $(SELECT) --cov=dmdd --cov-report=term-missing:skip-covered
+	$(BIN)/python -m $(PYTEST) $(SELECT) --cov=dmdd --cov-report=term-missing:skip-covered
 
 docs: $(STAMP) ## build the documentation site in site/; a broken link is an error
 	$(BIN)/python docs/generate.py docs

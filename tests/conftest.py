@@ -3,6 +3,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from absl import logging as absl_logging
 
-from processes import PATIENCE_S
+from patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -29,19 +30,29 @@ torch.set_num_threads(1)
 
 STARTS = re.compile(
     r"\bsubprocess\b|\bPopen\b|\bmultiprocessing\b|\bmain\(|\bTrainer\(|\bdmdd\.fit\(|quiet_trainer|\bexec\("
-    r"|from processes import|\bbrowser\b"
+    r"|from processes import|\bbrowser\b|num_workers=[1-9]"
 )
 """What the source of a test file says where its tests start a process, a command or a training."""
 
 
+@cache
+def kind_of(file: Path) -> str:
+    """Tell the marker of a test file: ``unit`` if its tests start nothing, else ``integration``."""
+    starts = STARTS.search(file.read_text(encoding="utf-8")) or "fuzz" in file.parts
+    return "integration" if starts else "unit"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no integration tests where only the quick ones run: it takes longer than many of these."""
+    quick = config.option.markexpr == "unit"
+    return True if quick and collection_path.name.startswith("test_") and kind_of(collection_path) != "unit" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of a file that starts nothing as ``unit``, all others as ``integration``."""
-    kinds: dict[Path, str] = {}
+    """Mark all tests; the quick files come last, so that no process waits for the other's long one at the end."""
     for item in items:
-        if item.path not in kinds:
-            starts = STARTS.search(item.path.read_text(encoding="utf-8")) or "fuzz" in item.path.parts
-            kinds[item.path] = "integration" if starts else "unit"
-        item.add_marker(kinds[item.path])
+        item.add_marker(kind_of(item.path))
+    items.sort(key=lambda item: kind_of(item.path) == "unit")
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,9 @@ from typing import TextIO
 
 import pytest
 
-KILL_SEED = 0
+from patience import PATIENCE_S
 
-PATIENCE_S = 600
-"""For what ends by itself or not at all: no test fails because a machine is busy."""
+KILL_SEED = 0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -73,8 +72,28 @@ def start(arguments: list[str], log: Path) -> BaseProcess:
     return _start(_predict, arguments, log)
 
 
+def _signal_itself(line: str, number: int) -> None:
+    """Send this process a signal when it has printed a line to stderr that begins so."""
+    printed = sys.stderr.write
+
+    def write(text: str) -> int:
+        count = printed(text)
+        if text.startswith(line):
+            sys.stderr.flush()
+            os.kill(os.getpid(), number)
+        return count
+
+    sys.stderr.write = write
+
+
 def _command(
-    name: str, arguments: list[str], cwd: Path, variables: dict[str, str], out: Connection, err: Connection
+    name: str,
+    arguments: list[str],
+    cwd: Path,
+    variables: dict[str, str],
+    stop: tuple[str, int] | None,
+    out: Connection,
+    err: Connection,
 ) -> None:
     import torch
 
@@ -89,6 +108,8 @@ def _command(
     sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     module = importlib.import_module(f"dmdd.{name}")
     sys.argv = [module.__file__, *arguments]
+    if stop:
+        _signal_itself(*stop)
     sys.exit(module.main(arguments))
 
 
@@ -100,12 +121,22 @@ class Command:
         arguments: Its arguments.
         cwd: Its working folder.
         variables: Changes of the environment.
+        stop: The beginning of a line of stderr, and the signal that the process sends itself with it: at the same
+            place however busy the machine is.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], *, cwd: Path, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        variables: Mapping[str, str],
+        stop: tuple[str, int] | None = None,
+    ) -> None:
         ends = [_context.Pipe(duplex=False) for _ in range(2)]
         environment = {**os.environ, **_VARIABLES, **variables}
-        self.process = _start(_command, name, list(arguments), cwd, environment, *(write for _, write in ends))
+        self.process = _start(_command, name, list(arguments), cwd, environment, stop, *(write for _, write in ends))
         for _, write in ends:
             write.close()
         self.stdout, self.stderr = (self._open(read) for read, _ in ends)

@@ -15,7 +15,9 @@ from dmdd.models.teacher import Teacher
 THRESHOLDS = {"image_threshold": 0.5, "pixel_threshold": 0.5}
 
 
-def save_tiny_model(folder: Path, *, seed: int = 0, calibration: dict[str, Any] | None = None) -> Path:
+def save_tiny_model(
+    folder: Path, *, seed: int = 0, calibration: dict[str, Any] | None = None, image_kinds: int = 1
+) -> Path:
     torch.manual_seed(seed)
     teacher = Teacher(backbone="resnet10t")
     detector = Detector(
@@ -23,6 +25,7 @@ def save_tiny_model(folder: Path, *, seed: int = 0, calibration: dict[str, Any] 
         student=Student(channels=teacher.channels, widths=(8, 12, 16)),
         segmentation=SegmentationNetwork(channels=teacher.channels, width=8),
         input_size=(64, 96),
+        image_kinds=image_kinds,
     )
     detector.calibration = THRESHOLDS if calibration is None else calibration
     detector.save(folder)

@@ -51,7 +51,7 @@ def serve(settings: ServeSettings) -> None:
         fixed = why_fixed(settings, loopback=loopback)
         model = load_model(Path(settings.model), title=settings.title, fixed=fixed, **looking)
         app, inspection = build_api(model, limits, hosts=LOOPBACK_NAMES if loopback else None)
-        add_page(app, inspection)
+        add_page(app, inspection, follow=None if settings.follow is None else Path(settings.follow))
         if model.folder is not None:  # needs PyTorch
             from dmdd.deploy.serve.calibrating import add_calibration
 

@@ -95,7 +95,9 @@ def fail_node(job: str) -> None:
     node = slurm("squeue", "-h", "-j", job, "-o", "%N")
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     time.sleep(2)
-    slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    # No check: a daemon that answers brings its node back by itself.
+    back = ("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    subprocess.run(back, check=False, capture_output=True, timeout=600)
 
 
 DISTURBANCES = (
@@ -131,7 +133,8 @@ def check_sweep(work: Path, names: list[str]) -> bool:
     whole = code == 0
     for number, ((name, _), run) in enumerate(zip(chosen, runs, strict=True)):
         resumed = result_of(run)["resumed"] if (run / "result.json").is_file() else None
-        logs = sorted((work / "runs" / ".submitit").rglob(f"*_{number}_log.err"))
+        task = f"*_{number}_0_log.err" if len(chosen) > 1 else "*_0_log.err"  # of an array, or of a job by itself
+        logs = sorted((work / "runs" / ".submitit").rglob(task))
         told = [line for log in logs for line in log.read_text().splitlines() if "stopped after step" in line]
         print(f"member {number}: {name}: resumed {resumed}; {'; '.join(told) or 'no line on where it stopped'}")
         whole = whole and resumed is True

@@ -51,11 +51,27 @@ END
   return 1
 }
 
+# Processes of this cluster: its daemons and what their jobs started; no shell that merely has SLURM_CONF set.
+members() {
+  for process in /proc/[0-9]*; do
+    environment=$(tr '\0' '\n' 2> /dev/null < "$process/environ") 2> /dev/null || continue
+    grep -qx "SLURM_CONF=$folder/slurm.conf" <<< "$environment" || continue
+    case $(cat "$process/comm" 2> /dev/null) in
+      slurmctld | slurmd | slurmstepd) echo "${process#/proc/}" ;;
+      *) if grep -q '^SLURM_JOB_ID=' <<< "$environment"; then echo "${process#/proc/}"; fi ;;
+    esac
+  done
+}
+
 down() {
-  export SLURM_CONF=$folder/slurm.conf
-  scancel --quiet --user="$(id -un)" 2> /dev/null || true
-  for name in slurmd slurmctld munged; do
-    if [ -f "$folder/$name.pid" ]; then kill "$(cat "$folder/$name.pid")" 2> /dev/null || true; fi
+  for signal in TERM TERM TERM TERM TERM KILL; do
+    for name in slurmd slurmctld munged; do
+      if [ -f "$folder/$name.pid" ]; then kill "$(cat "$folder/$name.pid")" 2> /dev/null || true; fi
+    done
+    left=$(members)
+    if [ -z "$left" ] && ! kill -0 "$(cat "$folder/munged.pid" 2> /dev/null)" 2> /dev/null; then return; fi
+    if [ -n "$left" ]; then kill "-$signal" $left 2> /dev/null || true; fi
+    sleep 3
   done
 }
 

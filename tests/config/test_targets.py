@@ -13,6 +13,7 @@ import yaml
 
 from dmdd.config.targets import HYDRA_PREFIXES, build, check_config, find_target
 from dmdd.core.errors import UserError
+from patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = sorted([*(REPOSITORY / "conf").rglob("*.yaml"), *(REPOSITORY / "experiments").rglob("*.yaml")])
@@ -187,7 +188,7 @@ def test_what_does_not_fit_is_told_with_the_name():
 def test_an_override_is_refused_in_one_line(tmp_path):
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "dmdd.train", "category=x", "+callbacks.x._target_=os.system"]
-    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert "os.system is refused" in done.stderr

@@ -5,12 +5,9 @@ import errno
 import json
 import math
 import multiprocessing
-import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +28,7 @@ from dmdd.pairs.window import as_float
 from dmdd.train import main
 from dmdd.training import distillation, segmentation
 from dmdd.training.callbacks.divergence import LossGuard
+from processes import run_command
 from reference.wandb_log import read_records
 from tiny import save_tiny_model
 
@@ -54,6 +52,7 @@ def arguments(tmp_path, demo_root, monkeypatch) -> list[str]:
         "trainer.accelerator=cpu",
         "evaluation.pictures=0",
         "evaluation.resamples=0",
+        "evaluation.study_maps=false",
         "save_state_every_n_steps=2",
     ]
 
@@ -477,12 +476,8 @@ def test_a_worker_process_that_dies_is_one_line_and_the_run_goes_on_without_work
 def test_without_a_connection_the_dashboard_goes_offline_and_the_run_goes_on(
     arguments, folder, tmp_path, variables, reason
 ):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(tmp_path)} | variables
-    environment["WANDB_MODE"] = "online"  # whatever the tests run under
-    command = [sys.executable, "-m", "dmdd.train", *arguments, "logger=wandb"]
-    done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
-    )
+    online = {"WANDB_MODE": "online", "HOME": str(tmp_path)}  # whatever the tests run under
+    done = run_command("train", *arguments, "logger=wandb", cwd=tmp_path, **online, **variables)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ") and "wandb" in line]
     assert len(warnings) == 1

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dmdd.data.__main__ import main
 from dmdd.data.check import LAYOUTS, check_data
+from patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_no_command_needs_torch(data_dir):
         "import dmdd.data.demo.generate, dmdd.data.download.prepare; "
         "heavy = {'torch', 'lightning', 'hydra', 'timm', 'albumentations'} & set(sys.modules); assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ}, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ}, timeout=PATIENCE_S)
 
 
 def test_module_runs_as_a_program(data_dir):
@@ -187,7 +188,7 @@ def test_module_runs_as_a_program(data_dir):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: no data set in ")

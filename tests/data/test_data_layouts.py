@@ -21,7 +21,7 @@ from dmdd.data.layouts import (
     read_mvtec_loco,
     read_visa,
 )
-from dmdd.data.listing import list_images, listing_digest
+from dmdd.data.listing import list_images, listing_digest, pool
 
 
 def names(category: Category, split: str) -> list[str]:
@@ -55,8 +55,12 @@ def test_same_layout_serves_mpdd_and_root_may_be_text(tmp_path):
 def test_all_pools_categories_and_names_defects_apart(tmp_path):
     for seed, name in enumerate(("screw", "bottle")):
         trees.mvtec_category(tmp_path, name, seed=100 * seed)
-    category = read_mvtec_ad(root=tmp_path, category="all")
+    parts = [read_mvtec_ad(root=tmp_path, category=name) for name in ("bottle", "screw")]
+    category = pool(parts, name="all")
     assert (category.name, category.root, len(category.train), len(category.test)) == ("all", tmp_path, 6, 10)
+    assert (category.members, category.train_groups) == (("bottle", "screw"), [range(3), range(3, 6)])
+    assert (parts[0].members, parts[0].train_groups) == ((), [range(3)])
+    assert pool(parts[:1], name="all") is parts[0]
     assert names(category, "train")[0] == "bottle/train/good/000.png"
     assert [s.defect for s in category.test] == [
         *("bottle-dent", "good", "good", "bottle-scratch", "bottle-scratch"),
@@ -275,7 +279,7 @@ def test_missing_root_says_where_it_looked_and_how_to_get_the_data(tmp_path):
 
 def test_root_without_categories(tmp_path):
     with refused(f"no category in {tmp_path}: it should hold one folder per category in the mvtec_ad layout"):
-        read_mvtec_ad(root=tmp_path, category="all")
+        read_mvtec_ad(root=tmp_path, category="screw")
 
 
 def test_a_category_may_be_typed_in_another_unicode_form(tmp_path):

@@ -5,11 +5,14 @@ import dataclasses
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import trees
+from PIL import Image
 
 from dmdd.config.schema import TrainSettings
 from dmdd.config.targets import build
@@ -19,9 +22,12 @@ from dmdd.data.augmentation import build_augmentation
 from dmdd.data.datamodule import VALIDATION_STEP, PairDataModule, as_evaluation
 from dmdd.data.datasets import FileDataset, PairBatch
 from dmdd.data.images import read_image, read_mask
+from dmdd.data.layouts import read_mvtec_ad
+from dmdd.data.listing import pool
 from dmdd.data.sampling import PairSampler
 from dmdd.data.store import ImagesOnDisk
 from dmdd.pairs import PairSynthesis
+from patience import PATIENCE_S
 
 MIX = {"procedural": 1, "shift": 1, "blob": 1, "stroke": 1}
 
@@ -156,6 +162,58 @@ def test_what_an_earlier_training_has_seen_is_not_held_out(demo_category):
         make(demo_category, held_out_fraction=0.25, trained_before=names)
 
 
+def pooled(tmp_path, counts=(30, 5)):
+    """Two categories of different sizes, whose images are told apart by their colour."""
+    parts = []
+    for number, (name, count) in enumerate(zip(("cable", "screw"), counts, strict=True)):
+        trees.mvtec_category(tmp_path, name, seed=100 * number)
+        for image in range(count):
+            file = tmp_path / name / "train" / "good" / f"{image:03d}.png"
+            Image.new("RGB", (24, 24), (image, 100 * number, 0)).save(file)
+        parts.append(read_mvtec_ad(root=tmp_path, category=name))
+    return pool(parts, name="all")
+
+
+def test_each_category_has_a_part_held_out_and_a_turn_in_training(tmp_path):
+    module = make(pooled(tmp_path), max_steps=2)
+    assert (module.counts, module.training_images, module.held_out_images) == ([27, 4], 31, 4)
+    assert module.held_out_members == ["cable"] * 3 + ["screw"]
+    assert module.trained_members == ["cable"] * 27 + ["screw"] * 4
+    of_cable = [index % 31 < 27 for batch in pairs(module) for index in batch.indices]
+    assert of_cable.count(True) == of_cable.count(False) == 4
+    single = make(read_mvtec_ad(root=tmp_path, category="cable"))
+    assert module.normal_files[:27] == single.normal_files[:27]  # the split that the category has by itself
+
+
+def test_a_twin_takes_another_image_of_its_category(tmp_path):
+    module = make(pooled(tmp_path), max_steps=20, synthesis=PairSynthesis(scramble=1, blob=1))
+    for batch in planned(module):
+        assert (batch.others[:, 1].amax((1, 2)) == batch.images[:, 1].amax((1, 2))).all()
+        assert (batch.others != batch.images).flatten(1).any(1).all()
+
+
+def test_what_was_trained_on_is_known_with_and_without_its_category(tmp_path):
+    category = pooled(tmp_path)
+    alone = make(read_mvtec_ad(root=tmp_path, category="screw"), trained_before=make(category).trained_names)
+    assert alone.normal_files[-1] == make(category).normal_files[-1]  # the only one that was not
+    again = make(category, trained_before=[f"train/good/{number:03d}.png" for number in range(4)])
+    assert again.normal_files[-1].name == "004.png"
+
+
+def test_what_the_data_set_sets_apart_is_held_out(demo_category):
+    train = tuple(replace(sample, held_out=row in (3, 7)) for row, sample in enumerate(demo_category.train))
+    module = make(replace(demo_category, train=train), held_out_fraction=0.5)
+    assert (module.training_images, module.held_out_images) == (10, 2)
+    assert module.normal_files[-2:] == [train[3].path, train[7].path]
+
+
+def test_a_category_of_one_image_is_named(tmp_path):
+    category = pooled(tmp_path, counts=(4, 3))
+    few = replace(category, train=category.train[:5])
+    with pytest.raises(UserError, match=r"data.held_out_fraction=0.1 in category screw: holding out images needs"):
+        make(few)
+
+
 def test_validation_pairs_are_fixed_and_not_the_training_pairs(demo_category):
     module = make(demo_category)
     first, second = (next(iter(module.val_dataloader())).plan for _ in range(2))
@@ -251,7 +309,7 @@ def test_workers_outlast_signals_to_the_whole_group(demo_category):
             os.kill(worker.pid, number)
     assert len(list(batches)) == 10
     for worker in workers:
-        worker.join(60)
+        worker.join(PATIENCE_S)
     assert [worker.exitcode for worker in workers] == [0, 0]
 
 
@@ -264,7 +322,7 @@ def test_a_worker_does_not_outlast_a_signal_for_long(demo_category, monkeypatch)
     worker.terminate()
     for _ in range(2):  # torch tells a process that goes on by an error, unless the process has seen the end first
         with contextlib.suppress(RuntimeError):
-            worker.join(60)
+            worker.join(PATIENCE_S)
     assert worker.exitcode == -signal.SIGALRM
 
 

@@ -20,7 +20,7 @@ from dmdd.data.__main__ import main
 from dmdd.data.download import archives, prepare
 from dmdd.data.download.archives import extract_archive
 from dmdd.data.download.prepare import SOURCES, Source, download, prepare_dataset
-from dmdd.data.layouts import read_btad, read_mvtec_ad, read_visa
+from dmdd.data.layouts import list_categories, read_btad, read_mvtec_ad, read_visa
 
 LIMIT = 10_000_000
 
@@ -117,7 +117,8 @@ def test_downloads_verifies_and_unpacks(tmp_path, server, mvtec_tar):
     data_dir = tmp_path / "new" / "data"
     target = prepare_dataset(dataset="mvtec_ad", data_dir=data_dir, **served(server, mvtec_tar))
     assert target == data_dir / "mvtec_ad"
-    assert len(read_mvtec_ad(root=target, category="all").train) == 6
+    assert list_categories(target) == ["bottle", "screw"]
+    assert len(read_mvtec_ad(root=target, category="screw").train) == 3
     assert [path.name for path in data_dir.iterdir()] == ["mvtec_ad"], "neither archive nor staging stay behind"
     assert not (target / "screw" / "train" / "good" / ".DS_Store").exists()
     original = tmp_path / "original" / "screw" / "train" / "good" / "000.png"
@@ -222,7 +223,7 @@ def test_categories_are_added_but_never_replaced(tmp_path):
         trees.mvtec_category(tmp_path / name, name)
         (tmp_path / f"{name}.tar").write_bytes(tar_of(tmp_path / name, kind="", prefix="./"))
         prepare_dataset(dataset="mvtec_ad", data_dir=tmp_path, archive=tmp_path / f"{name}.tar", sha256="none")
-    assert len(read_mvtec_ad(root=tmp_path / "mvtec_ad", category="all").train) == 6
+    assert list_categories(tmp_path / "mvtec_ad") == ["bottle", "screw"]
     with refused(f"{tmp_path / 'mvtec_ad'} already holds screw: move it away first"):
         prepare_dataset(dataset="mvtec_ad", data_dir=tmp_path, archive=tmp_path / "screw.tar", sha256="none")
 

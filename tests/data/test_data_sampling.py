@@ -50,6 +50,22 @@ def test_permutation_sorts_the_raw_words_of_philox():
     assert permutation(7, seed=3, epoch=5).tolist() == sorted(range(7), key=lambda i: words[i])
 
 
+def test_categories_take_turns_whatever_their_sizes():
+    seen = Counter(index for batch in batches(images=[2, 5]) for _, _, index in batch)
+    assert seen == {0: 10, 1: 10, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4}
+    of_batch = [Counter(index > 1 for _, _, index in batch) for batch in batches(images=[2, 5])]
+    assert all(counts == {True: 2, False: 2} for counts in of_batch)
+
+
+def test_several_categories_go_on_and_are_shared_out_as_one_does():
+    whole = batches(images=[2, 5, 3], views=2)
+    assert batches(images=[2, 5, 3], views=2, done=4) == whole[4:]
+    parts = [batches(images=[2, 5, 3], views=2, rank=rank, world_size=2) for rank in range(2)]
+    assert [[*first, *second] for first, second in zip(*parts, strict=True)] == whole
+    seen = Counter(index for batch in batches(images=[2, 5], views=2) for _, _, index in batch)
+    assert (seen[0], seen[7], seen[2], seen[9]) == (5, 5, 2, 2)  # views of all seven images follow each other
+
+
 def test_batch_that_devices_cannot_share():
     with pytest.raises(ValueError, match="batch_size=4 cannot be shared evenly by 3 devices"):
         PairSampler(images=10, batch_size=4, first_step=0, steps=1, seed=0, world_size=3)

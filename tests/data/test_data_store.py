@@ -19,6 +19,7 @@ from dmdd.data import store
 from dmdd.data.images import read_image
 from dmdd.data.store import ImagesInMemory, ImagesOnDisk, open_images
 from dmdd.pairs import estimate_foreground
+from patience import PATIENCE_S
 
 SIZE = (64, 96)
 
@@ -219,7 +220,7 @@ def test_the_maker_is_killed_while_another_waits(paths, tmp_path, capsys):
     finally:
         maker.kill()
         maker.communicate()
-    waiting.join(60)
+    waiting.join(PATIENCE_S)
     assert "waiting for another process that decodes these images" in capsys.readouterr().err
     assert torch.equal(on_disk(paths, tmp_path)[:], open_images(paths, SIZE)[:])
     assert not partial.exists()

@@ -40,31 +40,40 @@ def refused(message: str) -> "pytest.RaisesExc[UserError]":
 def test_mvtec_ad_2_reads_the_public_test_set(tmp_path):
     trees.mvtec_ad_2_category(tmp_path)
     category = read_mvtec_ad_2(root=tmp_path, category="can")
-    assert names(category.train) == ["000_regular.png", "001_regular.png"]
+    assert names(category.train) == ["000_regular.png", "001_regular.png", "000_regular.png"]
+    assert [(s.held_out, s.path.parts[-3]) for s in category.train] == [
+        *[(False, "train")] * 2,
+        (True, "validation"),
+    ]
     assert in_test(category) == [
         ("000_regular.png", "bad", "000_regular_mask.png"),
         ("001_regular.png", "bad", "001_regular_mask.png"),
         ("000_regular.png", "good", None),
     ]
-    assert len(read_mvtec_ad_2(root=tmp_path, category="can", include_validation=True).train) == 3
+    included = read_mvtec_ad_2(root=tmp_path, category="can", include_validation=True).train
+    assert [s.held_out for s in included] == [False] * 3
 
 
 def test_mvtec_3d_reads_the_colour_images(tmp_path):
     folder = trees.mvtec_3d_category(tmp_path)
     category = read_mvtec_3d(root=tmp_path, category="bagel")
-    assert {s.path.parent for s in category.train} == {folder / "train" / "good" / "rgb"}
+    assert {(s.held_out, s.path.parent) for s in category.train} == {
+        (False, folder / "train" / "good" / "rgb"),
+        (True, folder / "validation" / "good" / "rgb"),
+    }
     assert [(s.defect, s.mask_path) for s in category.test] == [
         ("crack", folder / "test" / "crack" / "gt" / "000.png"),
         ("good", None),
         ("hole", folder / "test" / "hole" / "gt" / "000.png"),
     ]
-    assert len(read_mvtec_3d(root=tmp_path, category="bagel", include_validation=True).train) == 3
+    assert not any(s.held_out for s in read_mvtec_3d(root=tmp_path, category="bagel", include_validation=True).train)
 
 
 def test_real_iad_reads_every_view_by_the_table(tmp_path):
     trees.real_iad_category(tmp_path)
     category = read_real_iad(root=tmp_path, category="audiojack")
     assert names(category.train) == [f"audiojack_0001_OK_C{view}_2023.jpg" for view in (1, 2)]
+    assert [s.part for s in category.test] == ["NG/BX/S0003"] * 2 + ["OK/S0002"] * 2
     assert in_test(category) == [
         *((f"audiojack_0003_BX_C{view}_2023.jpg", "BX", f"audiojack_0003_BX_C{view}_2023.png") for view in (1, 2)),
         *((f"audiojack_0002_OK_C{view}_2023.jpg", "good", None) for view in (1, 2)),

@@ -5,10 +5,13 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import dmdd
 from dmdd.calibrate import main
+from dmdd.core.errors import UserError
+from dmdd.deploy.calibrate import subject
 from dmdd.deploy.calibrate.histogram import draw_histogram
 from dmdd.models.detector import Detector
 from dmdd.predict import main as predict
@@ -125,3 +128,46 @@ def test_histogram_has_the_threshold_between_its_bars():
     assert draw_histogram("", [0.2, 0.2], [], None)[1].split() == ["0.2000", "2", "0", "##"]
     many = draw_histogram("", [0.1] * 1000, [], None)
     assert max(len(text) for text in many) < 80
+
+
+def test_what_lies_outside_the_region_does_not_move_thresholds(tmp_path):
+    save_tiny_model(tmp_path / "model")
+    detector = Detector.load(tmp_path / "model")
+    detector.region = torch.zeros(64, 96, dtype=torch.bool)
+    detector.region[:, :48] = True
+    detector.save(tmp_path / "model")
+    files = []
+    for place, noise in enumerate((0, 1)):
+        pixels = np.full((64, 96, 3), 120, np.uint8)
+        pixels[:, 48:] += draw_pixels(place, 64, 48) // 4 * noise
+        files.append(tmp_path / f"{place}.png")
+        Image.fromarray(pixels).save(files[-1])
+    predictor = dmdd.load(tmp_path / "model", device="cpu")
+    for batch_size in (1, 2):
+        scores, peaks = subject.TrainedModel(tmp_path / "model", predictor, batch_size=batch_size).score(files)
+        seen = [predictor(str(file)) for file in files]
+        assert scores == pytest.approx([one.raw_score for one in seen], abs=1e-6)
+        assert peaks == pytest.approx([one.map.max() for one in seen], abs=1e-6)
+        assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+def test_an_exported_file_gets_the_layout_and_size_that_it_takes(tmp_path, monkeypatch):
+    given = []
+
+    def run(images):
+        given.append(images)
+        return {"score": np.array([0.25], np.float32), "map": np.full((1, 4, 6), 0.5, np.float32)}
+
+    monkeypatch.setattr(subject, "_load", lambda file, outputs: run)
+    card = {"output": ["map", "score"], "fixed_size": [4, 6], "layout": "nchw"}
+    (tmp_path / "detector.onnx.json").write_text(json.dumps(card))
+    exported = subject.ExportedModel(tmp_path / "detector.onnx")
+    pixels = draw_pixels(0, 4, 6)
+    Image.fromarray(pixels).save(tmp_path / "fits.png")
+    Image.fromarray(draw_pixels(0, 5, 6)).save(tmp_path / "other.png")
+    scores, peaks = exported.score([tmp_path / "fits.png"])
+    assert (scores.tolist(), peaks.tolist()) == ([0.25], [0.5])
+    assert given[0].dtype == np.float32
+    assert np.array_equal(given[0], pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    with pytest.raises(UserError, match=r"other\.png has 6 x 5 px, but detector\.onnx takes images of 6 x 4 px only"):
+        exported.score([tmp_path / "other.png"])

@@ -1,5 +1,6 @@
 """The samples in examples/: each gives the scores of the Python API."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 from PIL import Image
@@ -17,6 +19,9 @@ from tiny import THRESHOLDS, draw_pixels, save_tiny_model
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 OPENVINO = Path(openvino.__file__).parent
+ONNXRUNTIME = Path(onnxruntime.__file__).parent / "capi"
+HEADERS = (os.environ.get("ONNXRUNTIME_INCLUDE"), "/usr/include/onnxruntime", "/usr/local/include/onnxruntime")
+STAND_IN = Path(__file__).with_name("onnxruntime_stand_in.cs")
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +81,35 @@ def test_openvino_in_cpp(folder, expected):
         [program, folder / "detector.xml", folder / "part.png", "0.5"], capture_output=True, text=True
     )
     assert (wrong.returncode, wrong.stderr) == (2, f"error: {folder}/part.png is not a binary PPM file of 8 bits\n")
+
+
+def test_onnxruntime_in_cpp(folder, expected):
+    compiler = shutil.which("g++")
+    headers = [Path(place) for place in HEADERS if place and (Path(place) / "onnxruntime_cxx_api.h").is_file()]
+    libraries = sorted(ONNXRUNTIME.glob("libonnxruntime.so.*"))
+    if compiler is None or not headers or not libraries:
+        pytest.skip("needs g++, and ONNXRUNTIME_INCLUDE=FOLDER with onnxruntime_cxx_api.h of ONNX Runtime's release")
+    assert export([f"model={folder}/model", "fixed_size=[70,100]", f"output={folder}/pixels.onnx"]) == 0
+    program, linked = folder / "score_onnxruntime", folder / "libonnxruntime.so.1"
+    linked.symlink_to(libraries[0])  # the pip package has the library without the name that programs look for
+    linking = [linked, f"-Wl,-rpath,{folder}"]
+    run(compiler, "-std=c++17", "-Wall", f"-I{headers[0]}", EXAMPLES / "onnxruntime.cpp", *linking, "-o", program)
+    text = run(program, folder / "pixels.onnx", folder / "part.ppm", 0.5)
+    assert score_of(text) == pytest.approx(expected.score, abs=1e-4)
+    assert ("anomalous" in text) == expected.label
+    highest = float(re.search(r"map: (\S+)", text)[1])
+    assert highest == pytest.approx(float(np.max(expected.map)), abs=1e-3)
+
+
+def test_csharp_against_a_stand_in_of_the_package(folder):
+    """The package is not on the registries that tests may use; what it computes is not tested here."""
+    compiler, runtime = shutil.which("mcs"), shutil.which("mono")
+    if compiler is None or runtime is None:
+        pytest.skip("needs Mono: apt-get install mono-mcs")
+    program = folder / "Score.exe"
+    run(compiler, "-warnaserror", f"-out:{program}", EXAMPLES / "Score.cs", STAND_IN)
+    text = run(runtime, program, folder / "detector.onnx", folder / "part.ppm", 0.5)
+    pixels = draw_pixels(0, 70, 100)
+    assert score_of(text) == pytest.approx(pixels.mean() / 255, abs=1e-5)
+    assert ("anomalous" in text) == (pixels.mean() / 255 >= 0.5)
+    assert float(re.search(r"map: (\S+)", text)[1]) == pytest.approx(pixels[..., 0].max() / 255, abs=1e-5)

@@ -16,7 +16,8 @@ from dmdd.core.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/api.md").read_text(), re.DOTALL)
-SMOKE = ("dataset=demo", "teacher=resnet18", "recipe=smoke", "evaluation.pictures=0")
+SMOKE = ("dataset=demo", "teacher=resnet18", "recipe=smoke", "image_size=[64,64]", "evaluation.pictures=0")
+QUICK = ("evaluation.resamples=0", "evaluation.study_maps=false")
 VALUES = {"category": "plate", "teacher": {"random_weights": True}, "callbacks": {"progress": None}}
 
 
@@ -28,7 +29,7 @@ def run(demo_root, tmp_path_factory) -> dmdd.Run:
     arguments = list(sys.argv)
     with initialize_config_dir(str(folder), version_base="1.2"):
         outer = GlobalHydra.instance().hydra
-        settings = dmdd.TrainSettings.compose(*SMOKE, **VALUES, data_dir=demo_root, run_dir=folder / "a=b")
+        settings = dmdd.TrainSettings.compose(*SMOKE, *QUICK, **VALUES, data_dir=demo_root, run_dir=folder / "a=b")
         finished = dmdd.fit(settings)
         assert GlobalHydra.instance().hydra is outer
         assert compose("app").x == 1
@@ -42,13 +43,15 @@ def test_a_run_knows_what_came_of_it(run):
     assert run.figure("test.metrics.pixel_auroc") == run.result["test"]["metrics"]["pixel_auroc"]
     with pytest.raises(UserError, match=r"objective=test.nosuch: result.json has no such figure"):
         run.figure("test.nosuch")
-    assert run.predictor.detector.input_size == (128, 128)
+    assert run.predictor.detector.input_size == (64, 64)
 
 
 def test_a_saved_model_is_measured_and_exported(run, demo_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"model": run.model, "category": "plate", "data_dir": demo_root, "callbacks": {"progress": None}}
-    result = dmdd.test(dmdd.EvaluateSettings.compose("dataset=demo", **given, pictures=0, run_dir="measured"))
+    result = dmdd.test(
+        dmdd.EvaluateSettings.compose("dataset=demo", **given, pictures=0, resamples=0, run_dir="measured")
+    )
     assert result["test"]["metrics"] == run.result["test"]["metrics"]
     assert json.loads((tmp_path / "measured/result.json").read_text()) == result
     files, report = dmdd.export_model(dmdd.ExportSettings.compose(model=run.model, format="torch", tolerance=0.01))

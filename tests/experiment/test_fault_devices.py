@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from patience import PATIENCE_S
 from processes import Command
 
-MINUTE_S = 60
 STEPS = 4000  # never reached
 
 pytestmark = [
@@ -54,7 +54,7 @@ def start(cwd: Path, demo_root: Path) -> Command:
 
 
 def wait_for_workers(process: Command) -> list[int]:
-    end = time.monotonic() + 3 * MINUTE_S
+    end = time.monotonic() + PATIENCE_S
     while len(workers := children(process.pid)) < 2:
         assert process.poll() is None
         assert time.monotonic() < end
@@ -84,9 +84,9 @@ def training(tmp_path, demo_root) -> Iterator[tuple[Command, list[int]]]:
 def test_the_other_process_ends_too_and_the_reason_is_told(training, tmp_path, victim):
     process, workers = training
     os.kill(workers[victim], signal.SIGKILL)
-    _, printed = process.communicate(timeout=3 * MINUTE_S)  # it would go on for hours
+    _, printed = process.communicate(timeout=PATIENCE_S)  # it would go on for hours
     assert process.returncode == 2
-    assert gone_within(workers, MINUTE_S)
+    assert gone_within(workers, PATIENCE_S)
     errors = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "Traceback" not in printed
@@ -99,7 +99,7 @@ def test_the_other_process_ends_too_and_the_reason_is_told(training, tmp_path, v
 def test_no_process_is_left_over_when_the_first_one_is_killed(training):
     process, workers = training
     process.kill()
-    assert gone_within(workers, MINUTE_S)
+    assert gone_within(workers, PATIENCE_S)
 
 
 def test_no_process_is_left_over_when_the_first_one_is_killed_before_training_begins(tmp_path, demo_root):
@@ -111,7 +111,7 @@ def test_no_process_is_left_over_when_the_first_one_is_killed_before_training_be
         process.wait()
         process.stderr.close()
     try:
-        assert gone_within(workers, MINUTE_S)
+        assert gone_within(workers, PATIENCE_S)
     finally:
         for pid in filter(alive, workers):
             os.kill(pid, signal.SIGKILL)

@@ -27,6 +27,25 @@ def test_scores_on_the_scale_for_people_keep_the_raw_ones(tmp_path):
     assert lines == ["file,defect,label,score,raw_score,false_alarm_probability", "a.png,good,0,0.5,0.4,0.01"]
 
 
+def test_scores_of_several_categories_name_them(tmp_path):
+    samples = tuple(Sample(tmp_path / f"{name}.png", 0, "good", None, name) for name in ("lid", "rod"))
+    write_scores(tmp_path / "scores.csv", samples, [(0, 0, 0.25), (1, 0, 0.5)], tmp_path)
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines == ["file,defect,label,score,category", "lid.png,good,0,0.25,lid", "rod.png,good,0,0.5,rod"]
+
+
+def test_the_terminal_shows_each_category_and_their_mean(tmp_path, capsys):
+    categories = {
+        "lid": {"metrics": {"image_auroc": 0.5, "image_recall": 1.0}},
+        "rod": {"metrics": {"image_auroc": 0.75, "image_recall": 0.5}},
+    }
+    test = {"metrics": {"image_auroc": 0.6}, "categories": categories, "category_mean": {"image_auroc": 0.625}}
+    print_summary(HEAD | {"test": test, "calibration": CALIBRATED}, tmp_path)
+    shown = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert ["lid", "-", "-", "50.00", "100.00", "-"] in shown
+    assert ["mean of 2", "-", "-", "62.50", "-", "-"] in shown
+
+
 def test_odd_images_are_told():
     assert odd_lines({}) == []
     odd = [{"file": f"{place}.png", "strangeness": 9.0} for place in range(7)]

@@ -19,6 +19,7 @@ from dmdd.deploy.serve.api import build_api
 from dmdd.deploy.serve.limits import Limits
 from dmdd.deploy.serve.model import ServedModel, load_model
 from dmdd.deploy.serve.server import make_server
+from patience import PATIENCE_S
 from tiny import draw_pixels, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -256,7 +257,7 @@ def listening(app: Any) -> Iterator[int]:
         time.sleep(0.01)
     yield listener.getsockname()[1]
     server.should_exit = True
-    thread.join(20)
+    thread.join(PATIENCE_S)
     listener.close()
     assert not thread.is_alive()
 
@@ -298,7 +299,7 @@ RAW = (
 def exchange(port: int, data: bytes) -> bytes:
     """What comes back until the server closes or falls silent; we stop sending when all is sent."""
     found = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection, contextlib.suppress(OSError):
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection, contextlib.suppress(OSError):
         connection.settimeout(5)
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -317,6 +318,6 @@ def test_bytes_that_are_no_request_never_stop_the_server(model, expected, genera
             status = answer.split(b" ", 2)[1].decode() if answer.startswith(b"HTTP/") else "closed"
             assert status == "closed" or int(status) in DOCUMENTED, (data[:200], answer[:200])
             count("raw bytes to the port", status)
-        found = httpx.post(f"http://127.0.0.1:{port}/predict", content=IMAGE, timeout=30)
+        found = httpx.post(f"http://127.0.0.1:{port}/predict", content=IMAGE, timeout=PATIENCE_S)
         assert (found.status_code, found.json()["score"]) == (200, expected)
     assert list(tmp_path.iterdir()) == []

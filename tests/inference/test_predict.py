@@ -20,6 +20,7 @@ import dmdd
 from dmdd.core.errors import UserError
 from dmdd.inference.folder.ledger import COLUMNS, Ledger, Record
 from dmdd.predict import main
+from patience import PATIENCE_S
 from processes import KILL_SEED, count_lines, start
 from tiny import draw_pixels, save_image, save_tiny_model
 
@@ -457,7 +458,7 @@ def test_help_is_quick_and_an_installed_command_runs(model, parts, tmp_path):
         f"output={tmp_path / 'out'}",
     ]
     variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=variables)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=variables)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("4 images: ")
 
@@ -481,7 +482,7 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(model, tmp_path):
         counts.append(count_lines(out / "scores.jsonl"))
     assert 0 < counts[-1] < 60, counts
     process = start(arguments, tmp_path / "log")
-    process.join(timeout=60)
+    process.join(timeout=PATIENCE_S)
     assert process.exitcode == 0, (tmp_path / "log").read_text()
     assert sorted(line["file"] for line in lines(out)) == sorted(names)
     assert [row["file"] for row in rows(out)] == [line["file"] for line in lines(out)]
@@ -500,7 +501,7 @@ def test_a_signal_ends_it_after_the_batch_in_hand(model, tmp_path, number):
     while process.is_alive() and not (out / "maps").exists():
         process.join(timeout=0.01)
     os.kill(process.pid, number)
-    process.join(timeout=30)
+    process.join(timeout=PATIENCE_S)
     log = (tmp_path / "log").read_text()
     assert process.exitcode == 128 + number, log
     assert "stopped before the end; the same command goes on from here" in log

@@ -122,6 +122,29 @@ def test_an_entry_of_detector_json_that_there_is_not_is_told(tmp_path, group, na
         dmdd.load(folder, device="cpu")
 
 
+def test_a_model_for_several_categories_decides_by_the_one_that_is_named(tmp_path):
+    folder = save_tiny_model(tmp_path / "model", calibration={"image_threshold": 0.25})
+    detector = Detector.load(folder)
+    detector.category_calibrations = {"lid": {"image_threshold": 0.125}, "rod": {"image_threshold": 0.5}}
+    detector.save(folder)
+    found = {name: dmdd.load(folder, device="cpu", category=name).image_threshold for name in (None, "lid", "rod")}
+    assert found == {None: 0.25, "lid": 0.125, "rod": 0.5}
+    with pytest.raises(UserError, match="category=nut: the model is for lid, rod"):
+        dmdd.load(folder, device="cpu", category="nut")
+
+
+def test_a_model_for_one_category_takes_no_name_of_another(model):
+    with pytest.raises(UserError, match="category=nut: the model is for one category; leave category= out"):
+        dmdd.load(model, device="cpu", category="nut")
+
+
+def test_kinds_of_normal_images_are_saved(tmp_path):
+    folder = save_tiny_model(tmp_path / "model", image_kinds=3)
+    detector = Detector.load(folder)
+    assert detector.whitening.image_mean.shape == (3, 2 * detector.teacher.channels[-1])
+    assert Detector.load(save_tiny_model(tmp_path / "one")).whitening.image_mean.ndim == 1
+
+
 def test_a_model_without_thresholds_gives_no_verdict(tmp_path):
     plain = dmdd.load(save_tiny_model(tmp_path / "model", calibration={}), device="cpu")
     assert (plain(PIXELS).label, plain(PIXELS).mask) == (None, None)

@@ -11,7 +11,8 @@ import pytest
 
 from dmdd.inference.folder.inputs import Item, stat_item
 from dmdd.inference.folder.watching import Watcher
-from processes import KILL_SEED, PATIENCE_S, count_lines, start
+from patience import PATIENCE_S
+from processes import KILL_SEED, count_lines, start
 from tiny import save_image, save_tiny_model
 
 

@@ -13,7 +13,6 @@ from dmdd.metrics.calibration import (
     calibrate_scores,
     choose_pixel_threshold,
     count_values,
-    describe_drift,
     images_needed,
     learn_normal_scores,
     logit,
@@ -22,6 +21,7 @@ from dmdd.metrics.calibration import (
     promise,
     smallest_promise,
 )
+from dmdd.models.score_scale import describe_drift
 
 
 def squash(z):
@@ -53,7 +53,6 @@ def test_expected_rate_equals_an_integration_by_hand():
         "gumbel": 1.16569 * np.exp(-(0.36651 + 1.16569 * x) - np.exp(-(0.36651 + 1.16569 * x))),
         "logistic": 1.62881 * np.exp(-1.62881 * x) / (1 + np.exp(-1.62881 * x)) ** 2,
     }
-    # A strange image says nothing of place and spread; places far away then count, so the range matters little here.
     y = (cut + 0.4) / spread[:, None] + x
     above = {
         "normal": 0.5 * np.vectorize(math.erfc)(y / math.sqrt(2)),
@@ -63,7 +62,8 @@ def test_expected_rate_equals_an_integration_by_hand():
     share = {"normal": 0.5, "gumbel": 0.25, "logistic": 0.25}
     total = rate = 0.0
     for name, own in density.items():
-        weight = share[name] * prior[:, None] * (0.98 * own + 0.02 / 20)
+        # Most images, here the only one, are none of the intruders.
+        weight = share[name] * prior[:, None] * np.where(0.98 * own > 0.02 / 20, 0.98 * own + 0.02 / 20, 0)
         total += weight.sum()
         rate += (weight * above[name]).sum()
     assert float(known.expected([squash(cut)])[0]) == pytest.approx(rate / total, rel=0.08)
@@ -93,6 +93,15 @@ def test_one_intruder_does_not_set_the_threshold():
     assert dirty.intruders[:-1].max() < 0.2
     away = float(logit(dirty.threshold(0.01)) - logit(clean.threshold(0.01)))
     assert abs(away) < 0.06  # one spread
+
+
+def test_few_scores_that_differ_more_than_expected_leave_the_threshold_near_them():
+    """As of three sheets of paper, one of them a copy of a sheet trained on: not all three can be intruders."""
+    training = squash(-0.95 + 0.01 * np.linspace(-2, 2, 29))
+    told = calibrate_scores(squash([-1.07, -0.63, -0.52]), rate=0.01, training=training, other_lots=True)
+    assert -0.52 < float(logit(told["image_threshold"])) < -0.4
+    low, high = told["image_false_alarm_interval"]
+    assert low < 0.01 < high < told["other_lots_rate"]
 
 
 @pytest.mark.parametrize("count", [3, 21])

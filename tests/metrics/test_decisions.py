@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from dmdd.core.errors import UserError
-from dmdd.metrics import Decisions, ImageDecisions, decide, decision_figures, decision_intervals
+from dmdd.metrics import Decisions, ImageDecisions, PixelDecisions, decide, decision_figures, decision_intervals
 
 
 def test_figures_equal_scikit_learn_in_any_batches():
@@ -29,6 +29,19 @@ def test_figures_equal_scikit_learn_in_any_batches():
     assert {name: float(value) for name, value in metric.compute().items()} == pytest.approx(expected)
     wrong, right = sklearn_metrics.confusion_matrix(labels, predicted)
     assert metric.decisions() == (right[1], wrong[1], right[0], wrong[0])
+
+
+def test_f1_of_pixels_equals_scikit_learn_in_any_batches():
+    rng = np.random.default_rng(1)
+    masks = rng.integers(0, 2, (5, 1, 4, 6))
+    maps = (rng.random(masks.shape) + 0.3 * masks).round(1).astype(np.float32)
+    metric = PixelDecisions(0.7)
+    for part in (slice(0, 2), slice(2, 5)):
+        metric.update(torch.from_numpy(maps[part]), torch.from_numpy(masks[part]))
+    assert float(metric.compute()) == pytest.approx(sklearn_metrics.f1_score(masks.ravel(), maps.ravel() >= 0.7))
+    metric.reset()
+    metric.update(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+    assert math.isnan(metric.compute())
 
 
 def test_threshold_itself_is_found_and_counts_are_exact():

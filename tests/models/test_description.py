@@ -57,6 +57,10 @@ def test_former_calibrations_are_a_list():
     ("spec", "message"),
     [
         ({"teacher": 3}, "teacher=3: an object is wanted"),
+        ({"category_calibrations": {"lid": 1}}, "category_calibrations={'lid': 1}: an object of objects is wanted"),
+        ({"category_calibrations": {"lid": {"spread": 0}}}, "calibration.spread=0: a number in its range"),
+        ({"category_calibrations": {"lid": {"thresh": 0}}}, "category_calibrations.lid=thresh: there are image_thres"),
+        ({"image_kinds": 0}, "image_kinds=\\[0\\]: 1 whole number is wanted, from 1 to 1024"),
         ({"calibration": []}, r"calibration=\[\]: an object is wanted"),
         ({"tilling": {}}, r"tilling={}: there are format_version, teacher, .* only"),
         ({"calibration": {"thresh": 0.5}}, r"calibration.thresh=0.5: there are image_threshold, .* only"),

@@ -61,6 +61,25 @@ def test_a_whitening_matrix_by_hand():
     assert torch.allclose(first, torch.tensor([7**-0.5, 0.0], dtype=torch.float64))
 
 
+def test_an_image_counts_as_of_the_nearest_kind():
+    """Two kinds of images whose means lie far apart: each is as normal as by a Gaussian of its own kind's mean."""
+    teacher = levels(6, 12)
+    teacher[-1][6:] = teacher[-1][6:] + 3
+    whitening = ResidualWhitening([3, 5, 7], kinds=2)
+    whitening.fit(
+        torch.arange(12), lambda rows: ([t[rows] for t in teacher], [t[rows] for t in teacher]), kinds=[0] * 6 + [1] * 6
+    )
+    described = describe_images(teacher[-1]).double()
+    own = torch.cat([part - part.mean(0) for part in described.split(6)])
+    covariance = own.T @ own / 12
+    covariance += 0.1 * covariance.diagonal().mean() * torch.eye(14)
+    expected = (torch.linalg.solve(covariance, own.T).T * own).sum(1).div(14).sqrt()
+    found = whitening.against_images(torch.ones(12, 1, 2, 2), teacher[-1])[:, 0, 0, 0]
+    assert torch.allclose(found.square() * 8, expected.float(), atol=1e-3)
+    between = whitening.against_images(torch.ones(1, 1, 2, 2), teacher[-1][:1] + 1.0)
+    assert between.max() > found.max()
+
+
 def test_before_it_is_fitted_residuals_stay_as_they_are():
     teacher, normality = levels(4, 2), levels(5, 2)
     whitening = ResidualWhitening([3, 5, 7])

@@ -167,6 +167,28 @@ def test_a_whole_benchmark_is_called_whole_and_strangers_are_left_out():
     assert "mpdd/all: pooled categories are in no mean." in warnings_of(pooled, build_table(pooled))
 
 
+def one_model(*, seed: int, lid: float, rod: float) -> Run:
+    parts = {name: {"metrics": {"pixel_auroc": value}} for name, value in (("lid", lid), ("rod", rod))}
+    return run(seed=seed, category="lid,rod", test={"metrics": {"pixel_auroc": 0.5}, "categories": parts})
+
+
+def test_one_model_for_several_has_a_row_for_each_and_their_mean():
+    table = build_table([one_model(seed=0, lid=0.9, rod=0.7), one_model(seed=1, lid=0.8, rod=0.6)])
+    assert {row.category: row.cells["pixel_auroc"].mean for row in table.rows} == pytest.approx(
+        {"lid": 0.85, "lid,rod": 0.5, "rod": 0.65}
+    )
+    (mean,) = table.means
+    assert (mean.note, mean.cells["pixel_auroc"].mean) == ("mean of 2 categories", pytest.approx(0.75))
+
+
+def test_one_model_for_several_is_not_mixed_with_one_for_each():
+    runs = [one_model(seed=0, lid=0.9, rod=0.7), *(run(value=0.99, category=name) for name in ("lid", "rod"))]
+    table = build_table(runs)
+    found = {row.configuration: row.cells["pixel_auroc"].mean for row in table.means}
+    assert found == pytest.approx({"default (one_model_for=lid,rod)": 0.8, "default (one_model_for=absent)": 0.99})
+    assert all(len(row.runs) == 1 for row in table.rows)
+
+
 def test_claims_are_the_papers_and_no_result():
     runs = [run(dataset="mpdd", category="tubes"), run(dataset="mvtec_ad", category="wood"), run()]
     claims = {row.dataset: row for row in build_table(runs).claims}

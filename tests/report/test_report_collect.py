@@ -99,6 +99,9 @@ BAD = {
     "a map": (with_test(maps={"both": 1}), r"'test.maps.both' is no object"),
     "types": (with_test(types={"dent": {"images": 2, "images_found": "all"}}), r"'test.types.dent.images_found' is no"),
     "bounds": (with_test(bounds=[]), r"'test.bounds' is no object"),
+    "categories": (with_test(categories=[]), r"'test.categories' is no object"),
+    "a category": (with_test(categories={"lid": 1}), r"'test.categories.lid' is no object"),
+    "a category's metrics": (with_test(categories={"lid": {}}), r"'test.categories.lid.metrics' is no object"),
     "a pair of a type": (
         with_test(type_intervals_95={"dent": {"aupro_30": [0.1]}}),
         r"'test.type_intervals_95.dent.aupro_30' is no pair of numbers",

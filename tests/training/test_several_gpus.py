@@ -18,6 +18,7 @@ from dmdd.experiment.experiment import Experiment
 from dmdd.training.callbacks.interruption import LeaveMeasuring, StateSaver
 from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
+from patience import PATIENCE_S
 from tiny import draw_pixels, save_tiny_model
 
 
@@ -117,12 +118,12 @@ def test_float32_is_whole_inside_for_all_threads_and_as_before_after():
     def other() -> None:
         with whole_float32():
             inside.set()
-            leave.wait(10)
+            leave.wait(PATIENCE_S)
 
     thread = threading.Thread(target=other)
     with whole_float32():
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(PATIENCE_S)
         assert not cudnn.allow_tf32
         assert cudnn.conv.fp32_precision != "tf32"
     assert not cudnn.allow_tf32  # the other one is still inside

@@ -1,6 +1,7 @@
 """What each stage may change, and that it learns."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from dmdd.core.errors import UserError
 from dmdd.core.masks import SPOT_AREA_PX
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.images import read_mask
+from dmdd.data.listing import Category, pool
 from dmdd.data.saturation import ImageDefects
 from dmdd.experiment.outputs import evaluation_entries
 from dmdd.metrics import AUPRO, Channel
+from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
@@ -25,8 +28,9 @@ from dmdd.pairs import PairSynthesis
 from dmdd.training import evaluation
 from dmdd.training.distillation import DistillationModule
 from dmdd.training.evaluation import EvaluationModule, by_baselines_of_others, choose_exact
+from dmdd.training.figures import decisions_at
 from dmdd.training.optimization import adamw_one_cycle
-from dmdd.training.segmentation import SegmentationModule, some_evenly
+from dmdd.training.segmentation import SegmentationModule, some_of_each
 from tiny import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings(
@@ -134,9 +138,10 @@ def test_stage_2_fits_the_whitening_to_the_trained_student_on_normal_images(data
 
 
 def test_images_are_taken_evenly():
-    images = torch.arange(10)
-    assert some_evenly(images, 4).tolist() == [0, 2, 5, 7]
-    assert torch.equal(some_evenly(images, 10), images)
+    assert some_of_each([10], 4)[0].tolist() == [0, 2, 5, 7]
+    assert some_of_each([10], 12)[0].tolist() == list(range(10))
+    rows, kinds = some_of_each([10, 1, 6], 9)
+    assert (rows.tolist(), kinds) == ([0, 3, 6, 10, 11, 13, 15], [0, 0, 0, 1, 2, 2, 2])
 
 
 def test_a_weight_of_zero_trains_the_other_branch_alone(data, networks):
@@ -302,6 +307,108 @@ def test_calibration_says_when_the_wanted_rate_cannot_be_had(data):
     assert calibration["promise"].startswith("1 % false alarms cannot be promised with 3 good images: expect between")
 
 
+@pytest.fixture
+def two_kinds(demo_category) -> Category:
+    """The demo's images as those of two categories."""
+    parts = [
+        replace(demo_category, name=name, train=demo_category.train[first::2], test=demo_category.test[first::2])
+        for first, name in enumerate(("left", "right"))
+    ]
+    return pool(parts, name="all")
+
+
+def test_each_category_is_calibrated_as_it_is_by_itself(two_kinds):
+    data = PairDataModule(
+        category=two_kinds,
+        synthesis=PairSynthesis(procedural=1, blob=1),
+        image_size=(64, 64),
+        batch_size=4,
+        seed=0,
+        held_out_fraction=0.5,
+    )
+    data.setup("fit")
+    detector = KnownDetector()
+    detector.category_calibrations = {}
+    training = torch.arange(20, 140, 20, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 64, 64)
+    module = EvaluationModule(
+        detector,
+        held_out_categories=data.held_out_members,
+        training_categories=data.trained_members,
+        training_images=training,
+        false_alarm_rate=0.2,
+        study_maps=False,
+    )
+    quiet_trainer().validate(module, datamodule=data, verbose=False)
+    assert (detector.calibration["normal_images"], set(detector.category_calibrations)) == (6, {"left", "right"})
+    normal = {index: score for index, _, score in module.scores if index >= 0}
+    for first, name in ((0, "left"), (3, "right")):
+        known = calibrate_scores(
+            [normal[index] for index in range(first, first + 3)],
+            rate=0.2,
+            training=[level / 255 for level in range(20 * (first + 1), 20 * (first + 4), 20)],
+        )
+        found = detector.category_calibrations[name]
+        assert found["image_threshold"] == pytest.approx(known["image_threshold"])
+        twins = [s for i, label, s in module.scores if label and (-1 - i) % 6 // 3 == first // 3]
+        assert found["anomalous_found"] == pytest.approx(
+            sum(score >= found["image_threshold"] for score in twins) / len(twins)
+        )
+
+
+def test_figures_of_each_category_are_those_of_its_images_alone(two_kinds):
+    thresholds = {
+        "left": {"image_threshold": 0.3, "pixel_threshold": 0.3},
+        "right": {"image_threshold": 0.5, "pixel_threshold": 0.45},
+    }
+
+    def measure(category: Category, calibration: dict[str, Any]) -> EvaluationModule:
+        detector = KnownDetector()
+        detector.calibration, detector.category_calibrations = calibration, thresholds
+        module = EvaluationModule(
+            detector,
+            defects=[sample.defect for sample in category.test],
+            categories=[sample.category for sample in category.test],
+            resamples=20,
+            study_maps=False,
+        )
+        data = PairDataModule(
+            category=category, synthesis=PairSynthesis(procedural=1, blob=1), image_size=(64, 64), batch_size=4, seed=0
+        )
+        quiet_trainer().test(module, datamodule=data, verbose=False)
+        return module
+
+    whole = measure(two_kinds, {"image_threshold": 0.4})
+    entries = evaluation_entries(whole, "test", listed=len(two_kinds.test))
+    assert set(entries["categories"]) == {"left", "right"}
+    for name, entry in entries["categories"].items():
+        own = [sample for sample in two_kinds.test if sample.category == name]
+        alone = measure(replace(two_kinds, test=tuple(replace(s, category="") for s in own)), thresholds[name])
+        assert entry["metrics"] == pytest.approx(alone.metrics)
+        assert entry["intervals_95"] == {n: pytest.approx(list(found)) for n, found in alone.intervals.items()}
+        assert entry["decisions"] == alone.decisions._asdict()
+        assert alone.categories == {}
+    left, right = (entries["categories"][name]["metrics"]["image_auroc"] for name in ("left", "right"))
+    assert entries["category_mean"]["image_auroc"] == pytest.approx((left + right) / 2)
+    assert whole.decisions == decisions_at(whole.scores, 0.4)
+
+
+def test_a_part_is_as_anomalous_as_its_worst_view(data, demo_category):
+    detector = KnownDetector()
+    detector.calibration = {"image_threshold": 0.4}
+    names = [f"part {index // 2}" for index in range(len(demo_category.test))]
+    defects = [sample.defect for sample in demo_category.test]
+    module = EvaluationModule(detector, defects=defects, parts=names, resamples=20, study_maps=False)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    pairs = [module.scores[first : first + 2] for first in range(0, len(names), 2)]
+    labels = [max(label for _, label, _ in pair) for pair in pairs]
+    largest = [max(score for *_, score in pair) for pair in pairs]
+    assert module.metrics["part_auroc"] == pytest.approx(roc_auc_score(labels, largest))
+    alarms = [score >= 0.4 for score, label in zip(largest, labels, strict=True) if not label]
+    assert module.metrics["part_false_alarm_rate"] == pytest.approx(sum(alarms) / len(alarms))
+    low, high = module.intervals["part_auroc"]
+    assert low <= module.metrics["part_auroc"] <= high
+
+
 def test_test_scores_every_image_and_leaves_pixel_metrics_out_without_masks(data, demo_category):
     module = EvaluationModule(KnownDetector(), has_masks=False)
     quiet_trainer().test(module, datamodule=data, verbose=False)
@@ -342,6 +449,10 @@ def test_metrics_of_a_known_detector(data, demo_category):
     assert module.decisions[:3:2] == (found, len(scores[1]) - found)
     assert module.metrics["image_recall"] == pytest.approx(found / len(scores[1]))
     assert module.left_out == {"aupro_per_image_200": len(scores[1])}  # every map is constant
+    masks = [read_mask(sample.mask_path) if sample.mask_path else None for sample in demo_category.test]
+    shares = [0.0 if mask is None else mask.mean() for mask in masks]
+    found = [share for share, (*_, score) in zip(shares, module.scores, strict=True) if score >= threshold]
+    assert module.metrics["pixel_f1"] == pytest.approx(2 * sum(found) / (len(found) + sum(shares)), rel=0.05)
     lower, upper = module.bounds["pixel_auroc"]
     assert lower <= module.metrics["pixel_auroc"] <= upper
     assert module.study["both"]["pixel_auroc"] == pytest.approx(module.metrics["pixel_auroc"], abs=1e-6)

@@ -208,7 +208,9 @@ class TrainSettings(Settings):
 
     COMMAND = "train"
 
-    category: str | None = setting("folder name of the category; all pools every category; with -m also all_each or *")
+    category: str | None = setting(
+        "folder name; one model for several: a,b or '*' or all; one model each: -m, with all_each too"
+    )
     data_dir: str = setting("folder that holds mvtec_ad/, mpdd/, dtd/ and so on; $DMDD_DATA if set", is_path=True)
     name: str = setting("name of the run")
     run_dir: str = setting("folder of all outputs", is_path=True)
@@ -250,7 +252,9 @@ class EvaluateSettings(Settings):
     COMMAND = "evaluate"
 
     model: str = setting("model folder of a run", missing="model=FOLDER, the model folder of a run", is_path=True)
-    category: str | None = setting("folder name of the category; with -m also all_each or *")
+    category: str | None = setting(
+        "folder name; several as one test set: a,b or '*' or all; one by one: -m, with all_each too"
+    )
     anomaly_map: MapName | None = setting(
         "another map than the model's own; its thresholds are left out then", is_open=True
     )
@@ -305,6 +309,7 @@ class PredictSettings(Settings):
     maps: Literal["none", "png16", "npy"] | None = setting("png16 (0 to 65535 is 0 to 1) or npy, at the image's size")
     masks: bool = setting("write masks of 0 and 255: where the map reaches pixel_threshold, less what blur adds")
     overlays: bool = setting("write the image under its map's colours, the mask outlined")
+    category: str | None = setting("of a model for several: decide by this one's thresholds; null: by one for all")
     image_threshold: float | None = setting("a score from here on is anomalous; null: the model's own", least=0, most=1)
     pixel_threshold: float | None = setting("a pixel from here on is in the mask; null: the model's", least=0, most=1)
     tile: bool | None = setting("tiles at the image's own resolution instead of resized; null: as in training")
@@ -391,6 +396,7 @@ class LimitSettings:
     timeout_s: float = setting("time from a request's first byte to its answer", unit="seconds", above=0)
     requests_per_minute: int = setting("images of one client (IP address); 0 for no limit", least=0)
     page_images: int = setting("images the page shows at once", least=1)
+    live_images: int = setting("newest results the page lists, pictures in memory; 0 for none", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,6 +424,7 @@ class ServeSettings(Settings):
     ignore: str | None = setting("what does not count within the region, likewise", is_path=True)
     device: str | None = setting("cpu, cuda, cuda:1; null: a GPU if there is one")
     precision: str = setting("float32, bfloat16 or float16 (GPU only)")
+    follow: str | None = setting("output folder of dmdd predict, whose newest results the page lists", is_path=True)
     calibrate: bool | None = setting("the page may set the model's thresholds; null: if only this machine reaches it")
     limits: LimitSettings = setting("beyond them a request is refused")
 

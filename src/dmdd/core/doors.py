@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import sys
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -19,8 +21,13 @@ def opened_packages() -> tuple[str, ...]:
         entry-point group ``dmdd.targets``.
     """
     named = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
-    installed = [entry.value.partition(":")[0].partition(".")[0] for entry in entry_points(group=GROUP)]
-    return tuple(dict.fromkeys(name for name in [*named, *installed] if name.isidentifier()))
+    return tuple(dict.fromkeys(name for name in [*named, *_installed(tuple(sys.path))] if name.isidentifier()))
+
+
+@cache  # it reads a file of each installed package, and a command asks some 80 times
+def _installed(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the packages of the entry-point group that are installed in ``sys.path``, which is ``path``."""
+    return tuple(entry.value.partition(":")[0].partition(".")[0] for entry in entry_points(group=GROUP))
 
 
 def find_opened(name: str) -> Any:

@@ -58,7 +58,9 @@ DatasetT = TypeVar("DatasetT", bound=PlannedDataset | WholeDataset)
 
 
 class PairDataModule(LightningDataModule):
-    """Serve training pairs, synthetic validation pairs and test images of one category.
+    """Serve training pairs, synthetic validation pairs and test images of one category, or of several pooled.
+
+    Of several each has its own part held out, and each is trained on equally often.
 
     Args:
         category: The files.
@@ -66,7 +68,8 @@ class PairDataModule(LightningDataModule):
         image_size: Height and width in pixels.
         batch_size: Global batch size, over all devices.
         seed: Seed of pairs, order and split.
-        held_out_fraction: Share of the normal training images kept for calibration, never trained on.
+        held_out_fraction: Share of the normal training images kept for calibration, never trained on; of a data set
+            that sets some apart itself those are kept.
         held_out_runs: Where neighbours by name are alike, hold out whole runs of them; else single images.
         textures_dir: Folder of texture images; read only if a source of ``synthesis`` uses textures.
         augmentation: What is done to the normal image before its twin is made, or None; ``setup`` makes it None where
@@ -155,19 +158,12 @@ class PairDataModule(LightningDataModule):
         samples = self.category.train
         images, textures = self._decoded or self.decode()
         self._decoded = None
-        try:
-            barred = {row for row, name in enumerate(self._names) if name in self.trained_before}
-            order = kin_order(images, [sample.path for sample in samples]) if self.held_out_runs else None
-            train, rest = held_out(
-                len(samples), fraction=self.held_out_fraction, seed=self.seed, order=order, barred=barred
-            )
-        except ValueError as error:
-            raise UserError(f"data.held_out_fraction={self.held_out_fraction}: {error}") from error
-        paths = [sample.path for sample in samples]
-        train = leave_out_copies(train, rest, paths) or train
-        self._rows, self._held_out_rows, self.neighbours_alike = train, rest, order is not None
+        train, rest = self._split(images)
+        self._rows, self._held_out_rows = train, rest
         if self.augmentation is not None:
-            self.augmentation = self.augmentation.for_images(len(train))
+            # How often an image is seen, that of the smallest category.
+            self.augmentation = self.augmentation.for_images(len(self.counts) * min(self.counts))
+        paths = [sample.path for sample in samples]
         if self.tiles is not None:
             self._setup_tiles([paths[row] for row in train], [paths[row] for row in rest], textures)
             return
@@ -181,9 +177,64 @@ class PairDataModule(LightningDataModule):
                 seed=self.seed,
                 augmentation=augmentation,
                 inside=None if inside is None else inside[rows],
+                counts=counts,
             )
-            for rows, augmentation in ((train, self.augmentation), (rest, None), ([*train, *rest], None))
+            for rows, augmentation, counts in (
+                (train, self.augmentation, self.counts),
+                (rest, None, self._counts(rest)),
+                ([*train, *rest], None, None),
+            )
         )
+
+    def _split(self, images: ImageStore) -> tuple[list[int], list[int]]:
+        """Hold out a part of each category; gives the rows to train on and those held out."""
+        paths = [sample.path for sample in self.category.train]
+        barred = {row for row, names in enumerate(self._former_names) if names & self.trained_before}
+        train, rest = [], []
+        for group in self.category.train_groups:
+            if fixed := [row for row in group if self.category.train[row].held_out and row not in barred]:
+                rest += fixed
+                train += _new_ones(sorted(set(group) - set(fixed)), fixed, paths)
+                continue
+            order = None
+            if self.held_out_runs and len(images):  # of images seen in tiles none is in memory
+                order = kin_order(StoredPart(images, group), paths[group.start : group.stop])
+            self.neighbours_alike |= order is not None
+            try:
+                kept, out = held_out(
+                    len(group),
+                    fraction=self.held_out_fraction,
+                    seed=self.seed,
+                    order=order,
+                    barred={row - group.start for row in barred if row in group},
+                )
+            except ValueError as error:
+                name = self.category.train[group.start].category
+                where = f" in category {name}" if name else ""
+                raise UserError(f"data.held_out_fraction={self.held_out_fraction}{where}: {error}") from error
+            held = [group[row] for row in out]
+            train += _new_ones([group[row] for row in kept], held, paths)
+            rest += held
+        return train, rest
+
+    def _counts(self, rows: list[int]) -> list[int]:
+        """Count the images of each category."""
+        return [sum(row in group for row in rows) for group in self.category.train_groups]
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of images trained on of each category."""
+        return self._counts(self._rows)
+
+    @property
+    def held_out_members(self) -> list[str]:
+        """Names of the categories of the held-out images; empty names where there is one category."""
+        return [self.category.train[row].category for row in self._held_out_rows]
+
+    @property
+    def trained_members(self) -> list[str]:
+        """The same of the images trained on."""
+        return [self.category.train[row].category for row in self._rows]
 
     def _setup_tiles(self, train: list[Path], rest: list[Path], textures: ImageStore | None) -> None:
         assert self.tiles is not None
@@ -192,7 +243,12 @@ class PairDataModule(LightningDataModule):
             for paths in (train, rest)
         )
         self._train = TileDataset(
-            large=large, size=self.image_size, textures=textures, seed=self.seed, augmentation=self.augmentation
+            large=large,
+            size=self.image_size,
+            textures=textures,
+            seed=self.seed,
+            augmentation=self.augmentation,
+            counts=self.counts,
         )
         self._held_out = WholeDataset(
             large=self.held_out_large,
@@ -304,6 +360,15 @@ class PairDataModule(LightningDataModule):
         return [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths]
 
     @property
+    def _former_names(self) -> list[set[str]]:
+        """What each image may be called by a training of its category alone, or of several together."""
+        members = [sample.category for sample in self.category.train]
+        return [
+            {name, name.removeprefix(f"{member}/") if member else f"{self.category.name}/{name}"}
+            for name, member in zip(self._names, members, strict=True)
+        ]
+
+    @property
     def parts_found(self) -> tuple[int, float]:
         """On how many of the images trained on a part was found, and the median share of an image that counts.
 
@@ -341,7 +406,7 @@ class PairDataModule(LightningDataModule):
             ``(step, place, index)`` of each pair.
         """
         sampler = PairSampler(
-            images=self.training_images,
+            images=self.counts,
             batch_size=self.batch_size,
             first_step=step,
             steps=1,
@@ -360,11 +425,11 @@ class PairDataModule(LightningDataModule):
 
     def train_dataloader(self) -> "PairBlocks":
         """Serve ``trainer.max_steps`` batches, beginning at ``first_step``, less those a resumed trainer has done."""
-        trainer, dataset = self.trainer, self._ready(self._train)
+        trainer = self.trainer
         if trainer is None:
             raise RuntimeError("the data module serves a trainer")
         sampler = PairSampler(
-            images=len(dataset),
+            images=self.counts,
             batch_size=self.batch_size,
             first_step=self.first_step,
             steps=trainer.max_steps,
@@ -651,3 +716,8 @@ def ignore_signals(worker: int) -> None:
 def keep_batch(batch: Any) -> Any:
     """Collate nothing: the data sets here gather whole batches themselves."""
     return batch
+
+
+def _new_ones(train: list[int], held: list[int], files: Sequence[Path]) -> list[int]:
+    """Leave copies of held-out images out of training, unless nothing is left then."""
+    return leave_out_copies(train, held, files) or train

@@ -142,6 +142,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         seed: Seed of the run.
         augmentation: What is done to the normal images, or None.
         inside: ``(N, 1, h, w)`` bool, regions of interest; None where all pixels count.
+        counts: Number of images of each category, which follow each other; None where all are of one.
     """
 
     def __init__(
@@ -152,10 +153,16 @@ class PlannedDataset(Dataset[PlannedBatch]):
         seed: int,
         augmentation: Augmentation | Jitter | None = None,
         inside: Tensor | None = None,
+        counts: Sequence[int] | None = None,
     ) -> None:
         self.images, self.textures, self.inside = images, textures, inside
         self.seed, self.augmentation = seed, augmentation
         self._draw_views(len(images))
+        self._know_categories(counts or [len(images)])
+
+    def _know_categories(self, counts: Sequence[int]) -> None:
+        own = torch.tensor(counts, dtype=torch.int64)
+        self._first, self._count = (own.cumsum(0) - own).repeat_interleave(own), own.repeat_interleave(own)
 
     def __len__(self) -> int:
         """Return the number of normal images."""
@@ -193,9 +200,10 @@ class PlannedDataset(Dataset[PlannedBatch]):
         plan = torch.cat([draw_plan(self.seed, step, [place for _, place, _ in part]) for step, part in by_step])
         view = torch.tensor([index for _, _, index in places])
         own = view % len(self)
-        # Another image: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
-        shift = 1 + (plan[:, Column.OTHER] * max(len(self) - 1, 1)).long()
-        other = (own + shift) % len(self)
+        # Another image of its category: a shift by 1 to N - 1, so never the image itself (unless it is the only one).
+        first, count = self._first[own], self._count[own]
+        shift = 1 + (plan[:, Column.OTHER] * (count - 1).clamp(min=1)).long()
+        other = first + (own - first + shift) % count
         images, foreground, inside = self._take(own, places)
         if isinstance(self.augmentation, Augmentation):
             images, foreground = self._augment(self.augmentation, images, foreground, places)

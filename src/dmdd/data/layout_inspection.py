@@ -7,8 +7,9 @@ names, as in `read_folder`, and every anomalous image is tested.
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dmdd.core.errors import UserError
 from dmdd.data.images import read_mask
@@ -83,7 +84,8 @@ def read_mvtec_ad_2(
     Args:
         root: The data set's folder, which holds one folder per category.
         category: Name of the category.
-        include_validation: Whether the official validation images, all normal, are added to the training images.
+        include_validation: Whether the official validation images, all normal, are trained on; else they are held out
+            for the thresholds, which is what they are for.
         problems: None to raise at the first problem, or a list that collects them.
 
     Returns:
@@ -96,10 +98,11 @@ def read_mvtec_ad_2(
     Source: layout of MVTec AD 2 (Heckler-Kram et al., 2025).
     """
     folder = _find(root, category, "mvtec_ad_2", list_mvtec_ad_2_categories)
-    places = [folder / "train" / NORMAL, *([folder / "validation" / NORMAL] if include_validation else [])]
+    train, validation = (_images([folder / split / NORMAL], problems) for split in ("train", "validation"))
     test = folder / "test_public"
     bad = _masked(test / "bad", test / "ground_truth" / "bad", defect="bad", problems=problems)
-    return _category("mvtec_ad_2", category, folder, _images(places, problems), [test / NORMAL], bad, problems)
+    found = _category("mvtec_ad_2", category, folder, train, [test / NORMAL], bad, problems)
+    return _with_validation(found, validation, trained_on=include_validation)
 
 
 def read_mvtec_3d(
@@ -113,7 +116,7 @@ def read_mvtec_3d(
     Args:
         root: The data set's folder, which holds one folder per category.
         category: Name of the category.
-        include_validation: Whether the official validation images, all normal, are added to the training images.
+        include_validation: As for `read_mvtec_ad_2`.
         problems: None to raise at the first problem, or a list that collects them.
 
     Returns:
@@ -125,11 +128,11 @@ def read_mvtec_3d(
     Source: layout of MVTec 3D-AD (Bergmann et al., VISAPP 2022).
     """
     folder = _find(root, category, "mvtec_3d", list_mvtec_3d_categories)
-    splits = ["train", *(["validation"] if include_validation else [])]
-    train = _images([folder / split / NORMAL / "rgb" for split in splits], problems)
+    train, validation = (_images([folder / split / NORMAL / "rgb"], problems) for split in ("train", "validation"))
     types = [place for place in list_folders(folder / "test") if place.name != NORMAL]
     bad = [s for t in types for s in _masked(t / "rgb", t / "gt", defect=t.name, problems=problems)]
-    return _category("mvtec_3d", category, folder, train, [folder / "test" / NORMAL / "rgb"], bad, problems)
+    found = _category("mvtec_3d", category, folder, train, [folder / "test" / NORMAL / "rgb"], bad, problems)
+    return _with_validation(found, validation, trained_on=include_validation)
 
 
 def read_real_iad(
@@ -194,7 +197,9 @@ def read_real_iad(
             report(problems, f"missing file: {missing[0]} ({table.name} of Real-IAD names it)")
             continue
         defect, mask_path = (str(kind), folder / mask) if anomalous else (NORMAL, None)
-        found[part].append(Sample(folder / image, int(anomalous), defect, mask_path))
+        # The views of one part lie in a folder of its own.
+        owner = PurePosixPath(image).parent.as_posix()
+        found[part].append(Sample(folder / image, int(anomalous), defect, mask_path, part=owner))
     train = [sample.path for sample in found["train"]]
     good = [sample for sample in found["test"] if sample.label == 0]
     bad = [sample for sample in found["test"] if sample.label == 1]
@@ -453,6 +458,12 @@ def _category(
         report(problems, f"no test images in {root}: docs/data.md shows the layout of {dataset}")
     test = sorted([*normal, *bad], key=lambda sample: sample.path.as_posix())
     return Category(dataset, name, root, tuple(_normal(train)), tuple(test), has_masks=all_masked(test))
+
+
+def _with_validation(category: Category, images: list[Path], *, trained_on: bool) -> Category:
+    """Add the official validation images, to be held out if they are not trained on."""
+    more = (replace(sample, held_out=not trained_on) for sample in _normal(images))
+    return replace(category, train=(*category.train, *more))
 
 
 READERS: dict[str, tuple[Callable[..., Category], Callable[[Path], list[str]]]] = {

@@ -123,7 +123,7 @@ def read_mvtec_ad(
 
     Args:
         root: The data set's folder, which holds one folder per category.
-        category: Name of the category; "all" pools every one found, the defects then named `<category>-<defect>`.
+        category: Name of the category.
         dataset: Name under which the result goes: "mvtec_ad", "mpdd", "demo".
         problems: None to raise at the first problem, or a list that collects them.
 
@@ -136,20 +136,8 @@ def read_mvtec_ad(
 
     Source: layout of MVTec AD (Bergmann et al., IJCV 2021) and MPDD (Jezek et al., ICUMT 2021).
     """
-    root = Path(root)
-    if category != "all":
-        folder = find_category(root=root, category=category, dataset=dataset, list_names=list_categories)
-        return _read_tree(folder=folder, dataset=dataset, normal=NORMAL, problems=problems)
-    names = list_category_names(root=root, dataset=dataset, list_names=list_categories)
-    parts = [_read_tree(folder=root / name, dataset=dataset, normal=NORMAL, problems=problems) for name in names]
-    return Category(
-        dataset=dataset,
-        name="all",
-        root=root,
-        train=tuple(sample for part in parts for sample in part.train),
-        test=tuple(_pooled(sample, category=part.name) for part in parts for sample in part.test),
-        has_masks=all(part.has_masks for part in parts),
-    )
+    folder = find_category(root=root, category=category, dataset=dataset, list_names=list_categories)
+    return _read_tree(folder=folder, dataset=dataset, normal=NORMAL, problems=problems)
 
 
 def read_btad(*, root: Path | str, category: str, problems: list[str] | None = None) -> Category:
@@ -267,9 +255,3 @@ def _report_masks_without_images(*, folder: Path, normal: str, problems: list[st
             continue
         for mask in list_images(mask_root, nested=True, problems=problems):
             report(problems, f"mask without image: {mask} (no folder {folder / 'test' / mask_root.name})")
-
-
-def _pooled(sample: Sample, *, category: str) -> Sample:
-    if sample.label == 0:
-        return sample
-    return Sample(path=sample.path, label=1, defect=f"{category}-{sample.defect}", mask_path=sample.mask_path)

@@ -6,7 +6,8 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from dmdd.core.errors import UserError
@@ -41,6 +42,9 @@ class Sample:
         defect: Type of the defect, "good" for normal images.
         mask_path: The mask file (MVTec LOCO: the folder of masks whose union counts); None for normal images and
             where the data set has no masks.
+        category: Name of its category where several are pooled, else empty.
+        part: Of several views of one part, what names the part; else empty.
+        held_out: Of a normal image to learn from: whether the data set sets it apart for thresholds.
 
     Source: ours.
     """
@@ -49,16 +53,19 @@ class Sample:
     label: int
     defect: str
     mask_path: Path | None
+    category: str = ""
+    part: str = ""
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
 class Category:
-    """The samples of one category, sorted by path.
+    """The samples of one category, sorted by path; or of several pooled, one after the other.
 
     Args:
         dataset: Name of the data set, such as "mvtec_ad".
-        name: Name of the category; "all" where several are pooled.
-        root: The category's folder; the data set's folder where several are pooled.
+        name: Name of the category; of several pooled what named them, such as "all" or "screw,cable".
+        root: The category's folder; the folder that holds all of theirs where several are pooled.
         train: Normal images to learn from.
         test: Normal and anomalous images.
         has_masks: Whether every anomalous test image has a mask; False where there is no anomalous image.
@@ -72,6 +79,49 @@ class Category:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     has_masks: bool
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the categories that are pooled; none in a category by itself."""
+        return tuple(dict.fromkeys(sample.category for sample in self.train if sample.category))
+
+    @property
+    def train_groups(self) -> list[range]:
+        """Which of the training images are of each category: one range for each."""
+        starts, groups = 0, []
+        for _, samples in groupby(self.train, key=lambda sample: sample.category):
+            count = len(list(samples))
+            groups.append(range(starts, starts + count))
+            starts += count
+        return groups
+
+
+def pool(categories: Sequence[Category], *, name: str) -> Category:
+    """Put several categories of a data set together, for one model.
+
+    Args:
+        categories: At least one; a single one stays as it is.
+        name: What names them.
+
+    Returns:
+        Their samples in this order, each with the name of its category; a defect is named `<category>-<defect>`.
+    """
+    first, *others = categories
+    if not others:
+        return first
+
+    def known(sample: Sample, category: str) -> Sample:
+        defect = sample.defect if sample.label == 0 else f"{category}-{sample.defect}"
+        return replace(sample, category=category, defect=defect)
+
+    return Category(
+        dataset=first.dataset,
+        name=name,
+        root=Path(os.path.commonpath([category.root for category in categories])),
+        train=tuple(known(sample, category.name) for category in categories for sample in category.train),
+        test=tuple(known(sample, category.name) for category in categories for sample in category.test),
+        has_masks=all(category.has_masks for category in categories),
+    )
 
 
 def report(problems: list[str] | None, message: str) -> None:

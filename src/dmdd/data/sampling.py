@@ -13,6 +13,7 @@ PERMUTATION_STREAM = 1  # Philox key word that separates this use of the seed fr
 SPLIT_STREAM = 2
 AUGMENTATION_STREAM = 3
 CROP_STREAM = 4
+CATEGORY_STREAM = 5
 CROP_DRAWS = 4
 
 RUN = 8
@@ -27,8 +28,11 @@ class PairSampler(Sampler[list[Place]]):
     Image ``i`` of the run is entry ``i mod N`` of the permutation of epoch ``i div N``, so every image is seen equally
     often and a resumed run goes on where the first one stopped. Epoch ``e`` shows view ``e mod V`` of all images.
 
+    Of C categories every one is seen equally often: image ``i`` is of category ``i mod C`` in the permutation of round
+    ``i div C``, and image ``i div C`` of that category's own run.
+
     Args:
-        images: Number of training images N.
+        images: Number of training images N, or of each category, which follow each other.
         batch_size: Global batch size, over all devices.
         first_step: First step to yield.
         steps: How many steps the stage has.
@@ -47,7 +51,7 @@ class PairSampler(Sampler[list[Place]]):
     def __init__(
         self,
         *,
-        images: int,
+        images: int | Sequence[int],
         batch_size: int,
         first_step: int,
         steps: int,
@@ -59,9 +63,10 @@ class PairSampler(Sampler[list[Place]]):
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"batch_size={batch_size} cannot be shared evenly by {world_size} devices")
-        if images < 1:
+        self.counts = (images,) if isinstance(images, int) else tuple(images)
+        if min(self.counts, default=0) < 1:
             raise ValueError("there are no images to sample from")
-        self.images, self.batch_size, self.first_step, self.steps = images, batch_size, first_step, steps
+        self.batch_size, self.first_step, self.steps = batch_size, first_step, steps
         self.seed, self.done, self.rank, self.world_size = seed, done, rank, world_size
         self.views = views
 
@@ -73,16 +78,32 @@ class PairSampler(Sampler[list[Place]]):
         """Yield, for each step not done, ``(step, place, index)`` of this device's images."""
         share = self.batch_size // self.world_size
         places = range(self.rank * share, (self.rank + 1) * share)
-        epoch, order = -1, np.empty(0, np.int64)
+        turns = _Shuffled(len(self.counts), seed=self.seed, stream=CATEGORY_STREAM)
+        orders = [_Shuffled(count, seed=self.seed, part=part) for part, count in enumerate(self.counts)]
+        starts = np.cumsum([0, *self.counts])
         for step in range(self.first_step + self.done, self.first_step + self.steps):
             batch = []
             for place in places:
-                wanted, offset = divmod(step * self.batch_size + place, self.images)
-                if wanted != epoch:
-                    epoch, order = wanted, permutation(self.images, seed=self.seed, epoch=wanted)
-                    order += self.images * (epoch % self.views)
-                batch.append((step, place, int(order[offset])))
+                number = step * self.batch_size + place
+                part, turn = turns[number], number // len(self.counts)
+                view = turn // self.counts[part] % self.views
+                batch.append((step, place, int(starts[part]) + orders[part][turn] + int(starts[-1]) * view))
             yield batch
+
+
+class _Shuffled:
+    """Number ``i`` is entry ``i mod count`` of the permutation of epoch ``i div count``; the last one is kept."""
+
+    def __init__(self, count: int, *, seed: int, stream: int = PERMUTATION_STREAM, part: int = 0) -> None:
+        self.count, self.seed, self.stream, self.part = count, seed, stream, part
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, number: int) -> int:
+        epoch, offset = divmod(number, self.count)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = permutation(self.count, seed=self.seed, epoch=epoch, stream=self.stream, part=self.part)
+        return int(self._order[offset])
 
 
 class BlockSampler(Sampler[list[Place]]):
@@ -109,18 +130,20 @@ class BlockSampler(Sampler[list[Place]]):
             yield [place for part in block for place in part]
 
 
-def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:
+def permutation(count: int, *, seed: int, epoch: int, stream: int = PERMUTATION_STREAM, part: int = 0) -> np.ndarray:
     """Permute ``range(count)`` as a function of seed and epoch.
 
     Args:
         count: Number of images.
         seed: Seed of the run, in [0, 2^64).
         epoch: Pass over the images, from 0.
+        stream: Which use of the seed.
+        part: Which category.
 
     Returns:
         ``(count,)`` int64. Sorting raw Philox words keeps it the same in every numpy version.
     """
-    generator = np.random.Philox(key=np.array([seed, PERMUTATION_STREAM], np.uint64), counter=[0, epoch, 0, 0])
+    generator = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=[0, epoch, 0, part])
     return np.argsort(generator.random_raw(count), kind="stable")
 
 

@@ -139,6 +139,7 @@ class TileDataset(PlannedDataset):
         textures: Texture images; None where no source needs them.
         seed: Seed of the run.
         augmentation: What is done to the crops, or None.
+        counts: As of a `PlannedDataset`.
 
     Source: ours.
     """
@@ -151,10 +152,12 @@ class TileDataset(PlannedDataset):
         textures: ImageStore | None,
         seed: int,
         augmentation: Augmentation | Jitter | None = None,
+        counts: Sequence[int] | None = None,
     ) -> None:
         super().__init__(images=ImagesInMemory.empty(size), textures=textures, seed=seed)
         self.large, self.size, self.augmentation = large, size, augmentation
         self._draw_views(len(large))
+        self._know_categories(counts or [len(large)])
 
     def __len__(self) -> int:
         """Return the number of images that crops are taken from."""

@@ -49,6 +49,7 @@ from dmdd.models.detector import Detector, Tiling
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
+from dmdd.models.weights import WeightsSource
 from dmdd.training.baselines import NormalImages, calibration_tiles
 from dmdd.training.callbacks.divergence import LossGuard
 from dmdd.training.callbacks.interruption import STOPPED_MEASURING, LeaveMeasuring, StateSaver
@@ -158,6 +159,32 @@ def report_decoding(size: Sequence[int]) -> AbstractContextManager[None]:
     return failures.report_errors("decoding the training images", sizes={"image_size": f"[{height},{width}]"})
 
 
+def build_detector(settings: TrainSettings, *, kinds: int) -> tuple[Detector, WeightsSource]:
+    """Build the networks of a run.
+
+    Args:
+        settings: Of the run.
+        kinds: How many categories the images are of.
+
+    Returns:
+        The detector that is to be trained, and where its teacher's weights come from.
+
+    Raises:
+        UserError: A network cannot be built, or the teacher gives no features of the wanted strides.
+    """
+    teacher, weights = build(settings.teacher)
+    detector = Detector(
+        teacher=teacher,
+        student=build(settings.student)(channels=teacher.channels),
+        segmentation=build(settings.segmentation)(channels=teacher.channels),
+        input_size=settings.image_size,
+        image_kinds=kinds,
+        **vars(settings.detector),
+    ).to(memory_format=torch.channels_last)
+    check_features(teacher, detector.input_size)
+    return detector, weights
+
+
 class Experiment:
     """Everything of one run; exists in each of its processes.
 
@@ -174,72 +201,15 @@ class Experiment:
         self.settings, self.category, self.devices = settings, category, int(settings.trainer.get("devices", 1))
         self.listing = listing_digest((*category.train, *category.test))
         self.run_dir = Path(settings.run_dir)
-        self.accelerator = hardware.resolve_accelerator(settings.trainer.get("accelerator", "auto"))
-        self.precision = hardware.resolve_precision(settings.trainer.get("precision", "auto"), self.accelerator)
-        self.evaluation_precision = hardware.resolve_precision(
-            settings.evaluation.precision, self.accelerator, setting="evaluation.precision"
-        )
-        if self.accelerator == "cpu":
-            hardware.keep_freed_memory()
-        teacher, self.weights = build(settings.teacher)
-        student = build(settings.student)(channels=teacher.channels)
-        segmentation = build(settings.segmentation)(channels=teacher.channels)
-        self.detector = Detector(
-            teacher=teacher,
-            student=student,
-            segmentation=segmentation,
-            input_size=settings.image_size,
-            **vars(settings.detector),
-        ).to(memory_format=torch.channels_last)
-        check_features(teacher, self.detector.input_size)
+        self._choose_hardware()
+        self.detector, self.weights = build_detector(settings, kinds=max(1, len(category.members)))
         self.began_with = start_from(self.detector, settings.init) if settings.init else {}
-        self.data = make_data(settings, category, decoded)
-        self.detector.tiling = None if self.data.tiles is None else Tiling(*self.data.tiles)
-        with report_decoding(self.detector.input_size):
-            self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
-        self.detector.region = self.data.region
-        self.data.category = self.category = category = within(category, self.data.regions)
-        if self.devices > 1 and settings.trainer.get("sync_batchnorm", "auto") in ("auto", True):
-            for network in (student, segmentation):
-                synchronise_batch_norm(network)
-        self.distillation = DistillationModule(
-            teacher=teacher,
-            student=student,
-            cached_images=self.data.lasting_images,
-            **vars(settings.distillation),
-        )
-        self.segmentation = SegmentationModule(
-            teacher=teacher,
-            student=student,
-            segmentation=segmentation,
-            whitening=self.detector.whitening,
-            normal_images=self.data.training_pixels,
-            first_step=settings.distillation.steps,
-            **vars(settings.segmentation_training),
-        )
-        self.evaluation = EvaluationModule(
-            self.detector,
-            defects=[sample.defect for sample in category.test],
-            false_alarm_rate=settings.evaluation.false_alarm_rate,
-            has_masks=category.has_masks,
-            study_maps=settings.evaluation.study_maps,
-            resamples=settings.evaluation.resamples,
-            exact=choose_exact(
-                settings.evaluation.exact,
-                category.test,
-                size=None if settings.evaluation.native_masks or self.data.tiles else self.detector.input_size,
-            ),
-            read_defects=None if self.data.regions else defect_reader(category.test),
-            own_pixel_metrics=build_all(settings.evaluation.pixel_metrics),
-            own_image_metrics=build_all(settings.evaluation.image_metrics),
-            normal_images=self._normal_images if self.data.tiles or self.data.regions else self.data.held_out_pixels,
-            # Of tiles and regions the scatter is that of the held-out images alone.
-            training_images=None if self.data.tiles or self.data.regions else self.data.training_pixels,
-            baselines_batch_size=settings.data.evaluation_batch_size,
-        )
-        self.made_from = {"training images": listing_digest(category.train), "teacher weights": self.weights.sha256}
-        if self.began_with:
-            self.made_from["model of init"] = self.began_with["sha256"]
+        self._read_data(decoded)
+        self._synchronise_batch_norm()
+        self.distillation = self._make_distillation()
+        self.segmentation = self._make_segmentation()
+        self.evaluation = self._make_evaluation()
+        self.made_from = self._describe_origin()
         self.suspicious: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.precisions: list[str] = []
@@ -248,6 +218,80 @@ class Experiment:
         self.loggers = self._loggers()
         self.is_first = True
         self._evaluator()  # what it does not take is told now, not after both stages
+
+    def _choose_hardware(self) -> None:
+        trainer, evaluation = self.settings.trainer, self.settings.evaluation
+        self.accelerator = hardware.resolve_accelerator(trainer.get("accelerator", "auto"))
+        self.precision = hardware.resolve_precision(trainer.get("precision", "auto"), self.accelerator)
+        self.evaluation_precision = hardware.resolve_precision(
+            evaluation.precision, self.accelerator, setting="evaluation.precision"
+        )
+        if self.accelerator == "cpu":
+            hardware.keep_freed_memory()
+
+    def _read_data(self, decoded: Decoded | None) -> None:
+        """Read the training images, and tell the detector how large images are seen."""
+        self.data = make_data(self.settings, self.category, decoded)
+        self.detector.tiling = None if self.data.tiles is None else Tiling(*self.data.tiles)
+        with report_decoding(self.detector.input_size):
+            self.data.setup("fit")  # now, so that an unreadable image is told before anything is written
+        self.detector.region = self.data.region
+        self.data.category = self.category = within(self.category, self.data.regions)
+
+    def _synchronise_batch_norm(self) -> None:
+        if self.devices > 1 and self.settings.trainer.get("sync_batchnorm", "auto") in ("auto", True):
+            for network in (self.detector.student, self.detector.segmentation):
+                synchronise_batch_norm(network)
+
+    def _make_distillation(self) -> DistillationModule:
+        return DistillationModule(
+            teacher=self.detector.teacher,
+            student=self.detector.student,
+            cached_images=self.data.lasting_images,
+            **vars(self.settings.distillation),
+        )
+
+    def _make_segmentation(self) -> SegmentationModule:
+        return SegmentationModule(
+            teacher=self.detector.teacher,
+            student=self.detector.student,
+            segmentation=self.detector.segmentation,
+            whitening=self.detector.whitening,
+            normal_images=self.data.training_pixels,
+            categories=self.data.counts,
+            first_step=self.settings.distillation.steps,
+            **vars(self.settings.segmentation_training),
+        )
+
+    def _make_evaluation(self) -> EvaluationModule:
+        settings, data, samples = self.settings.evaluation, self.data, self.category.test
+        size = None if settings.native_masks or data.tiles else self.detector.input_size
+        in_parts = data.tiles or data.regions
+        return EvaluationModule(
+            self.detector,
+            defects=[sample.defect for sample in samples],
+            categories=[sample.category for sample in samples],
+            held_out_categories=data.held_out_members,
+            training_categories=data.trained_members,
+            parts=[sample.part for sample in samples],
+            false_alarm_rate=settings.false_alarm_rate,
+            has_masks=self.category.has_masks,
+            study_maps=settings.study_maps,
+            resamples=settings.resamples,
+            exact=choose_exact(settings.exact, samples, size=size),
+            read_defects=None if data.regions else defect_reader(samples),
+            own_pixel_metrics=build_all(settings.pixel_metrics),
+            own_image_metrics=build_all(settings.image_metrics),
+            normal_images=self._normal_images if in_parts else data.held_out_pixels,
+            # Of tiles and regions the scatter is that of the held-out images alone.
+            training_images=None if in_parts else data.training_pixels,
+            baselines_batch_size=self.settings.data.evaluation_batch_size,
+        )
+
+    def _describe_origin(self) -> dict[str, str]:
+        """Say what a state that is saved has learned from: a run with others must not go on with it."""
+        origin = {"training images": listing_digest(self.category.train), "teacher weights": self.weights.sha256}
+        return origin | ({"model of init": self.began_with["sha256"]} if self.began_with else {})
 
     def _normal_images(self) -> NormalImages:
         if self.data.held_out_large is None or self.detector.tiling is None:
@@ -532,6 +576,7 @@ class Experiment:
             "images": {
                 "trained_on": self.data.training_images,
                 "held_out": self.data.held_out_images,
+                **({"categories": list(self.category.members)} if self.category.members else {}),
                 "listed": len(self.category.test),
                 "tested": len(self.evaluation.scores),
                 "augmented": self.data.augmentation is not None,

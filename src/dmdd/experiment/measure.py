@@ -47,6 +47,8 @@ def measure(settings: EvaluateSettings, category: Category) -> dict[str, Any]:
     regions = choose_regions(detector.region, roi=settings.roi, ignore=settings.ignore, base=category.root)
     category = within(category, regions)
     warn(doubts_of_category(category, size=_compared_at(settings, detector)))
+    if category.name in detector.category_calibrations:
+        detector.choose_category(category.name)
     choose_maps(detector, anomaly_map=settings.anomaly_map, score_map=settings.score_map)
     accelerator = hardware.resolve_accelerator(settings.accelerator, setting="accelerator")
     devices.check_devices(1, accelerator, settings.batch_size)
@@ -103,6 +105,8 @@ def _score(
     module = EvaluationModule(
         detector,
         defects=[sample.defect for sample in category.test],
+        categories=[sample.category for sample in category.test],
+        parts=[sample.part for sample in category.test],
         has_masks=category.has_masks,
         study_maps=settings.study_maps,
         resamples=settings.resamples,
@@ -174,7 +178,7 @@ def choose_maps(detector: Detector, *, anomaly_map: str | None, score_map: str |
         if name is None or name == getattr(detector, setting):
             continue
         setattr(detector, setting, detector.find_map(setting, name))
-        detector.calibration = {}
+        detector.calibration, detector.category_calibrations = {}, {}
     if detector.normal_baselines and detector.baseline_power and detector.score_map not in detector.normal_baselines:
         told = f"the model is older than the map {detector.score_map}: its score leaves the image's baseline out"
         warn([f"{told}, which a training today would not"])

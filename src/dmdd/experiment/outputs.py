@@ -17,6 +17,7 @@ from dmdd.data.plausibility import NO_ANOMALIES
 from dmdd.data.regions import Regions
 from dmdd.models.detector import Tiling
 from dmdd.models.score_scale import ScoreScale
+from dmdd.training.categories import mean_figures
 from dmdd.training.evaluation import EvaluationModule, ImageScore, Phase
 
 SUSPICIOUS_SHOWN = 5
@@ -58,7 +59,9 @@ def protocol(*, native_masks: bool, tiling: Tiling | None = None, regions: Regio
 def write_scores(
     file: Path, samples: tuple[Sample, ...], scores: list[ImageScore], root: Path, scale: ScoreScale | None = None
 ) -> None:
-    """Write one line an image: file, defect, label, score, and with a scale the raw score and false-alarm probability.
+    """Write one line an image: file, defect, label, score; with a scale raw score and false-alarm probability.
+
+    Of several categories the last column is the category.
 
     Args:
         file: The CSV file.
@@ -69,12 +72,15 @@ def write_scores(
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "defect", "label", "score", *(["raw_score", "false_alarm_probability"] if scale else [])])
+    of_category = any(sample.category for sample in samples)
+    more = [*(["raw_score", "false_alarm_probability"] if scale else []), *(["category"] if of_category else [])]
+    writer.writerow(["file", "defect", "label", "score", *more])
     for index, label, raw in scores:
         path = samples[index].path
         shown = path.relative_to(root) if path.is_relative_to(root) else path
         values = [raw] if scale is None else [scale.readable(raw), raw, scale.false_alarm_probability(raw)]
-        writer.writerow([shown.as_posix(), samples[index].defect, label, *(f"{value:.9g}" for value in values)])
+        known = [samples[index].category] if of_category else []
+        writer.writerow([shown.as_posix(), samples[index].defect, label, *(f"{value:.9g}" for value in values), *known])
     write_atomically(file, text.getvalue())
 
 
@@ -90,7 +96,8 @@ def evaluation_entries(evaluation: EvaluationModule, phase: Phase, *, listed: in
         ``metrics`` by name in [0, 1], ``bounds`` their certified intervals, ``intervals_95`` their intervals over the
         choice of test images, ``maps`` the figures of every map, ``types`` those of every defect type,
         ``type_intervals_95`` their intervals, ``decisions`` the counts of images at the calibrated threshold,
-        ``left_out`` how many anomalous images a metric could not measure; what is unknown is absent.
+        ``left_out`` how many anomalous images a metric could not measure, ``categories`` the figures of each category
+        where there are several and ``category_mean`` their means; what is unknown is absent.
 
     Raises:
         UserError: The figures are of something else, or not of all images.
@@ -108,6 +115,8 @@ def evaluation_entries(evaluation: EvaluationModule, phase: Phase, *, listed: in
         },
         "decisions": {} if evaluation.decisions is None else evaluation.decisions._asdict(),
         "left_out": evaluation.left_out,
+        "categories": evaluation.categories,
+        "category_mean": mean_figures(evaluation.categories),
     }
     return {name: entry for name, entry in entries.items() if entry or name == "metrics"}
 
@@ -135,6 +144,8 @@ def print_summary(result: dict[str, Any], run_dir: Path) -> None:
     console = Console()
     if _known(result["test"]):
         console.print(_map_table(result))
+    if categories := result["test"].get("categories"):
+        console.print(_category_table(categories, result["test"].get("category_mean", {})))
     types = result["test"].get("types", {})
     if set(types) - {NORMAL}:
         console.print(_type_table(types))
@@ -189,13 +200,27 @@ def _map_table(result: dict[str, Any]) -> Table:
     return table
 
 
+def _category_table(categories: dict[str, dict[str, Any]], mean: dict[str, float]) -> Table:
+    """Lay out the figures of each category, decided by its own threshold, and their means."""
+    table = Table(title="by category, each at its own threshold, percent")
+    columns = [*COLUMNS, ("image_recall", "found"), ("image_false_alarm_rate", "false alarms")]
+    table.add_column("category")
+    for _, title in columns:
+        table.add_column(title, justify="right")
+    rows = [(_printable(name), entry["metrics"]) for name, entry in categories.items()]
+    for name, figures in (*rows, (f"mean of {len(rows)}", mean)):
+        table.add_row(name, *(_percent(figures, key) for key, _ in columns))
+    return table
+
+
 def _threshold_lines(result: dict[str, Any]) -> list[str]:
     """Say what the image threshold is, what it is expected to do, and what it did on the test set."""
     calibration, types = result.get("calibration") or {}, result["test"].get("types", {})
     if (threshold := calibration.get("image_threshold")) is None:
         return ["no image threshold: no good images were held out, or other maps than the model's own were chosen"]
     scaled = ScoreScale.of(calibration) is not None
-    line = f"threshold of the score {0.5 if scaled else threshold:.4g}"
+    of_all = " for all categories" if result["test"].get("categories") else ""
+    line = f"threshold of the score{of_all} {0.5 if scaled else threshold:.4g}"
     if promise := calibration.get("promise"):
         line += f": {promise}"
     elif (rate := calibration.get("image_false_alarm_rate")) is not None:

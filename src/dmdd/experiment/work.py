@@ -33,7 +33,9 @@ def start(settings: TrainSettings, category: Category) -> None:
     devices.check_trainer(settings.trainer)
     check_arguments(plain_of(settings))
     size = check_input_size(settings.image_size)
-    held_out = count_held_out(len(category.train), fraction=settings.data.held_out_fraction)
+    fraction = settings.data.held_out_fraction
+    held_out = sum(sample.held_out for sample in category.train)
+    held_out = held_out or sum(count_held_out(len(group), fraction=fraction) for group in category.train_groups)
     warn(plausibility.doubts_of_counts(category, held_out=held_out, wanted=settings.evaluation.false_alarm_rate))
     warn(doubts_of_init(settings.init))
     own = settings.evaluation.native_masks or settings.data.tile_px is not None  # compared at the images' own size

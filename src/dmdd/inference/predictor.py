@@ -304,6 +304,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     precision: str = "float32",
+    category: str | None = None,
     image_threshold: float | None = None,
     pixel_threshold: float | None = None,
     tile: bool | None = None,
@@ -320,6 +321,7 @@ def load(
         folder: The ``model`` folder of a run.
         device: As for :class:`Predictor`, like all that follow.
         precision: ``float32``, ``bfloat16`` or ``float16``.
+        category: Of a model for several the one whose thresholds decide; None for those of all of them.
         image_threshold: In place of the model's.
         pixel_threshold: In place of the model's.
         tile: Look at each image in tiles; as the model was trained if None.
@@ -337,6 +339,8 @@ def load(
         UserError: The folder holds no model of this version, or a setting is wrong.
     """
     detector = Detector.load(folder)
+    if category is not None:
+        detector.choose_category(category)
     regions = choose_regions(detector.region, roi=roi, ignore=ignore, base=None if base is None else Path(base))
     return Predictor(
         detector,

@@ -3,7 +3,14 @@
 from dmdd.metrics.base import estimates
 from dmdd.metrics.bootstrap import bootstrap_image_metrics, image_intervals
 from dmdd.metrics.curves import Curve, precision_recall_curve, pro_curve, roc_curve
-from dmdd.metrics.decisions import Decisions, ImageDecisions, decide, decision_figures, decision_intervals
+from dmdd.metrics.decisions import (
+    Decisions,
+    ImageDecisions,
+    PixelDecisions,
+    decide,
+    decision_figures,
+    decision_intervals,
+)
 from dmdd.metrics.functional import Estimate
 from dmdd.metrics.image import ImageAUROC, ImageAveragePrecision, ImageF1Max, ImageRecallAtFPR
 from dmdd.metrics.inside import keep_inside
@@ -38,6 +45,7 @@ __all__ = [
     "PixelAUROC",
     "PixelAveragePrecision",
     "PixelBootstrap",
+    "PixelDecisions",
     "PixelF1Max",
     "PixelIoUMax",
     "SaturatedAUPRO",

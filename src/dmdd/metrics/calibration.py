@@ -30,9 +30,6 @@ LOT_SHIFT = 1.3
 """How many spreads the median of another lot lies above that of the held-out images, root mean square: that of seven
 sets is 1.0 and 1.2 with two kinds of maps, rounded up as seven are few (docs/results/decisions.md)."""
 
-DRIFT_IMAGES = 10
-"""Fewer normal-looking images say nothing of a drift."""
-
 PIXEL_BINS = 4096
 
 FAMILIES = {"normal": 0.5, "gumbel": 0.25, "logistic": 0.25}
@@ -85,18 +82,14 @@ class NormalScores:
             threshold: A score in [0, 1].
 
         Returns:
-            Share of normal images at or above it: expected, and its 90 % interval. Expected is the mean, but no more
-            than the interval's upper end: a few per cent of belief in a very wide distribution would else decide alone.
+            Share of normal images at or above it: expected, and its 90 % interval.
         """
-        return self._rate(float(logit(threshold)))
-
-    def _rate(self, z: float) -> Rate:
-        rates = self._rates(z)
+        rates = self._rates(float(logit(threshold)))
         order = np.argsort(rates)
         below = np.cumsum(self.weights[order])
         ends = np.minimum(np.searchsorted(below, _INTERVAL), len(order) - 1)
         low, high = rates[order[ends]].tolist()
-        return Rate(min(float(self.weights @ rates), high), low, high)
+        return Rate(float(self.weights @ rates), low, high)
 
     def expected(self, scores: ArrayLike) -> np.ndarray:
         """Give the share of normal images that is expected at or above each score.
@@ -122,7 +115,7 @@ class NormalScores:
         low, high = float(self.places.min()) - widest, float(self.places.max()) + widest
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if self._rate(middle).expected > rate else (low, middle)
+            low, high = (middle, high) if float(self.weights @ self._rates(middle)) > rate else (low, middle)
         return _squash(high)
 
     def of_other_lots(self) -> "NormalScores":
@@ -248,32 +241,6 @@ def images_needed(found: Rate, count: int) -> int:
     return int(np.ceil(count * max(float(width), 1) ** 2 / 10) * 10)
 
 
-def describe_drift(scores: ArrayLike, calibration: Mapping[str, Any]) -> str | None:
-    """Compare the scores of normal-looking images with what they were when the threshold was set.
-
-    Args:
-        scores: ``(N,)`` raw scores of the images that were called normal.
-        calibration: Of the detector.
-
-    Returns:
-        A sentence; None where the calibration or fewer than ``DRIFT_IMAGES`` images leave nothing to say.
-    """
-    typical, spread = calibration.get("typical_score"), calibration.get("spread")
-    z = logit(scores)
-    if typical is None or spread is None or len(z) < DRIFT_IMAGES:
-        return None
-    shift = float(np.median(z) - logit(typical)) / spread
-    # Of a median, 1.25 standard deviations of a mean; the calibration's own one has the same uncertainty.
-    unsure = 1.25 * float(np.sqrt(1 / len(z) + 1 / max(1, calibration.get("normal_images") or 1)))
-    where = f"{abs(shift):.1f} spreads {'above' if shift > 0 else 'below'} the calibration's"
-    if abs(shift) <= 0.5 + 1.64 * unsure:
-        return f"none seen: the median of {len(z)} normal-looking images is {where}"
-    return (
-        f"the median of {len(z)} normal-looking images is {where}: camera, light or parts have changed, "
-        "and the false-alarm rate with them; set the threshold anew with dmdd.calibrate"
-    )
-
-
 def count_values(maps: Tensor, masks: Tensor) -> Tensor:
     """Count each image's pixels by value, so that thresholds can be chosen when all images have been seen.
 
@@ -351,9 +318,9 @@ def learn_normal_scores(
     """Learn how normal images score from some that were not trained on.
 
     On the logit scale their distribution has a median, a spread and one of three forms (normal, skewed, heavy tails);
-    what the scores leave open of these is kept open and averaged over. Each image may be an intruder instead, which
-    scores anywhere, so one bad image among many decides nothing. Images trained on score too low, but scatter
-    similarly: with few others their spread is what the spread is expected to be.
+    what the scores leave open of these is kept open and averaged over. Less than half of the images may be intruders
+    instead, which score anywhere, so one bad image among many decides nothing. Images trained on score too low, but
+    scatter similarly: with few others their spread is what the spread is expected to be.
 
     Args:
         scores: ``(N,)`` in [0, 1] of images given as normal that were not trained on, at least 1.
@@ -430,6 +397,8 @@ def _weigh(
         prior = -0.5 * ((log_spread - expected) / unsure) ** 2 - len(z) * log_spread
         for family, density in enumerate(_densities(z, places, log_spread)):
             logs[family, row] = np.log(density).sum(1) + prior + np.log(tuple(FAMILIES.values())[family])
+            # Otherwise all images might be intruders, and the median of the normal ones anywhere.
+            logs[family, row, (_STRANGE / density).mean(1) >= 0.5] = -np.inf
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     intruders = np.zeros(len(z))

@@ -120,6 +120,44 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
+class PixelDecisions(Metric):
+    """F1 of the anomalous pixels at a threshold that is fixed beforehand.
+
+    Args:
+        threshold: `score >= threshold` is found; it comes from held-out normal images, never from the test set. May be
+            set until the first update.
+        kwargs: arguments of `torchmetrics.Metric`.
+
+    Source: the segmentation F1 of MVTec AD 2 (Heckler-Kram et al., 2025); its authors take the mean of the validation
+    maps plus three standard deviations for the threshold, a run here the calibrated one.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    counts: Tensor
+
+    def __init__(self, threshold: float = math.inf, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.add_state("counts", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, maps: Tensor, masks: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            maps: (B, H, W) or (B, 1, H, W), floating.
+            masks: same shape, bool or numbers 0 and 1.
+        """
+        found, anomalous = maps >= self.threshold, masks == 1
+        self.counts += torch.stack([(found & anomalous).sum(), found.sum(), anomalous.sum()]).to(self.counts.device)
+
+    def compute(self) -> Tensor:
+        """Compute `2 tp / (tp + fp + P)` over everything seen: a float64 scalar, NaN without anomalous pixels."""
+        hits, found, anomalous = self.counts.tolist()
+        return torch.tensor(_share(2 * hits, found + anomalous) if anomalous else math.nan, dtype=torch.float64)
+
+
 class ImageDecisions(Metric):
     """Figures of the decisions at a threshold, see `decision_figures`.
 

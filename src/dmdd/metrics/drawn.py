@@ -39,12 +39,13 @@ class Counts(NamedTuple):
             yield Counts(*(part[first : first + size] for part in self))
 
 
-def pixel_values(counts: Counts, scores: Floats) -> dict[str, Floats]:
+def pixel_values(counts: Counts, scores: Floats, threshold: float | None = None) -> dict[str, Floats]:
     """Compute the pixel metrics of each test set.
 
     Args:
         counts: of the test sets.
         scores: (C,) the lowest score of each column, descending.
+        threshold: of `pixel_f1`; None leaves it out.
 
     Returns:
         (R,) values by name; NaN where undefined. The pixels of a column count as tied.
@@ -56,7 +57,8 @@ def pixel_values(counts: Counts, scores: Floats) -> dict[str, Floats]:
     with np.errstate(invalid="ignore", divide="ignore"):
         area = (counts.anomalous * (2 * n_normal - 2 * wrong + counts.normal)).sum(axis=1)
         precision = found / np.maximum(found + wrong, np.finfo(float).tiny)
-        f1 = (2 * found / (found + wrong + n_anomalous)).max(axis=1)
+        all_f1 = 2 * found / (found + wrong + n_anomalous)
+        f1 = all_f1.max(axis=1)
         values = {
             "pixel_auroc": area / (2 * n_normal * n_anomalous)[:, 0],
             "pixel_ap": (counts.anomalous * precision).sum(axis=1) / n_anomalous[:, 0],
@@ -65,6 +67,9 @@ def pixel_values(counts: Counts, scores: Floats) -> dict[str, Floats]:
             "aupimo": _aupimo(counts),
             "aupro_pooled_200": _pooled_200(counts, scores),
         }
+        if threshold is not None:
+            above = int((scores >= threshold).sum())
+            values["pixel_f1"] = all_f1[:, above - 1] if above else np.zeros(len(f1))
         for name, limit in AUPRO_LIMITS.items():
             values[name] = aupro(counts.normal, counts.overlap, counts.regions, limit)
     undefined = (n_normal[:, 0] == 0) | (n_anomalous[:, 0] == 0)

@@ -100,12 +100,13 @@ class PixelBootstrap(Metric):
         """
         return {name: torch.from_numpy(values[1:].copy()) for name, values in self._samples(_Images(self)).items()}
 
-    def intervals(self, values: Mapping[str, float]) -> dict[str, Interval]:
+    def intervals(self, values: Mapping[str, float], threshold: float | None = None) -> dict[str, Interval]:
         """Compute the 95 % intervals over the choice of test images that this process has seen.
 
         Args:
             values: the metrics of the test set by name, as of `pixel_metrics`; others than those of `compute` are
                 passed over.
+            threshold: of `pixel_f1`; None leaves it out.
 
         Returns:
             The intervals by name, see `dmdd.metrics.intervals.sample_interval`; a metric that a drawn test set has not
@@ -115,7 +116,7 @@ class PixelBootstrap(Metric):
             UserError: two images have the same index.
         """
         images = _Images(self)
-        return _intervals(values, self._samples(images), images.count(images.anomalous))
+        return _intervals(values, self._samples(images, threshold), images.count(images.anomalous))
 
     def intervals_by_type(
         self, types: Mapping[str, Sequence[int]], values: Mapping[str, Mapping[str, float]], threshold: float
@@ -142,7 +143,7 @@ class PixelBootstrap(Metric):
                 found[name] = _intervals(wanted, samples, images.count(own))
         return found
 
-    def _samples(self, images: "_Images") -> dict[str, Floats]:
+    def _samples(self, images: "_Images", threshold: float | None = None) -> dict[str, Floats]:
         """Compute the metrics of the test set itself and of each drawn one."""
         draws = self._draws(images.anomalous.astype(np.int64))
         is_normal, per_pixel = ~images.anomalous, 1 / np.maximum(1, images.pixels_anomalous)
@@ -154,7 +155,7 @@ class PixelBootstrap(Metric):
             "recall": images.sums(draws * per_pixel, _ANOMALOUS),
         }
         counts = drawn.Counts(**rows, regions=draws @ images.regions, images=draws @ images.anomalous)
-        parts = [drawn.pixel_values(part, images.scores) for part in counts.split(_AT_A_TIME)]
+        parts = [drawn.pixel_values(part, images.scores, threshold) for part in counts.split(_AT_A_TIME)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _samples_of_type(self, images: "_Images", own: NDArray[np.bool_], threshold: float) -> dict[str, Floats]:

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from dmdd.core.errors import MAX_OVERLAP, UserError
 
-LARGEST = {"widths": 8192, "width": 8192, "dilations": 1024, "input_size": 16384, "tile_px": 16384, "region": 16384}
+LARGEST = {
+    "widths": 8192,
+    "width": 8192,
+    "dilations": 1024,
+    "input_size": 16384,
+    "tile_px": 16384,
+    "region": 16384,
+    "image_kinds": 1024,
+}
 """Above what any real detector has; a typing error must not take the machine's memory."""
 
 MAX_DILATIONS = 32
@@ -17,7 +25,8 @@ ENTRIES = {
     "": (
         *("format_version", "teacher", "student", "segmentation", "input_size", "sigma_px", "score_fraction"),
         *("anomaly_map", "score_map", "score_smoothed", "level_power", "whitened", "with_images", "normal_levels"),
-        *("score_function", "calibration", "former_calibrations", "tiling", "region"),
+        *("score_function", "calibration", "category_calibrations", "former_calibrations", "image_kinds"),
+        *("tiling", "region"),
     ),
     "tiling": ("tile_px", "overlap"),
     "teacher": ("backbone", "mean", "std", "folded"),
@@ -74,8 +83,10 @@ def check_description(spec: Mapping[str, Any]) -> None:
             raise _wrong("tiling.overlap", overlap, f"a number from 0 to {MAX_OVERLAP} is wanted")
     if "region" in spec:
         _check_sizes("region", spec["region"], count=2)
+    _check_sizes("image_kinds", [spec.get("image_kinds", 1)], count=1)
     _check_levels(spec.get("normal_levels", {}))
     _check_calibration(spec.get("calibration", {}))
+    _check_categories(spec.get("category_calibrations", {}))
     former = spec.get("former_calibrations", [])
     if not isinstance(former, list) or not all(isinstance(entry, Mapping) for entry in former):
         raise _wrong("former_calibrations", former, "a list of objects is wanted")
@@ -165,6 +176,15 @@ def _check_calibration(calibration: Mapping[str, Any]) -> None:
     if not isinstance(area, int) or isinstance(area, bool) or area < 0:
         raise _wrong("calibration.smallest_area_px", area, "a whole number of pixels is wanted")
     _check_scale(calibration)
+
+
+def _check_categories(calibrations: Any) -> None:
+    if not isinstance(calibrations, Mapping) or not all(isinstance(one, Mapping) for one in calibrations.values()):
+        raise _wrong("category_calibrations", calibrations, "an object of objects is wanted")
+    for name, calibration in calibrations.items():
+        if unknown := sorted(set(calibration) - set(ENTRIES["calibration"])):
+            raise _wrong(f"category_calibrations.{name}", unknown[0], f"there are {', '.join(ENTRIES['calibration'])}")
+        _check_calibration(calibration)
 
 
 def _check_scale(calibration: Mapping[str, Any]) -> None:

@@ -115,6 +115,7 @@ class Detector(nn.Module):
             (``WHITENED_MAPS``).
         with_images: Whether it knows normal images as a whole besides (``IMAGE_MAPS``); models up to format version 5
             do not.
+        image_kinds: How many categories it is for: how many kinds of normal images it tells apart as a whole.
 
     Raises:
         UserError: An argument is out of its range, or a map or the segmentation network needs whitened residuals.
@@ -138,6 +139,7 @@ class Detector(nn.Module):
         score_function: str | None = None,
         whitened: bool = True,
         with_images: bool = True,
+        image_kinds: int = 1,
     ) -> None:
         super().__init__()
         height, width = check_input_size(input_size)
@@ -147,7 +149,9 @@ class Detector(nn.Module):
             raise UserError(f"baseline_power={baseline_power}: give a number from 0 to 1")
         if sigma_px < 0:
             raise UserError(f"sigma_px={sigma_px}: give a number of pixels, at least 0")
-        self.whitening = ResidualWhitening(teacher.channels, with_images=with_images) if whitened else None
+        self.whitening = (
+            ResidualWhitening(teacher.channels, with_images=with_images, kinds=image_kinds) if whitened else None
+        )
         self.own_maps: dict[str, OwnMap] = {}
         self.anomaly_map = self.find_map("anomaly_map", anomaly_map)
         self.score_map = self.find_map("score_map", score_map)
@@ -170,6 +174,8 @@ class Detector(nn.Module):
         self.region: Tensor | None = None
         # Thresholds and how they were found; part of the saved model, filled by calibration, changeable by hand.
         self.calibration: dict[str, Any] = {}
+        # The same of each category that it is for, where it is for several and the category is known.
+        self.category_calibrations: dict[str, dict[str, Any]] = {}
         # What the calibration was before ``dmdd.calibrate`` changed it, oldest first.
         self.former_calibrations: list[dict[str, Any]] = []
 
@@ -199,6 +205,21 @@ class Detector(nn.Module):
         if name not in self.map_names:
             raise UserError(f"{setting}={name}: choose one of {', '.join(self.map_names)}, or PACKAGE.FUNCTION")
         return name
+
+    def choose_category(self, name: str) -> None:
+        """Decide by the thresholds of one of the categories that it is for.
+
+        Args:
+            name: Of the category.
+
+        Raises:
+            UserError: It knows no thresholds of that category.
+        """
+        if name not in self.category_calibrations:
+            known = ", ".join(self.category_calibrations)
+            reason = f"the model is for {known}" if known else "the model is for one category; leave category= out"
+            raise UserError(f"category={name}: {reason}")
+        self.calibration = self.category_calibrations[name]
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
@@ -353,6 +374,7 @@ class Detector(nn.Module):
     @property
     def spec(self) -> dict[str, Any]:
         """Everything but the weights, as plain JSON values; :meth:`from_spec` is the inverse."""
+        kinds = 1 if self.whitening is None else self.whitening.kinds
         return {
             "format_version": FORMAT_VERSION,
             "teacher": self.teacher.spec,
@@ -370,6 +392,8 @@ class Detector(nn.Module):
             "with_images": self.whitening is not None and self.whitening.knows_images,
             "normal_levels": {name: list(levels) for name, levels in self.normal_baselines.items()},
             "calibration": self.calibration,
+            **({"category_calibrations": self.category_calibrations} if self.category_calibrations else {}),
+            **({} if kinds == 1 else {"image_kinds": kinds}),
             **({} if self.tiling is None else {"tiling": describe_tiling(self.tiling)}),
             **({} if self.region is None else {"region": list(self.region.shape)}),
             **({"former_calibrations": self.former_calibrations} if self.former_calibrations else {}),
@@ -408,10 +432,12 @@ class Detector(nn.Module):
                 score_function=spec.get("score_function"),
                 whitened=spec["whitened"] if version > 4 else False,
                 with_images=spec["with_images"] if version > 5 else False,
+                image_kinds=spec.get("image_kinds", 1),
             )
             if version > 3:
                 detector.normal_baselines = {name: (low, high) for name, (low, high) in spec["normal_levels"].items()}
             detector.calibration = dict(spec["calibration"])
+            detector.category_calibrations = dict(spec.get("category_calibrations", {}))
             detector.former_calibrations = list(spec.get("former_calibrations", []))
             if tiling := spec.get("tiling"):
                 detector.tiling = Tiling(tuple(tiling["tile_px"]), float(tiling["overlap"]))

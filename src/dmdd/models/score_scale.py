@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dmdd.core.logits import logit
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 TYPICAL = 0.1
 """Where the median good image lies on the scale."""
+
+DRIFT_IMAGES = 10
+"""Fewer normal-looking images say nothing of a drift."""
 
 _SLOPE = (1 - 2 * TYPICAL) / (2 * TYPICAL)  # of u in (1 + u / (1 + |u|)) / 2, so that u = -1 gives TYPICAL
 
@@ -90,3 +94,29 @@ class ScoreScale:
         """
         scores, rates = self.table
         return float(np.exp(np.interp(float(logit(raw)), logit(scores), np.log(rates))))
+
+
+def describe_drift(scores: ArrayLike, calibration: Mapping[str, Any]) -> str | None:
+    """Compare the scores of normal-looking images with what they were when the threshold was set.
+
+    Args:
+        scores: ``(N,)`` raw scores of the images that were called normal.
+        calibration: Of the detector.
+
+    Returns:
+        A sentence; None where the calibration or fewer than ``DRIFT_IMAGES`` images leave nothing to say.
+    """
+    typical, spread = calibration.get("typical_score"), calibration.get("spread")
+    z = logit(scores)
+    if typical is None or spread is None or len(z) < DRIFT_IMAGES:
+        return None
+    shift = float(np.median(z) - logit(typical)) / spread
+    # Of a median, 1.25 standard deviations of a mean; the calibration's own one has the same uncertainty.
+    unsure = 1.25 * float(np.sqrt(1 / len(z) + 1 / max(1, calibration.get("normal_images") or 1)))
+    where = f"{abs(shift):.1f} spreads {'above' if shift > 0 else 'below'} the calibration's"
+    if abs(shift) <= 0.5 + 1.64 * unsure:
+        return f"none seen: the median of {len(z)} normal-looking images is {where}"
+    return (
+        f"the median of {len(z)} normal-looking images is {where}: camera, light or parts have changed, "
+        "and the false-alarm rate with them; set the threshold anew with dmdd.calibrate"
+    )

@@ -33,12 +33,14 @@ class ResidualWhitening(nn.Module):
     Args:
         channels: Teacher channels of each level.
         with_images: Whether it knows normal images as a whole and their grain; models of format version 5 do not.
+        kinds: Kinds of normal images, such as categories: each has a mean of its own, and all have the covariance about
+            it in common. An image counts as of the kind that it is nearest to.
 
     Source: ours; a Gaussian of features after PaDiM (Defard et al., ICPR 2020), here of residuals and one for all
     positions.
     """
 
-    def __init__(self, channels: Sequence[int], *, with_images: bool = True) -> None:
+    def __init__(self, channels: Sequence[int], *, with_images: bool = True, kinds: int = 1) -> None:
         super().__init__()
         for level, count in enumerate(channels):
             self.register_buffer(f"mean_{level}", torch.zeros(count))
@@ -46,10 +48,11 @@ class ResidualWhitening(nn.Module):
         self.levels = len(channels)
         self.normal_grain: Tensor | None
         self.register_buffer("normal_grain", torch.ones(2) if with_images else None)
-        count = 2 * channels[-1]
+        count, self.kinds = 2 * channels[-1], kinds
+        means = torch.zeros(count) if kinds == 1 else torch.zeros(kinds, count)
         self.image_mean: Tensor | None
         self.image_matrix: Tensor | None
-        self.register_buffer("image_mean", torch.zeros(count) if with_images else None)
+        self.register_buffer("image_mean", means if with_images else None)
         self.register_buffer("image_matrix", torch.eye(count) if with_images else None)
 
     @property
@@ -115,18 +118,23 @@ class ResidualWhitening(nn.Module):
         """
         if self.image_mean is None or self.image_matrix is None:
             raise ValueError("normal images are not known")
-        shifted = describe_images(coarsest).to(self.image_mean.dtype) - self.image_mean
+        described = describe_images(coarsest).to(self.image_mean.dtype)
+        shifted = (described if self.kinds == 1 else described.unsqueeze(1)) - self.image_mean
         if torch.is_autocast_enabled(maps.device.type):  # it would multiply in half precision
             with torch.autocast(maps.device.type, enabled=False):
                 whitened = F.linear(shifted, self.image_matrix)
         else:
             whitened = F.linear(shifted, self.image_matrix)
-        distance = whitened.square().mean(1).sqrt()
+        distance = whitened.square().mean(-1).sqrt()
+        if self.kinds > 1:
+            distance = distance.amin(1)
         share = distance.clamp(max=LARGEST_IMAGE_DISTANCE) / LARGEST_IMAGE_DISTANCE
         return maps * share.sqrt().to(maps.dtype).view(-1, 1, 1, 1)
 
     @torch.no_grad()
-    def fit(self, images: Tensor, features: Features, *, batch_size: int = 8) -> None:
+    def fit(
+        self, images: Tensor, features: Features, *, batch_size: int = 8, kinds: Sequence[int] | None = None
+    ) -> None:
         """Estimate mean and covariance of normal images' residuals and of whole images, and the range of grain.
 
         Sums are kept in float64, so the outcome depends on neither the order of the images nor the number of devices.
@@ -135,6 +143,7 @@ class ResidualWhitening(nn.Module):
             images: ``(N, 3, h, w)`` uint8, on any device.
             features: Gives the teacher's and the student's normality features of some of them.
             batch_size: Images at once.
+            kinds: Which kind each image is of, from 0; None where there is one.
         """
         sums: list[Tensor] = []
         products: list[Tensor] = []
@@ -165,16 +174,20 @@ class ResidualWhitening(nn.Module):
             own_mean.copy_(mean)
             own_matrix.copy_(whitening_matrix(covariance))
         if grains and self.normal_grain is not None:
-            self._fit_images(torch.cat(grains), torch.cat(whole))
+            self._fit_images(torch.cat(grains), torch.cat(whole), kinds)
 
-    def _fit_images(self, grains: Tensor, whole: Tensor) -> None:
-        """Keep the range of ``(N,)`` grains, and the Gaussian of ``(N, 2 C)`` float64 descriptions of images."""
+    def _fit_images(self, grains: Tensor, whole: Tensor, kinds: Sequence[int] | None) -> None:
+        """Keep the range of ``(N,)`` grains, and the Gaussians of ``(N, 2 C)`` float64 descriptions of images."""
         if self.normal_grain is None or self.image_mean is None or self.image_matrix is None:
             return
         least, largest = grains.clamp(min=1e-6).aminmax()
         self.normal_grain.copy_(torch.stack([least / GRAIN_MARGIN, largest * GRAIN_MARGIN]))
-        mean = whole.mean(0)
-        covariance = (whole - mean).T @ (whole - mean) / len(whole)
+        mean = own = whole.mean(0)
+        if self.kinds > 1 and kinds is not None:
+            kind = torch.tensor(kinds, device=whole.device)
+            mean = torch.stack([whole[kind == number].mean(0) for number in range(self.kinds)])
+            own = mean[kind]
+        covariance = (whole - own).T @ (whole - own) / len(whole)
         self.image_mean.copy_(mean)
         self.image_matrix.copy_(whitening_matrix(covariance, shrinkage=IMAGE_SHRINKAGE))
 

@@ -12,8 +12,6 @@ from dmdd.report.collect import Run
 from dmdd.report.configurations import configuration_names
 from dmdd.report.rows import Cell, ResultTable, Row
 
-POOLED = "all"  # category=all: the categories as one data set, no category of a mean
-
 
 def choose_metrics(runs: Iterable[Run], wanted: Sequence[str] = ()) -> tuple[str, ...]:
     """Choose the columns.
@@ -54,7 +52,7 @@ def build_table(
     Raises:
         UserError: There is no configuration of that name.
     """
-    trained = [run for run in runs if not run.is_evaluation]
+    trained = [part for run in runs if not run.is_evaluation for part in run.parts]
     groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     for run, configuration in zip(trained, configuration_names(trained), strict=True):
         groups[run.dataset, run.category, configuration].append(run)
@@ -68,7 +66,7 @@ def build_table(
         rows=tuple(rows),
         means=tuple(_mean_rows(rows, metrics)),
         claims=tuple(_claims({row.dataset for row in rows}, metrics)),
-        evaluations=tuple(_evaluations([run for run in runs if run.is_evaluation], metrics, maps)),
+        evaluations=tuple(_evaluations([p for run in runs if run.is_evaluation for p in run.parts], metrics, maps)),
         differences=() if against is None else tuple(_difference_rows(rows, metrics, against)),
     )
 
@@ -145,7 +143,8 @@ def _mean_rows(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
 
 def _is_of_a_mean(row: Row) -> bool:
     benchmark = BENCHMARKS.get(row.dataset)
-    return row.category != POOLED and (benchmark is None or row.category in benchmark.categories)
+    pooled = any(run.is_pooled for run in row.runs)
+    return not pooled and (benchmark is None or row.category in benchmark.categories)
 
 
 def _coverage(dataset: str, count: int) -> str:

@@ -60,6 +60,8 @@ METRIC_TITLES = {
     "pixel_ap": "pixel AP",
     "aupro_5": "AUPRO@0.05",
     "pixel_f1_max": "pixel F1-max",
+    "pixel_f1": "pixel F1 at threshold",
+    "part_auroc": "part AUROC",
     "pixel_iou_max": "pixel IoU-max",
     "aupro_pooled_200": "AUPRO, 200 thresholds",
     "aupro_per_image_200": "AUPRO per image (old)",

@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dmdd.report.aggregate import POOLED
 from dmdd.report.benchmarks import BENCHMARKS
 from dmdd.report.collect import Run
 from dmdd.report.rows import ResultTable
@@ -134,7 +133,8 @@ def _uneven_categories(table: ResultTable) -> list[str]:
         if len(sets) > 1:
             warnings.append(f"{dataset}: the means of its configurations are over different categories.")
     for dataset, names in strangers.items():
-        reason = "pooled categories are in no mean" if names == {POOLED} else "not in the benchmark, and in no mean"
+        pooled = {row.category for row in table.rows if any(run.is_pooled for run in row.runs)}
+        reason = "pooled categories are in no mean" if names <= pooled else "not in the benchmark, and in no mean"
         warnings.append(f"{dataset}/{', '.join(sorted(names))}: {reason}.")
     return warnings
 

@@ -4,7 +4,7 @@ import csv
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dmdd.report.schema import read_result
 
 # Folders inside a run that hold no runs; W&B keeps a config.yaml of its own. Elsewhere they may be categories.
 SKIPPED_FOLDERS = {"images", "model", "wandb"}
+POOLED = "all"  # category=all: the categories as one data set, no category of a mean
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,28 @@ class Run:
         folder: Where its files lie.
         result: ``result.json``, checked.
         config: ``config.yaml``; None where there is none, as beside an evaluation.
+        pooled: Of one category's part of a run: what named all categories of its model.
     """
 
     folder: Path
     result: dict[str, Any]
     config: dict[str, Any] | None = None
+    pooled: str | None = None
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether its figures are of several categories as one test set."""
+        return self.category == POOLED or bool(self.result["test"].get("categories"))
+
+    @property
+    def parts(self) -> list["Run"]:
+        """The run, and before it the part of each category where its model is for several."""
+        categories = self.result["test"].get("categories", {})
+        made = [
+            replace(self, result=self.result | {"category": name, "test": entry}, pooled=self.category)
+            for name, entry in categories.items()
+        ]
+        return [*made, self]
 
     @property
     def dataset(self) -> str:

@@ -66,6 +66,7 @@ def _settings_that_count(runs: Sequence[Run]) -> list[Settings]:
 def _settings(run: Run) -> Settings:
     if run.config is None:
         return {"config.yaml": _ABSENT} | _own_overrides(run)
+    several = run.pooled or (run.category if run.result["test"].get("categories") else None)
     data_dir = str(run.config.get("data_dir", ""))
     flat: Settings = {}
     _flatten(resume.without_onlookers(run.config), "", flat)
@@ -76,6 +77,8 @@ def _settings(run: Run) -> Settings:
         own["trainer.devices"] = flat.get("trainer.devices", _ABSENT)
     if flat.get("teacher.random_weights") != "True":  # random ones follow the seed
         own["teacher.sha256"] = str(run.result.get("teacher", {}).get("sha256"))
+    if several is not None:  # one model for all of them is another thing than one for each
+        own["one_model_for"] = several
     return own
 
 

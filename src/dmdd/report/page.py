@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from dmdd.report.collect import Found, Run, Unreadable
@@ -48,7 +49,7 @@ def build_page(
     """
     trained = [run for run in found.runs if not run.is_evaluation]
     names = {id(run): name for run, name in zip(trained, _short_names(trained), strict=True)}
-    places = {id(run): place for place, run in enumerate(found.runs)}
+    places = {run.folder: place for place, run in enumerate(found.runs)}
     shares = _picture_shares(found.runs, [names.get(id(run), "") for run in found.runs], picture_bytes)
     entries = [
         _run(run, names.get(id(run), ""), count=pictures_per_run, max_bytes=share, unreadable=found.unreadable)
@@ -94,7 +95,7 @@ def _picture_shares(runs: Sequence[Run], names: Sequence[str], picture_bytes: in
     return [shares.get(place, 0) for place in range(len(runs))]
 
 
-def _row(row: Row, metrics: Sequence[str], places: dict[int, int]) -> dict[str, Any]:
+def _row(row: Row, metrics: Sequence[str], places: dict[Path, int]) -> dict[str, Any]:
     cells = {}
     for metric in metrics:
         if cell := row.cells.get(metric):
@@ -110,7 +111,7 @@ def _row(row: Row, metrics: Sequence[str], places: dict[int, int]) -> dict[str, 
         "seeds": row.seeds,
         "seedsText": seeds_text(row),
         "cells": cells,
-        "runs": [places[id(run)] for run in row.runs],
+        "runs": [places[run.folder] for run in row.runs],
     }
 
 

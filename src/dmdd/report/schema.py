@@ -58,6 +58,12 @@ def _check(result: dict[str, Any]) -> None:
     _require(isinstance(test.get("type_intervals_95", {}), dict), "'test.type_intervals_95' is no object")
     for key, pairs in test.get("type_intervals_95", {}).items():
         _check_pairs(pairs, f"test.type_intervals_95.{key}")
+    categories = test.get("categories", {})
+    _require(isinstance(categories, dict), "'test.categories' is no object")
+    for key, entry in categories.items():
+        _require(isinstance(entry, dict), f"'test.categories.{key}' is no object")
+        _check_shares(entry.get("metrics"), f"test.categories.{key}.metrics")
+        _check_pairs(entry.get("intervals_95", {}), f"test.categories.{key}.intervals_95")
     for name in ("decisions", "left_out"):
         _require(isinstance(test.get(name, {}), dict), f"'test.{name}' is no object")
     for name in ("calibration", "images", "teacher", "protocol", "wall_time_s", "precision", "versions"):

@@ -27,6 +27,7 @@ from dmdd.metrics import (
     Interval,
     PixelAUROC,
     PixelBootstrap,
+    PixelDecisions,
     decision_figures,
     decision_intervals,
     estimates,
@@ -43,6 +44,7 @@ from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, c
 from dmdd.models.detector import Detector, Slices
 from dmdd.models.tiling import look
 from dmdd.training.baselines import NormalImages, learn_baselines, scores_by_tiles_of_others
+from dmdd.training.categories import CategoryFigures, image_entry
 from dmdd.training.figures import (
     ImageScore,
     decisions_at,
@@ -72,11 +74,16 @@ class EvaluationModule(LightningModule):
     intervals, ``decisions`` the counts at the calibrated image threshold, ``left_out`` how many anomalous images a
     metric leaves out, ``curves`` ROC, precision-recall and per-region-overlap curves, and ``scores`` index, label and
     score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation;
-    ``measured`` says which it was.
+    ``measured`` says which it was. Of several categories ``categories`` holds figures of each, as they are in
+    ``result.json``.
 
     Args:
-        detector: What is measured; calibration fills its ``calibration``.
+        detector: What is measured; calibration fills its ``calibration``, and that of each category.
         defects: Type of each test image, by index; "good" for a normal one.
+        categories: Category of each test image, by index; empty names where there is one.
+        held_out_categories: The same of the held-out images.
+        training_categories: The same of the images trained on.
+        parts: What names the part that each test image shows, by index; empty names where each shows its own.
         false_alarm_rate: Wanted share of normal images at or above the image threshold, in (0, 1).
         has_masks: Whether the test masks are known; without them pixel metrics are absent.
         study_maps: Also measure the maps of stage 1.
@@ -103,6 +110,10 @@ class EvaluationModule(LightningModule):
         detector: Detector,
         *,
         defects: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        held_out_categories: Sequence[str] = (),
+        training_categories: Sequence[str] = (),
+        parts: Sequence[str] = (),
         false_alarm_rate: float = 0.01,
         has_masks: bool = True,
         study_maps: bool = True,
@@ -139,6 +150,12 @@ class EvaluationModule(LightningModule):
         self.type_metrics: DefectTypes | None = None  # made when the test begins: it needs the calibrated threshold
         self.bootstrap = PixelBootstrap(n_resamples=max(resamples, 1))
         self.saturated = read_defects and SaturatedFigures(read_defects, defects=defects, resamples=resamples)
+        self.held_out_categories, self.training_categories = tuple(held_out_categories), tuple(training_categories)
+        self.by_category = (
+            CategoryFigures(categories, resamples=resamples, exact=exact) if len(set(categories)) > 1 else None
+        )
+        self.categories: dict[str, dict[str, Any]] = {}
+        self.parts, self.pixel_decisions = tuple(parts), PixelDecisions()
         self.metrics: dict[str, float] = {}
         self.intervals: dict[str, Interval] = {}
         self.types: dict[str, dict[str, float]] = {}
@@ -209,6 +226,10 @@ class EvaluationModule(LightningModule):
             _compare(self.type_metrics.update, maps, batch, types)
         if self._pixels_known and self.resamples:
             _compare(self.bootstrap.update, maps, batch, batch.indices.tolist())
+        if self._pixels_known:
+            _compare(self.pixel_decisions.update, maps, batch)
+        if self._pixels_known and self.by_category is not None:
+            _compare(self.by_category.update, maps, batch, batch.indices.tolist())
         if self.saturated is not None:
             self.saturated.update(maps, batch.indices.tolist())
 
@@ -264,6 +285,9 @@ class EvaluationModule(LightningModule):
         """Forget earlier images."""
         self._reset(pixels_known=self.has_masks)
         self.bootstrap.reset()
+        self.pixel_decisions.threshold = self._pixel_threshold(self.detector.calibration)
+        if self.by_category is not None:
+            self.by_category.decide_at([self._pixel_threshold(self._known(name)) for name in self.by_category.names])
         if self.saturated is not None:
             self.saturated.reset()
         self.type_metrics = None
@@ -272,10 +296,8 @@ class EvaluationModule(LightningModule):
             left_out = f"{len(names)} defect types: pixel figures by type are left out with more than {MAX_TYPES}"
             rank_zero_warn(left_out, category=UserWarning)
         elif self.defects and self.has_masks:
-            threshold = self.detector.calibration.get("pixel_threshold")
-            self.type_metrics = DefectTypes(names, threshold=math.inf if threshold is None else threshold).to(
-                self.device
-            )
+            threshold = self._pixel_threshold(self.detector.calibration)
+            self.type_metrics = DefectTypes(names, threshold=threshold).to(self.device)
 
     def _reset(self, *, pixels_known: bool) -> None:
         self._forget()
@@ -285,8 +307,11 @@ class EvaluationModule(LightningModule):
         self.measured, self._uneven = None, False
         self.metrics, self.bounds, self.study = {}, {}, {}
         self.intervals, self.types, self.type_intervals, self.curves = {}, {}, {}, {}
-        self.decisions, self.left_out = None, {}
+        self.decisions, self.left_out, self.categories = None, {}, {}
         self.scores, self._tile_scores = [], {}
+        self.pixel_decisions.reset()
+        if self.by_category is not None:
+            self.by_category.reset()
         for metrics in self._collections():
             metrics.reset()
 
@@ -299,17 +324,21 @@ class EvaluationModule(LightningModule):
         """Compute the figures and set the thresholds."""
         self._finish()
         self._pixels = self._gather(self._pixels)
-        self.detector.calibration = self._calibrate()
+        self._calibrate()
         self.measured = "validation"
 
     def on_test_epoch_end(self) -> None:
         """Compute the figures, their intervals, those by type, and the curves."""
         self._finish()
         self._decide()
+        self.categories = self._by_category()
         self.types = self._by_type() if self.defects else {}
         self.metrics |= loco_figures(self.types)
         self.type_intervals = self._type_intervals() if self.resamples else {}
         self.intervals = self._resample() if self.resamples else {}
+        if by_part := self._by_part():
+            self.metrics |= by_part["metrics"]
+            self.intervals |= {name: Interval(*pair) for name, pair in by_part["intervals_95"].items()}
         self.curves = self._draw_curves()
         self.measured = "test"
 
@@ -319,6 +348,41 @@ class EvaluationModule(LightningModule):
         self.decisions = None if threshold is None else decisions_at(self.scores, threshold)
         if self.decisions is not None:
             self.metrics |= {k: v for k, v in decision_figures(self.decisions).items() if not math.isnan(v)}
+        f1 = float(self.pixel_decisions.compute()) if self._pixels_known else math.nan
+        if self.pixel_decisions.threshold < math.inf and not math.isnan(f1):
+            self.metrics["pixel_f1"] = f1
+
+    def _by_part(self) -> dict[str, Any]:
+        """Judge parts that are shown by several images: a part's score is the largest of its views."""
+        if len(set(self.parts)) < 2:
+            return {}
+        rows: dict[str, ImageScore] = {}
+        for index, label, score in self.scores:
+            _, known, largest = rows.get(self.parts[index], (index, 0, 0.0))
+            rows[self.parts[index]] = (index, max(known, label), max(largest, score))
+        entry = image_entry(
+            list(rows.values()), self.detector.calibration.get("image_threshold"), resamples=self.resamples
+        )
+        return {
+            kind: {name.replace("image_", "part_"): value for name, value in entry[kind].items()}
+            for kind in ("metrics", "intervals_95")
+        }
+
+    @staticmethod
+    def _pixel_threshold(calibration: Mapping[str, Any]) -> float:
+        threshold = calibration.get("pixel_threshold")
+        return math.inf if threshold is None else threshold
+
+    def _known(self, category: str) -> dict[str, Any]:
+        """Give the calibration of a category, or that for all."""
+        return self.detector.category_calibrations.get(category, self.detector.calibration)
+
+    def _by_category(self) -> dict[str, dict[str, Any]]:
+        """Give the figures of each category, decided by its own threshold where the model has one."""
+        if self.by_category is None:
+            return {}
+        thresholds = {name: self._known(name).get("image_threshold") for name in self.by_category.names}
+        return self.by_category.entries(self.scores, thresholds, pixels_known=self._pixels_known)
 
     def _draw_curves(self) -> dict[str, Curve]:
         image: Any = self.image_metrics["image_auroc"]
@@ -382,7 +446,7 @@ class EvaluationModule(LightningModule):
             found |= decision_intervals(self.decisions)
         if self._pixels_known:
             with self.bootstrap.sync_context():
-                found |= self.bootstrap.intervals(self.metrics)
+                found |= self.bootstrap.intervals(self.metrics, self.pixel_decisions.threshold)
             per_image: Any = self.pixel_metrics["aupro_per_image_200"]
             if per_image.interval is not None:
                 found["aupro_per_image_200"] = per_image.interval
@@ -424,13 +488,23 @@ class EvaluationModule(LightningModule):
         torch.distributed.all_gather_object(parts, found)
         return [one for part in parts for one in part]
 
-    def _calibrate(self) -> dict[str, Any]:
-        """Choose thresholds on held-out normal images and their synthetic twins.
+    def _calibrate(self) -> None:
+        """Choose thresholds for images whose category is not known, and for each category."""
+        own = self._scores_as_new()
+        self.detector.calibration = self._choose_thresholds(own, self.scores, self.training_scores)
+        held_out = self.held_out_categories
+        for name in dict.fromkeys(held_out) if len(set(held_out)) > 1 else ():
+            # A twin in a later round has a number beyond that of its image by a multiple of their count.
+            rows = [row for row in self.scores if held_out[max(row[0], -1 - row[0]) % len(held_out)] == name]
+            training = zip(self.training_scores, self.training_categories, strict=False)
+            self.detector.category_calibrations[name] = self._choose_thresholds(
+                {row[0]: own[row[0]] for row in rows if row[0] in own},
+                rows,
+                [score for score, category in training if category == name],
+            )
 
-        An image's score is here the one that it gets from the baselines of the others, as a new image would. The pixel
-        threshold is the one of the largest F1 over normal images and the twins that the image threshold finds: contours
-        are looked at where an image is rejected, and the faintest twins would make those of real defects too wide.
-        """
+    def _scores_as_new(self) -> dict[int, float]:
+        """Give the scores of held-out normal images by the baselines of the others, as a new image gets them."""
         own = {index: score for index, label, score in self.scores if label == 0 and index >= 0}
         if not own:
             return {}
@@ -445,16 +519,34 @@ class EvaluationModule(LightningModule):
                 torch.tensor(list(own.values())).double(), mine, self.detector.baseline_power
             )
             own = dict(zip(own, scores.tolist(), strict=True))
+        return own
+
+    def _choose_thresholds(
+        self, own: Mapping[int, float], rows: Sequence[ImageScore], training: Sequence[float]
+    ) -> dict[str, Any]:
+        """Choose thresholds on held-out normal images and their synthetic twins.
+
+        The pixel threshold is the one of the largest F1 over normal images and the twins that the image threshold
+        finds: contours are looked at where an image is rejected, and the faintest twins would make those of real
+        defects too wide.
+
+        Args:
+            own: Scores of the normal images, by index.
+            rows: Index, label and score of normal images and twins.
+            training: Scores of the images trained on.
+        """
+        if not own:
+            return {}
         image = calibrate_scores(
             list(own.values()),
             rate=self.false_alarm_rate,
-            training=self.training_scores,
-            anomalous=[score for _, label, score in self.scores if label],
+            training=training,
+            anomalous=[score for _, label, score in rows if label],
             other_lots=True,
         )
         counts = dict(self._pixels)
-        found = [i for i, label, score in self.scores if label and score >= image["image_threshold"]]
-        chosen = found or [i for i, label, _ in self.scores if label]
+        found = [i for i, label, score in rows if label and score >= image["image_threshold"]]
+        chosen = found or [i for i, label, _ in rows if label]
         seen = [counts[i] for i in [*own, *chosen] if i in counts]
         pixel = choose_pixel_threshold(torch.stack(seen)) if seen else None
         normal = [counts[i] for i in own if i in counts]

@@ -1,5 +1,7 @@
 """Stage 2: the segmentation network learns to find what was changed, on top of frozen teacher and student."""
 
+from collections.abc import Sequence
+
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -32,6 +34,7 @@ class SegmentationModule(LightningModule):
         whitening: Fitted to the student's residuals when the stage begins, on every device to the same images; part of
             the saved states. None where the detector has none.
         normal_images: ``(N, 3, h, w)`` uint8, normal training images, of which it is fitted to some.
+        categories: Number of images of each category, which follow each other; of each equally many are taken.
         steps: Steps of the stage.
         first_step: Steps that were done before the stage, so that the logged step rises over both stages.
         learning_rate: Peak learning rate.
@@ -56,6 +59,7 @@ class SegmentationModule(LightningModule):
         first_step: int = 0,
         whitening: ResidualWhitening | None = None,
         normal_images: Slices | None = None,
+        categories: Sequence[int] = (),
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         focal_gamma: float = 4.0,
@@ -65,6 +69,7 @@ class SegmentationModule(LightningModule):
         check_positive("segmentation_training.steps", steps)
         self.teacher, self.segmentation = teacher, segmentation
         self.student, self.whitening, self.normal_images = student, whitening, normal_images
+        self.categories = tuple(categories)
         self._asked = (teacher, student)  # a tuple, so that copies are no part of this module
         self.steps, self.first_step = steps, first_step
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -95,7 +100,8 @@ class SegmentationModule(LightningModule):
             teacher = self.teacher(pixels)
             return teacher, self.student(pixels, teacher)[0]
 
-        self.whitening.fit(some_evenly(self.normal_images, WHITENING_IMAGES), features)
+        rows, kinds = some_of_each(self.categories or (len(self.normal_images),), WHITENING_IMAGES)
+        self.whitening.fit(self.normal_images[rows], features, kinds=kinds)
 
     def train(self, mode: bool = True) -> "SegmentationModule":
         """Set the mode of the segmentation network; the student stays in evaluation mode.
@@ -149,8 +155,20 @@ class SegmentationModule(LightningModule):
         )
 
 
-def some_evenly(images: Slices, count: int) -> Tensor:
-    """Take up to ``count`` of ``(N, ...)`` images, evenly from all of them."""
-    if len(images) <= count:
-        return images[:]
-    return images[torch.arange(count) * len(images) // count]
+def some_of_each(counts: Sequence[int], most: int) -> tuple[Tensor, list[int]]:
+    """Choose images evenly, about as many of each category.
+
+    Args:
+        counts: Images of each category, which follow each other.
+        most: How many to choose at most.
+
+    Returns:
+        Their positions ``(M,)`` int64, and the number of each one's category.
+    """
+    rows, kinds, first = [], [], 0
+    for kind, count in enumerate(counts):
+        chosen = min(count, max(1, most // len(counts)))
+        rows.append(first + torch.arange(chosen) * count // chosen)
+        kinds += [kind] * chosen
+        first += count
+    return torch.cat(rows), kinds

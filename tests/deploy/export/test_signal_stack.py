@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from patience import PATIENCE_S
+
 PROGRAM = """
 import ctypes, gc, os, signal, sys
 from pathlib import Path
@@ -40,5 +42,5 @@ assert caught == [signal.SIGUSR1] * 3
 def test_signals_are_handled_after_openvino_has_come_and_gone(tmp_path):
     # In a process of its own with faulthandler, as pytest has it, since it would end with a segmentation fault.
     command = [sys.executable, "-X", "faulthandler", "-c", PROGRAM, str(tmp_path / "model.xml")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

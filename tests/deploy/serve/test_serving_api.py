@@ -24,6 +24,7 @@ from dmdd.deploy.serve.api import build_api
 from dmdd.deploy.serve.limits import Limits, RateLimit, Refusal
 from dmdd.deploy.serve.model import ServedModel, find_title, load_model
 from dmdd.deploy.serve.worker import Worker
+from patience import PATIENCE_S
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8)
 
@@ -150,7 +151,7 @@ class Slow:
         self.detector, self.predictor, self.go = predictor.detector, predictor, threading.Event()
 
     def __call__(self, image):
-        assert self.go.wait(20)
+        assert self.go.wait(PATIENCE_S)
         return self.predictor(image)
 
 
@@ -243,7 +244,7 @@ def test_work_that_was_given_up_is_not_begun():
     worker, begun, go = Worker(4), [], threading.Event()
 
     async def ask():
-        first = asyncio.create_task(worker.run(lambda: go.wait(20)))
+        first = asyncio.create_task(worker.run(lambda: go.wait(PATIENCE_S)))
         second = asyncio.create_task(worker.run(lambda: begun.append(1)))
         await asyncio.sleep(0.05)
         second.cancel()

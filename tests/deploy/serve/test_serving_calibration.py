@@ -17,6 +17,7 @@ from dmdd.deploy.serve.model import load_model
 from dmdd.deploy.serve.page import add_page
 from dmdd.deploy.serve.server import make_server
 from dmdd.serve import open_port, why_fixed
+from patience import PATIENCE_S
 
 GOOD = 0.40 + 0.01 * np.random.default_rng(0).standard_normal(40)
 
@@ -180,6 +181,6 @@ def test_the_page_calibrates(folder, browser, tmp_path):
     finally:
         page.close()
         server.handle_exit(2, None)
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert complaints == []
     assert len(json.loads((folder / "detector.json").read_text())["former_calibrations"]) == 1

@@ -19,6 +19,7 @@ from dmdd.deploy.serve.exported import ExportedPredictor, load_exported
 from dmdd.deploy.serve.limits import Refusal
 from dmdd.deploy.serve.model import load_model
 from dmdd.models.score_scale import ScoreScale
+from patience import PATIENCE_S
 
 CARD = {
     "input_size": [64, 96],
@@ -86,7 +87,7 @@ def test_a_process_without_torch_serves_an_onnx_file(exported, tmp_path):
         pixels[2:4, 5:8] = 102  # 0.4 of full scale
         content = io.BytesIO()
         Image.fromarray(pixels).save(content, "png")
-        with httpx.Client(base_url=lines[1].split()[-1], timeout=20) as client:
+        with httpx.Client(base_url=lines[1].split()[-1], timeout=PATIENCE_S) as client:
             found = client.post("/predict?mask=true", content=content.getvalue()).json()
             assert (found["score"], found["label"], found["width"]) == (pytest.approx(0.4), True, 20)
             assert client.get("/model").json()["weights_sha256"] == CARD["weights_sha256"]

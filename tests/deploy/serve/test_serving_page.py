@@ -22,6 +22,7 @@ from dmdd.deploy.serve.page import add_page, make_answer
 from dmdd.deploy.serve.server import make_server
 from dmdd.inference.predictor import Prediction
 from dmdd.serve import open_port
+from patience import PATIENCE_S
 
 
 def test_pictures_are_small_enough_to_show_and_in_the_right_colours():
@@ -64,7 +65,7 @@ def served(served_inspector):
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}", calls
     server.handle_exit(2, None)
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -154,6 +155,19 @@ def test_drop_images_move_the_sliders_and_take_the_scores_along(opened, served, 
     page.wait_for_selector(".summary .moved", state="detached")
     page.get_by_role("button", name="Remove all images").click()
     page.wait_for_selector(".empty")
+
+
+def test_what_the_endpoint_is_sent_is_listed(opened, served, pictures):
+    from playwright.sync_api import expect
+
+    page, (address, _) = opened, served
+    for name, file in zip(("<b>1", "second"), pictures, strict=True):
+        answer = httpx.post(f"{address}/predict", params={"name": name}, content=file.read_bytes(), timeout=PATIENCE_S)
+        assert answer.status_code == 200
+    expect(page.locator("#newest b").first).to_have_text("second")
+    assert page.locator("#newest b").all_inner_texts()[:2] == ["second", "<b>1"]
+    assert page.locator("#newest li").first.get_attribute("class") == "bad"
+    assert page.locator("#newest img").first.evaluate("image => image.complete && image.naturalWidth > 0")
 
 
 def test_what_is_no_image_is_told_beside_the_others(opened, pictures, tmp_path):
@@ -261,7 +275,7 @@ def test_the_page_takes_off_what_blur_adds_as_the_mask_does(opened, tmp_path):
 def test_a_model_without_thresholds_says_so(served, browser):
     address, _ = served
     page = browser.new_page()
-    card = httpx.get(f"{address}/model").json()
+    card = httpx.get(f"{address}/model", timeout=PATIENCE_S).json()
     missing = dict.fromkeys(("image_threshold", "pixel_threshold", "false_alarm_rate"))
     page.route("**/model", lambda route: route.fulfill(json=card | missing | {"model": "<b>x</b>"}))
     page.goto(address)
@@ -274,23 +288,28 @@ def test_a_model_without_thresholds_says_so(served, browser):
 
 def test_other_hosts_and_web_sites_are_refused(served):
     for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
-        answer = httpx.get(f"{served[0]}/health", headers=headers)
+        answer = httpx.get(f"{served[0]}/health", headers=headers, timeout=PATIENCE_S)
         assert answer.status_code == 403
         assert set(answer.json()) == {"error"}
     for path in ("/health", "/", "/page.js", "/nothing"):
-        answer = httpx.get(served[0] + path, headers={"Origin": served[0]})
+        answer = httpx.get(served[0] + path, headers={"Origin": served[0]}, timeout=PATIENCE_S)
         assert {name: answer.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
 
 
 def test_the_page_and_its_files_need_nothing_else(served):
-    for path, kind in (("/", "text/html"), ("/page.js", "javascript"), ("/page.css", "text/css")):
-        answer = httpx.get(served[0] + path)
+    for path, kind in (
+        ("/", "text/html"),
+        ("/page.js", "javascript"),
+        ("/live.js", "javascript"),
+        ("/page.css", "text/css"),
+    ):
+        answer = httpx.get(served[0] + path, timeout=PATIENCE_S)
         assert answer.status_code == 200
         assert kind in answer.headers["Content-Type"]
         assert "http://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in answer.text
-    assert httpx.post(f"{served[0]}/page/inspect", content=b"text").status_code == 415
-    assert httpx.get(f"{served[0]}/page/inspect").status_code == 405
+    assert httpx.post(f"{served[0]}/page/inspect", content=b"text", timeout=PATIENCE_S).status_code == 415
+    assert httpx.get(f"{served[0]}/page/inspect", timeout=PATIENCE_S).status_code == 405
 
 
 def test_web_sockets_are_closed(served_inspector):

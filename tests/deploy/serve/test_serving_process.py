@@ -17,6 +17,7 @@ from dmdd.config.schema import ServeSettings
 from dmdd.core.errors import UserError
 from dmdd.deploy.serve.limits import Limits
 from dmdd.serve import main, open_port
+from patience import PATIENCE_S
 
 
 @contextlib.contextmanager
@@ -39,11 +40,11 @@ def running(folder: Path, *arguments: str, cwd: Path) -> Iterator[tuple[subproce
 
 def end_with_open_page(process: subprocess.Popen, address: str, number: int) -> str:
     """End it while a page is open, with its connection; give what it has said on stderr."""
-    with httpx.Client(base_url=address, timeout=20) as client:
+    with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
         assert client.get("/health").json()["status"] == "ok"
         assert client.get("/").text.startswith("<!doctype html>")
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     return process.stderr.read()  # uvicorn would complain here if the page had held it up
 
 
@@ -53,7 +54,7 @@ def test_too_large_an_upload_is_refused_while_it_arrives_and_sigterm_ends_it_cle
         host, port = address.removeprefix("http://").split(":")
         head = f"POST /predict HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: image/png\r\n"
         for end in ("Content-Length: 10000000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"):
-            with socket.create_connection((host, int(port)), timeout=20) as connection:
+            with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
                 connection.sendall((head + end).encode())
                 if "chunked" in end:
                     for _ in range(30):
@@ -64,7 +65,7 @@ def test_too_large_an_upload_is_refused_while_it_arrives_and_sigterm_ends_it_cle
                         answer += piece
             assert answer.startswith(b"HTTP/1.1 413")
             assert b'{"error":"the image is larger than 1 MB"}' in answer
-        assert httpx.get(f"{address}/health", headers={"Host": "evil.example"}).status_code == 403
+        assert httpx.get(f"{address}/health", headers={"Host": "evil.example"}, timeout=PATIENCE_S).status_code == 403
         assert end_with_open_page(process, address, signal.SIGTERM) == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -72,7 +73,7 @@ def test_too_large_an_upload_is_refused_while_it_arrives_and_sigterm_ends_it_cle
 def test_other_addresses_are_warned_of_and_sigint_ends_it_cleanly(served_folder, tmp_path):
     with running(served_folder, "host=0.0.0.0", cwd=tmp_path) as (process, address):
         local = f"http://127.0.0.1:{address.rpartition(':')[2]}"
-        assert httpx.get(f"{local}/health", headers={"Host": "some.name"}).status_code == 200
+        assert httpx.get(f"{local}/health", headers={"Host": "some.name"}, timeout=PATIENCE_S).status_code == 200
         said = end_with_open_page(process, local, signal.SIGINT)
     assert said.startswith("warning: 0.0.0.0 can be reached from other machines; there is no authentication")
     assert len(said.splitlines()) == 1

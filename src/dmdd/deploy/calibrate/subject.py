@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dmdd.core.errors import UserError
 from dmdd.core.files import write_atomically
+from dmdd.core.resize import resize_masks
 from dmdd.data.images import read_image
 from dmdd.inference.conversion import as_tensor
 from dmdd.inference.predictor import Predictor, load
@@ -78,11 +80,21 @@ class TrainedModel(Subject):
         scores: list[float] = []
         peaks: list[float] = []
         for first in range(0, len(files), self.batch_size):
-            prepared = [self.predictor.prepare(as_tensor(file)) for file in files[first : first + self.batch_size]]
-            maps, found = self.predictor.predict(prepared)
+            some = files[first : first + self.batch_size]
+            images = [as_tensor(file) for file in some]
+            sizes = [(image.shape[1], image.shape[2]) for image in images]
+            inside = [self.predictor.inside(file, size) for file, size in zip(some, sizes, strict=True)]
+            maps, found = self.predictor.predict([self.predictor.prepare(image) for image in images], inside)
             scores += found
-            peaks += [float(heat.max()) for heat in maps]
+            peaks += [_peak(heat, region) for heat, region in zip(maps, inside, strict=True)]
         return np.array(scores), np.array(peaks)
+
+
+def _peak(heat: Tensor, inside: Tensor | None) -> float:
+    if inside is None:
+        return float(heat.max())
+    # As in a prediction, where the region has the last word on what the map shows.
+    return float((heat * resize_masks(inside[None, None], (heat.shape[0], heat.shape[1]))[0, 0]).max())
 
 
 class ExportedModel(Subject):
@@ -115,9 +127,21 @@ class ExportedModel(Subject):
 
     def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         """Score image files, one after the other."""
-        found = [self.run(read_image(file)[None]) for file in files]
+        found = [self._run(file) for file in files]
         name = "raw_score" if "raw_score" in self.entries["output"] else "score"
         return np.array([one[name][0] for one in found]), np.array([one["map"].max() for one in found])
+
+    def _run(self, file: Path) -> dict[str, np.ndarray]:
+        pixels, size = read_image(file), self.entries.get("fixed_size")
+        if size is not None and tuple(size) != pixels.shape[:2]:
+            raise UserError(
+                f"{file} has {pixels.shape[1]} x {pixels.shape[0]} px, but {self.file.stem} takes images of "
+                f"{size[1]} x {size[0]} px only"
+            )
+        images = pixels[None]
+        if self.entries.get("layout") == "nchw":
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 255
+        return self.run(images)
 
     def thresholds(self, calibration: dict[str, Any]) -> dict[str, Any]:
         """Say what the graph's own outputs are to be compared with."""

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -76,6 +76,8 @@ class Inspection:
     def __init__(self, model: ServedModel, limits: Limits) -> None:
         self.model, self.limits = model, limits
         self.worker, self.rate = Worker(limits.queue), RateLimit(limits.requests_per_minute)
+        self.tell: Callable[[Inspected, str | None], None] | None = None
+        """Gets each image of the endpoint with the sender's name for it, in the worker's thread."""
 
     async def __call__(self, request: Request, finish: Any) -> Any:
         """Read, decode and inspect the image of a request.
@@ -166,9 +168,16 @@ def _routes(inspection: Inspection) -> APIRouter:
         request: Request,
         with_map: Annotated[bool, Query(alias="map", description="Also send the map.")] = False,
         with_mask: Annotated[bool, Query(alias="mask", description="Also send the mask.")] = False,
+        name: Annotated[str | None, Query(max_length=200, description="The image's name in the page's list.")] = None,
     ) -> Any:
         """Inspect one image: as the field ``image`` of a form, or as the body."""
-        return await inspection(request, lambda found: _answer(found, model, with_map, with_mask))
+
+        def finish(found: Inspected) -> PredictionResponse:
+            if inspection.tell is not None:
+                inspection.tell(found, name)
+            return _answer(found, model, with_map, with_mask)
+
+        return await inspection(request, finish)
 
     @router.get("/health", operation_id="health")
     async def health() -> Health:
@@ -185,6 +194,7 @@ def _routes(inspection: Inspection) -> APIRouter:
             upload_mb=limits.upload_mb,
             max_pixels=MAX_PIXELS,
             page_images=limits.page_images,
+            live_images=limits.live_images,
             **entries,
         )
 

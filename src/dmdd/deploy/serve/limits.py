@@ -44,6 +44,7 @@ class Limits:
         timeout_s: Seconds from a request's first byte to its answer.
         requests_per_minute: Images a client (an IP address) may send in a minute; 0 for no limit.
         page_images: Images the page shows at once.
+        live_images: Newest results the page lists, whose pictures stay in memory; 0 for none.
 
     Raises:
         UserError: A limit is out of its range.
@@ -56,13 +57,15 @@ class Limits:
     timeout_s: float = 60.0
     requests_per_minute: int = 0
     page_images: int = 40
+    live_images: int = 12
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "requests_per_minute":
+            if field.name in ("requests_per_minute", "live_images"):
                 if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                    raise UserError(f"requests_per_minute={value}: give a whole number, 0 for no limit")
+                    zero = "no limit" if field.name == "requests_per_minute" else "no list"
+                    raise UserError(f"{field.name}={value}: give a whole number, 0 for {zero}")
             elif field.name == "timeout_s":
                 if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
                     raise UserError(f"timeout_s={value}: give a number of seconds above 0")

@@ -1,6 +1,7 @@
 """The page for people: drop images, see verdicts and where they come from, move the thresholds.
 
-Everything that is shown stays in the browser. The server keeps nothing of an image once it has answered.
+What is dropped stays in the browser: the server keeps nothing of it once it has answered. The live list
+(:mod:`dmdd.deploy.serve.live`) keeps small pictures of the newest images in memory.
 """
 
 import base64
@@ -15,9 +16,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from dmdd.deploy.serve.api import Inspected, Inspection
+from dmdd.deploy.serve.live import add_live
 
 ASSETS = Path(__file__).with_name("page")
-FILES = {"/": "index.html", **{f"/{name}": name for name in ("page.js", "calibrate.js", "page.css")}}
+FILES = {"/": "index.html", **{f"/{name}": name for name in ("page.js", "calibrate.js", "live.js", "page.css")}}
 
 PHOTO_PX = 1024
 """Longest side of the photo as shown."""
@@ -44,13 +46,19 @@ class PageAnswer(BaseModel):
     )
 
 
-def add_page(app: FastAPI, inspection: Inspection) -> None:
-    """Add the page, its files and the route behind it.
+def add_page(app: FastAPI, inspection: Inspection, *, follow: Path | None = None) -> None:
+    """Add the page, its files and the routes behind it.
 
     Args:
         app: The application of :func:`dmdd.deploy.serve.api.build_api`.
         inspection: The inspection behind it.
+        follow: Output folder of ``dmdd predict``, whose newest results are listed; None for none.
+
+    Raises:
+        UserError: ``follow`` is no such folder.
     """
+    if inspection.limits.live_images:
+        add_live(app, inspection, follow=follow)
     for address, name in FILES.items():
         app.add_api_route(address, _file(ASSETS / name), include_in_schema=False, response_class=FileResponse)
 

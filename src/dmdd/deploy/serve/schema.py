@@ -59,6 +59,7 @@ class ModelCard(BaseModel):
     upload_mb: int = Field(description="Largest file that is taken, in MB (a million bytes).")
     max_pixels: int = Field(description="Largest image that is decoded, in pixels.")
     page_images: int = Field(description="Images that the page shows at once.")
+    live_images: int = Field(description="Newest results that the page lists.")
 
 
 class Health(BaseModel):

@@ -20,6 +20,9 @@ from dmdd.inference.folder.inputs import Item
 from dmdd.inference.folder.known import KnownFiles
 
 JSONL, CSV = "scores.jsonl", "scores.csv"
+CLAIM = "predict.json"
+"""What wrote the folder: model, input and settings."""
+
 OUTCOMES = ("normal", "anomalous", "unjudged", "bad")
 
 

@@ -12,10 +12,9 @@ from filelock import FileLock, Timeout
 
 from dmdd.core.errors import UserError
 from dmdd.core.files import write_atomically
-from dmdd.inference.folder.ledger import CSV, JSONL
+from dmdd.inference.folder.ledger import CLAIM, CSV, JSONL
 from dmdd.models.detector import SPEC_FILE, WEIGHTS_FILE
 
-CLAIM = "predict.json"
 PICTURE_FOLDERS = ("maps", "masks", "overlays")
 
 
@@ -31,7 +30,7 @@ def model_fingerprint(folder: Path) -> str:
     with (folder / WEIGHTS_FILE).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
-    for name in ("calibration", "former_calibrations"):
+    for name in ("calibration", "category_calibrations", "former_calibrations"):
         spec.pop(name, None)
     digest.update(json.dumps(spec, sort_keys=True).encode())
     return digest.hexdigest()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PREDICTOR = (
     "device",
     "precision",
+    "category",
     "image_threshold",
     "pixel_threshold",
     "tile",
@@ -82,7 +83,7 @@ def _score(
     from dmdd.inference.folder.ledger import Ledger
     from dmdd.inference.folder.pictures import PictureWriter
     from dmdd.inference.folder.pipeline import Scorer
-    from dmdd.metrics.calibration import describe_drift
+    from dmdd.models.score_scale import describe_drift
 
     kinds: dict[str, Any] = {"maps": settings.maps or "none", "masks": settings.masks, "overlays": settings.overlays}
     pictures = PictureWriter(places.output, **kinds, middle=predictor.pixel_threshold)
