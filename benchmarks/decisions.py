@@ -1,23 +1,31 @@
 """What do trained models decide? Found anomalies, rejected good images and contours at the calibrated thresholds.
 
-    python benchmarks/decisions.py RUN [RUN ...] [--again] [--cache FOLDER] [--output decisions.json]
+    python benchmarks/decisions.py RUN [RUN ...] [--again [--spots]] [--cache FOLDER] [--output decisions.json]
 
 RUN is a run folder, or a folder that holds some. Without ``--again`` the thresholds are the runs' own. With it every
 model is calibrated again on its held-out images, by the rule of version 0.1 (the k-th largest of few scores) and by
-today's, so that runs of both versions can be compared; that needs the images. Scores and counts of pixels are kept in
-``--cache``, so that a second table takes seconds. ``best`` is what the best threshold finds that rejects no more good
-images; ``shift`` is how many spreads the median of the good test images lies above that of the held-out ones.
+today's, so that runs of both versions can be compared; that needs the images. Scores, maps and counts of pixels are
+kept in ``--cache``, so that a second table takes seconds. ``best`` is what the best threshold finds that rejects no
+more good images; ``shift`` is how many spreads the median of the good test images lies above that of held-out ones.
+``cut`` is the IoU at the pixel threshold before anything was taken off the regions, ``IoU`` that of the masks.
+``--spots`` shows instead what taking more or less off does to masks of the synthetic twins that are found, and of the
+test images; the former chose the area.
 """
 
 import argparse
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dmdd.core.masks import SPOT_AREA_PX
+
+SPOT_RADII_PX = (0, 4, 6, 8, 10, 12)
 
 Looked = Mapping[str, np.ndarray]
 
@@ -109,7 +117,7 @@ def calibrate_again(looked: Looked, *, rate: float) -> dict[str, dict[str, Any]]
 
 
 def contours(counts: np.ndarray, threshold: float) -> tuple[float, float]:
-    """Give the IoU of the masks of a test set.
+    """Give the IoU of what reaches a threshold in a test set.
 
     Args:
         counts: ``(N, 2, bins)`` pixels by map value, outside and inside the true masks.
@@ -123,6 +131,26 @@ def contours(counts: np.ndarray, threshold: float) -> tuple[float, float]:
     return float(iou[min(round(threshold * len(iou)), len(iou) - 1)]), float(iou.max())
 
 
+def overlaps(looked: Looked, name: str, threshold: float, spot_area_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Compare masks as ``predict`` makes them with the true ones.
+
+    Args:
+        looked: What :func:`look` gave.
+        name: ``test`` or ``twins``.
+        threshold: Of the map.
+        spot_area_px: Area taken off each region.
+
+    Returns:
+        Pixels in both and pixels in either, ``(N,)`` each.
+    """
+    from dmdd.core.masks import find_mask
+
+    maps = looked[f"{name}_maps"].astype(np.float32)
+    true = np.unpackbits(looked[f"{name}_masks"], axis=-1)[..., : maps.shape[-1]].astype(bool)
+    found = np.stack([find_mask(heat, threshold, spot_area_px=spot_area_px) for heat in maps])
+    return (found & true).sum((1, 2)), (found | true).sum((1, 2))
+
+
 def look(folder: Path, cache: Path | None) -> Looked:
     """Look at everything that a calibration and its judgement need, or read it from the cache.
 
@@ -132,7 +160,7 @@ def look(folder: Path, cache: Path | None) -> Looked:
 
     Returns:
         Raw scores, levels and counts of pixels by map value of the images trained on, held out, tested, and of the
-        synthetic twins.
+        synthetic twins; maps (float16) and masks (packed bits) of the last two.
     """
     weights = (folder / "model" / "weights.safetensors").read_bytes()
     file = None if cache is None else cache / f"{hashlib.sha256(weights).hexdigest()[:16]}.npz"
@@ -185,6 +213,8 @@ def _score(name: str, detector: Any, batches: Any) -> Iterator[tuple[str, np.nda
     from dmdd.metrics.calibration import count_values
 
     parts: dict[str, list[Any]] = {"scores": [], "levels": [], "counts": []}
+    if name in ("twins", "test"):
+        parts |= {"maps": [], "masks": []}
     names = tuple({detector.score_map, detector.anomaly_map})
     with torch.no_grad():
         for images, masks in batches:
@@ -192,7 +222,11 @@ def _score(name: str, detector: Any, batches: Any) -> Iterator[tuple[str, np.nda
             own = raw[detector.score_map]
             parts["scores"].append(detector.image_score(detector.score_map, own).double())
             parts["levels"].append((detector.smooth(own) if detector.score_smoothed else own).mean((1, 2, 3)).double())
-            parts["counts"].append(count_values(detector.smooth(raw[detector.anomaly_map]), masks))
+            maps = detector.smooth(raw[detector.anomaly_map])
+            parts["counts"].append(count_values(maps, masks))
+            if "maps" in parts:
+                parts["maps"].append(maps[:, 0].half())
+                parts["masks"].append(torch.from_numpy(np.packbits(masks[:, 0].numpy(), axis=-1)))
     for part, values in parts.items():
         yield f"{name}_{part}", torch.cat(values).numpy()
 
@@ -221,9 +255,27 @@ def rows_of(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any
         return
     looked = look(folder, options.cache)
     for rule, calibration in calibrate_again(looked, rate=options.rate).items():
-        iou, best = contours(looked["test_counts"], calibration["pixel_threshold"])
-        found = decide(looked["test_labels"], looked["test_scores"], calibration) | {"iou": iou, "best_iou": best}
+        cut, best = contours(looked["test_counts"], calibration["pixel_threshold"])
+        found = decide(looked["test_labels"], looked["test_scores"], calibration) | {"cut": cut, "best_iou": best}
+        if rule == "now":
+            both, either = overlaps(looked, "test", calibration["pixel_threshold"], SPOT_AREA_PX)
+            found["iou"] = float(both.sum() / max(1, either.sum()))
         yield head | {"rule": rule} | found | ({"shift": shift(looked, calibration)} if rule == "now" else {})
+
+
+def show_spots(folder: Path, options: argparse.Namespace) -> None:
+    """Print the mean IoU of found twins and the IoU of the test set by the radius of what is taken off."""
+    looked = look(folder, options.cache)
+    now = calibrate_again(looked, rate=options.rate)["now"]
+    found = looked["twins_scores"] >= now["image_threshold"]
+    cells = [json.loads((folder / "result.json").read_text(encoding="utf-8"))["category"]]
+    for radius in SPOT_RADII_PX:
+        area = math.pi * radius**2
+        both, either = overlaps(looked, "twins", now["pixel_threshold"], area)
+        twins = (both / np.maximum(either, 1))[found if found.any() else ~found].mean()
+        both, either = overlaps(looked, "test", now["pixel_threshold"], area)
+        cells.append(f"{100 * twins:.1f} / {100 * both.sum() / max(1, either.sum()):.1f}")
+    print("|", " | ".join(cells), "|", flush=True)
 
 
 HEADS = ("run", "rule", "held out", "found", "best", "good rejected", "90 % interval", "other lots", "kept", "shift")
@@ -234,12 +286,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--again", action="store_true", help="calibrate anew, by the former rules and by today's")
-    parser.add_argument("--cache", type=Path, help="folder of scores and counts, with --again")
+    parser.add_argument("--spots", action="store_true", help="masks by the area taken off, with --again")
+    parser.add_argument("--cache", type=Path, help="folder of scores, maps and counts, with --again")
     parser.add_argument("--rate", type=float, default=0.01, help="wanted false-alarm rate, with --again")
     parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args()
     rows = []
-    heads = (*HEADS, "IoU", "best IoU") if options.again else HEADS[:-1]
+    if options.spots:
+        heads = ["set", *(f"{radius} px" for radius in SPOT_RADII_PX)]
+        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        for folder in find_runs(options.runs):
+            show_spots(folder, options)
+        return
+    heads = (*HEADS, "cut", "IoU", "best IoU") if options.again else HEADS[:-1]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for row in (row for folder in find_runs(options.runs) for row in rows_of(folder, options)):
         rows.append(row)
@@ -251,7 +310,7 @@ def main() -> None:
         if options.again:
             cells += [
                 f"{row['shift']:.1f}" if "shift" in row else "",
-                *(f"{100 * row[k]:.1f}" for k in ("iou", "best_iou")),
+                *(f"{100 * row[k]:.1f}" if k in row else "" for k in ("cut", "iou", "best_iou")),
             ]
         print("|", " | ".join(cells), "|", flush=True)
     if options.output:

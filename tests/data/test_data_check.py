@@ -111,8 +111,11 @@ def test_notes_are_no_problems(data_dir, capsys):
     # Good images are split by name, so the copy is put where it always trains: test_good names another folder there.
     twin = trees.mvtec_category(data_dir / "mvtec_ad") / "test" / "good" / "000.png"
     twin.write_bytes((twin.parents[2] / "train" / "good" / "000.png").read_bytes())
+    good = twin.parents[2] / "train" / "good"
+    (good / "copy.png").write_bytes((good / "001.png").read_bytes())
     assert main(["check", "data_dir=" + str(data_dir)]) == 0
     out = capsys.readouterr().out
+    assert "note: 1 of 4 training images have the same bytes as others" in out
     assert f"note: {twin} has the same bytes as {twin.parents[2] / 'train' / 'good' / '000.png'}" in out
     assert "note: not every anomalous image has a mask, so pixel metrics will be absent" in out
 

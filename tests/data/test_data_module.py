@@ -1,6 +1,7 @@
 """The data module: the same pair for any loader, nothing trained on that is held out, test images as they are."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 from collections.abc import Sequence
@@ -139,6 +140,17 @@ def test_held_out_images_are_never_trained_on(demo_category):
     held = {image.numpy().tobytes() for batch in module.val_dataloader() for image in batch.images}
     assert (len(seen), len(held)) == (9, 3)
     assert not seen & held
+
+
+def test_a_copy_of_a_held_out_image_is_not_trained_on(demo_category):
+    files = make(demo_category, held_out_fraction=0.25).normal_files
+    rows = {sample.path: row for row, sample in enumerate(demo_category.train)}
+    train = list(demo_category.train)
+    train[rows[files[0]]] = train[rows[files[-1]]]  # the first to train on becomes a copy of the last held-out one
+    module = make(dataclasses.replace(demo_category, train=train), held_out_fraction=0.25)
+    assert (module.training_images, module.held_out_images) == (8, 3)
+    assert module.normal_files == files[1:]
+    assert len(module.normal_pixels) == 11
 
 
 def test_what_an_earlier_training_has_seen_is_not_held_out(demo_category):

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dmdd.data.sampling import PairSampler, augmentation_seed, held_out, permutation
+from dmdd.data.sampling import PairSampler, augmentation_seed, held_out, leave_out_copies, permutation
 
 
 def batches(**changes):
@@ -120,3 +120,12 @@ def test_augmentation_seeds_differ_by_step_place_and_run():
     }
     assert len(seeds) == 50
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_copies_of_held_out_images_are_not_trained_on(tmp_path):
+    files = [tmp_path / f"{place}.png" for place in range(6)]
+    for file, content in zip(files, (b"one", b"two", b"three", b"two", b"six", b"three"), strict=True):
+        file.write_bytes(content)
+    assert leave_out_copies([0, 1, 3, 4], [2, 5], files) == [0, 1, 3, 4]  # copies within a part stay
+    assert leave_out_copies([0, 1, 2, 4, 5], [3], files) == [0, 2, 4, 5]
+    assert leave_out_copies([0, 1, 2], [], files) == [0, 1, 2]

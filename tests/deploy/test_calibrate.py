@@ -13,7 +13,6 @@ from dmdd.calibrate import main
 from dmdd.core.errors import UserError
 from dmdd.deploy.calibrate import subject
 from dmdd.deploy.calibrate.histogram import draw_histogram
-from dmdd.inference.regions import drop_small
 from dmdd.models.detector import Detector
 from dmdd.predict import main as predict
 from tiny import draw_pixels, save_tiny_model
@@ -129,16 +128,6 @@ def test_histogram_has_the_threshold_between_its_bars():
     assert draw_histogram("", [0.2, 0.2], [], None)[1].split() == ["0.2000", "2", "0", "##"]
     many = draw_histogram("", [0.1] * 1000, [], None)
     assert max(len(text) for text in many) < 80
-
-
-def test_small_regions_are_dropped():
-    mask = np.zeros((8, 8), bool)
-    mask[0, 0] = mask[1, 1] = True  # one region of two pixels, over the corner
-    mask[5, 5:8] = True
-    assert drop_small(mask, 0) is mask
-    assert drop_small(mask, 3).sum() == 3
-    assert drop_small(mask, 2).sum() == 5
-    assert not drop_small(mask, 4).any()
 
 
 def test_what_lies_outside_the_region_does_not_move_thresholds(tmp_path):

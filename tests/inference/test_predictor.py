@@ -69,6 +69,22 @@ def test_detection_is_at_the_images_own_size_and_follows_the_thresholds(predicto
     assert np.array_equal(detection.mask, detection.map >= 0.02)
 
 
+def test_the_mask_loses_what_blur_adds_and_old_models_lose_nothing(model):
+    detector = Detector.load(model)
+    detector.calibration = {"image_threshold": 0.5, "pixel_threshold": 0.25}
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
+    heat = torch.exp(-((rows - 32) ** 2 + (columns - 48) ** 2) / 200)  # above 0.25 on a circle of 871 pixels
+    old = dmdd.Predictor(detector).finish(heat, 0.5, (64, 96))
+    assert (old.spot_area_px, old.mask.sum()) == (0, (heat >= 0.25).sum())
+    detector.calibration["spot_area_px"] = 201
+    new = dmdd.Predictor(detector).finish(heat, 0.5, (64, 96))
+    assert new.spot_area_px == 201
+    assert int(old.mask.sum()) - 201 <= new.mask.sum() < int(old.mask.sum()) - 190
+    assert dmdd.Predictor(detector).finish(heat, 0.5, (128, 192)).spot_area_px == 4 * 201
+    tiles = dmdd.Predictor(detector, tile=True, tile_px=128).finish(heat, 0.5, (256, 256))
+    assert tiles.spot_area_px == pytest.approx(201 * 128 * 128 / (64 * 96))
+
+
 def test_thresholds_belong_to_the_inspector_not_to_the_model(model, predictor):
     score = predictor(PIXELS).score
     own = dmdd.load(model, image_threshold=score, pixel_threshold=1.0, device="cpu")

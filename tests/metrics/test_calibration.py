@@ -189,3 +189,13 @@ def test_pixel_threshold_moves_with_the_maps_of_good_images():
     assert move_pixel_threshold([0.4, 0.5, 0.7], former) == pytest.approx({"pixel_threshold": 0.8, "typical_peak": 0.5})
     assert move_pixel_threshold([0.5], {"pixel_threshold": 0.5}) == {}
     assert move_pixel_threshold([0.5], {"pixel_threshold": None, "typical_peak": 0.2}) == {}
+
+
+def test_an_image_that_scores_too_low_does_not_lift_the_threshold():
+    """One of three good images resembles those trained on: a few per cent of belief in a huge spread decided alone."""
+    training = 4 * [0.27, 0.272, 0.275, 0.28, 0.281, 0.282, 0.283, 0.285]
+    plain = calibrate_scores([0.3734, 0.3478], rate=0.01, training=training)["image_threshold"]
+    found = calibrate_scores([0.3734, 0.1021, 0.3478], rate=0.01, training=training)
+    assert 0.3734 < found["image_threshold"] < plain + 0.02
+    low, high = found["image_false_alarm_interval"]
+    assert low <= found["image_false_alarm_rate"] <= high

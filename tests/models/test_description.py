@@ -20,6 +20,7 @@ def test_a_whole_calibration_is_taken():
         "spread": 0.1,
         "anomalous_found": 0.0,
         "smallest_area_px": 0,
+        "spot_area_px": 201,
         "false_alarm_table": TABLE,
     }
     check_description({"calibration": calibration, "former_calibrations": [{}]})
@@ -33,6 +34,7 @@ def test_a_whole_calibration_is_taken():
         ("spread", 0, "calibration.spread=0: a number in its range"),
         ("anomalous_found", 1.1, "calibration.anomalous_found=1.1: a number in its range"),
         ("smallest_area_px", -1, "calibration.smallest_area_px=-1: a whole number of pixels is wanted"),
+        ("spot_area_px", -1, "calibration.spot_area_px=-1: a number in its range"),
         ("promise", 7, "calibration.promise=7: a text is wanted"),
         ("false_alarm_table", [], r"calibration.false_alarm_table=\[\]: ascending scores and as many rates above 0"),
         ("false_alarm_table", TABLE | {"scores": [0.4, 0.3]}, "ascending scores"),

@@ -11,6 +11,7 @@ from lightning import Trainer, seed_everything
 from sklearn.metrics import roc_auc_score
 
 from dmdd.core.errors import UserError
+from dmdd.core.masks import SPOT_AREA_PX
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.images import read_mask
 from dmdd.data.listing import Category, pool
@@ -255,6 +256,7 @@ def test_calibration_uses_the_held_out_scores_and_how_training_images_scatter(da
     assert 0 <= low < 0.2 < high <= 1
     assert 0 <= calibration["pixel_threshold"] <= 1
     assert calibration["typical_peak"] == pytest.approx(normal[4], abs=1 / 4096)
+    assert calibration["spot_area_px"] == SPOT_AREA_PX
     twins = [score for _, label, score in module.scores if label]
     found = sum(score >= calibration["image_threshold"] for score in twins) / len(twins)
     assert calibration["anomalous_found"] == pytest.approx(found)

@@ -308,7 +308,7 @@ class PredictSettings(Settings):
     poll_s: float = setting("time between two looks at the folder", unit="seconds", above=0)
     settle_s: float = setting("a file that cannot be decoded is bad when unchanged this long", unit="seconds", above=0)
     maps: Literal["none", "png16", "npy"] | None = setting("png16 (0 to 65535 is 0 to 1) or npy, at the image's size")
-    masks: bool = setting("write masks of 0 and 255: where the map reaches pixel_threshold")
+    masks: bool = setting("write masks of 0 and 255: where the map reaches pixel_threshold, less what blur adds")
     overlays: bool = setting("write the image under its map's colours, the mask outlined")
     category: str | None = setting("of a model for several: decide by this one's thresholds; null: by one for all")
     image_threshold: float | None = setting("a score from here on is anomalous; null: the model's own", least=0, most=1)

@@ -202,10 +202,13 @@ def _image_alone(sample: Sample) -> Inspected | None:
 
 
 def _notes(category: Category, *, digests: list[str]) -> list[str]:
-    """Name what is odd without being wrong: test images that were trained on, files of unknown kinds."""
+    """Name what is odd without being wrong: copies, test images that were trained on, files of unknown kinds."""
     notes = []
     train_digests = dict(zip(digests, category.train, strict=False))
     train_digests.pop("", None)
+    copies = sum(1 for digest in digests[: len(category.train)] if digest) - len(train_digests)
+    if copies:
+        notes.append(f"  note: {copies} of {len(category.train)} training images have the same bytes as others")
     for sample, digest in zip(category.test, digests[len(category.train) :], strict=True):
         if digest in train_digests:
             notes.append(f"  note: {sample.path} has the same bytes as {train_digests[digest].path}")

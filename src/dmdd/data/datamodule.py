@@ -28,7 +28,7 @@ from dmdd.data.images import read_image
 from dmdd.data.kinship import kin_order
 from dmdd.data.listing import Category, list_images
 from dmdd.data.regions import Regions, paint_outside
-from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out
+from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out, leave_out_copies
 from dmdd.data.store import ImagesInMemory, ImageStore, StoredPart, open_images
 from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
 from dmdd.pairs import PairSynthesis
@@ -194,7 +194,7 @@ class PairDataModule(LightningDataModule):
         for group in self.category.train_groups:
             if fixed := [row for row in group if self.category.train[row].held_out and row not in barred]:
                 rest += fixed
-                train += sorted(set(group) - set(fixed))
+                train += _new_ones(sorted(set(group) - set(fixed)), fixed, paths)
                 continue
             order = None
             if self.held_out_runs and len(images):  # of images seen in tiles none is in memory
@@ -212,8 +212,9 @@ class PairDataModule(LightningDataModule):
                 name = self.category.train[group.start].category
                 where = f" in category {name}" if name else ""
                 raise UserError(f"data.held_out_fraction={self.held_out_fraction}{where}: {error}") from error
-            train += [group[row] for row in kept]
-            rest += [group[row] for row in out]
+            held = [group[row] for row in out]
+            train += _new_ones([group[row] for row in kept], held, paths)
+            rest += held
         return train, rest
 
     def _counts(self, rows: list[int]) -> list[int]:
@@ -715,3 +716,8 @@ def ignore_signals(worker: int) -> None:
 def keep_batch(batch: Any) -> Any:
     """Collate nothing: the data sets here gather whole batches themselves."""
     return batch
+
+
+def _new_ones(train: list[int], held: list[int], files: Sequence[Path]) -> list[int]:
+    """Leave copies of held-out images out of training, unless nothing is left then."""
+    return leave_out_copies(train, held, files) or train

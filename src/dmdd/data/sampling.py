@@ -2,9 +2,12 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from dmdd.core.files import file_sha256
 
 PERMUTATION_STREAM = 1  # Philox key word that separates this use of the seed from the pairs' plans (stream 0)
 SPLIT_STREAM = 2
@@ -188,6 +191,23 @@ def held_out(
     size = min(size, len(free))
     chosen = set(free[:size] if permuted else (free[place] for place in _runs(len(free), size, generator)))
     return [row for row in range(count) if row not in chosen], sorted(chosen)
+
+
+def leave_out_copies(train: Sequence[int], rest: Sequence[int], files: Sequence[Path]) -> list[int]:
+    """Leave out of the part to train on what has the same bytes as a held-out image: that one would not be new.
+
+    Args:
+        train: Indices of the images to train on.
+        rest: Indices of the held-out images.
+        files: All images.
+
+    Returns:
+        Those of ``train`` that are no copies, in order.
+    """
+    size = {row: files[row].stat().st_size for row in (*train, *rest)}
+    common = {size[row] for row in train} & {size[row] for row in rest}  # most files need not be read
+    known = {file_sha256(files[row]) for row in rest if size[row] in common}
+    return [row for row in train if size[row] not in common or file_sha256(files[row]) not in known]
 
 
 def _runs(count: int, size: int, generator: np.random.Philox) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """Pictures of a run: input, mask, map and overlay side by side, for a sample that shows the worst too."""
 
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from dmdd.core.drawing import (
     encode,
 )
 from dmdd.core.files import picture_name, write_atomically
+from dmdd.core.masks import find_mask, scale_spot
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.datamodule import PairDataModule
 from dmdd.data.datasets import FileDataset
@@ -62,7 +64,7 @@ class Picture:
         verdict: ``right``, ``false alarm``, ``missed``; empty without a threshold.
         rgb: ``(h, w, 3)`` uint8.
         true: ``(h, w)`` bool, the ground truth.
-        found: ``(h, w)`` bool, where the map reaches the pixel threshold.
+        found: ``(h, w)`` bool, the mask that was found.
     """
 
     file: Path
@@ -145,6 +147,7 @@ def write_pictures(
     chosen = sorted(choose_samples(samples, scores, count), key=lambda index: -by_index[index])
     dataset = FileDataset(samples, detector.input_size if detector.tiling is None else None, regions=regions)
     threshold = detector.calibration.get("pixel_threshold") or 0.5
+    spot_area = detector.calibration.get("spot_area_px") or 0
     detector = detector.to(device).eval()
     scale, mistakes = ScoreScale.of(detector.calibration), list[tuple[float, str, np.ndarray]]()
     pictures, names = [], tuple(dict.fromkeys((detector.anomaly_map, detector.score_map)))
@@ -161,11 +164,14 @@ def write_pictures(
         shown_score = score if scale is None else scale.readable(score)
         decided = verdict(sample.label, score, detector.calibration.get("image_threshold"))
         caption = f"{sample.defect}/{sample.path.name}  score {shown_score:.3f}  {decided}"
-        panels = draw_panels(image[0], mask[0, 0], heat[0, 0], threshold=threshold, caption=caption)
+        tile = shown if detector.tiling is None else detector.tiling.tile_px
+        spot = scale_spot(spot_area, seen=tile, input_size=detector.input_size) * heat[0, 0].numel() / math.prod(shown)
+        found = find_mask(heat[0, 0].numpy(), threshold, spot_area_px=spot)
+        panels = draw_panels(image[0], mask[0, 0], heat[0, 0], found, threshold=threshold, caption=caption)
         file = folder / f"{place:02d}_{picture_name(sample.defect, sample.path.stem)}.png"
         write_atomically(file, encode(panels))
         rgb, true = image[0].permute(1, 2, 0).numpy(), mask[0, 0].numpy()
-        pictures.append(Picture(file, index, caption, decided, rgb, true, heat[0, 0].numpy() >= threshold))
+        pictures.append(Picture(file, index, caption, decided, rgb, true, found))
         if decided in ("false alarm", "missed"):
             mistakes.append((score, decided, panels))
     _write_mistakes(folder.parent / MISTAKES_FILE, mistakes)
@@ -247,14 +253,17 @@ def verdict(label: int, score: float, threshold: float | None) -> str:
     return "false alarm" if found else "missed"
 
 
-def draw_panels(image: Tensor, mask: Tensor, heat: Tensor, *, threshold: float, caption: str) -> np.ndarray:
+def draw_panels(
+    image: Tensor, mask: Tensor, heat: Tensor, found: np.ndarray, *, threshold: float, caption: str
+) -> np.ndarray:
     """Draw input, mask, map and overlay side by side under a caption.
 
     Args:
         image: ``(3, h, w)`` uint8 RGB.
         mask: ``(h, w)`` bool.
         heat: ``(h, w)`` float in [0, 1].
-        threshold: Value at the middle of the colour scale and of the found contour, in (0, 1].
+        found: ``(h, w)`` bool, outlined white.
+        threshold: Value at the middle of the colour scale, in (0, 1].
         caption: One line.
 
     Returns:
@@ -264,7 +273,7 @@ def draw_panels(image: Tensor, mask: Tensor, heat: Tensor, *, threshold: float, 
     true = mask.numpy().astype(np.uint8)
     colours = colour_map(heat.numpy(), middle=threshold)
     overlay = blend(rgb, colours)
-    for region, colour in ((heat.numpy() >= threshold, CONTOUR_FOUND), (true, CONTOUR_TRUE)):
+    for region, colour in ((found, CONTOUR_FOUND), (true, CONTOUR_TRUE)):
         draw_contours(overlay, region, colour)
     panels = np.concatenate([rgb, np.repeat(true[..., None] * 255, 3, axis=2), colours, overlay], axis=1)
     return add_caption(panels, caption)

@@ -25,11 +25,12 @@ class Prediction:
         score: In [0, 1]; large for an anomalous image. 0.5 is the calibrated threshold and 0.1 a typical good image,
             unless the model is older than this scale; its scores are raw then.
         label: Whether the score reaches the image threshold; None if there is none.
-        mask: ``(H, W)`` bool, where the map reaches the pixel threshold, less regions smaller than the model's smallest
-            area; None if there is none.
+        mask: ``(H, W)`` bool, where the map reaches the pixel threshold, less what blur adds to each region and less
+            regions smaller than the model's smallest area; None if there is none.
         raw_score: The score as the network's maps give it, in [0, 1]; it does not depend on the calibration.
         false_alarm_probability: How likely a good image is to score at least so high; None if the model cannot say.
         pixel_threshold: The one that the mask was made with; None if there is none.
+        spot_area_px: Area that was taken off each region of the mask for the map's blur, in pixels of the image.
         image: What was looked at, as it was given and not copied: a path is read again when a picture is drawn. None
             where a map was finished without its image.
 
@@ -43,6 +44,7 @@ class Prediction:
     raw_score: float | None = None
     false_alarm_probability: float | None = None
     pixel_threshold: float | None = None
+    spot_area_px: float = 0.0
     image: Any = field(default=None, repr=False)
 
     def overlay(self) -> PIL.Image.Image:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from dmdd.core.errors import UserError, check_positive
 from dmdd.core.hardware import whole_float32
+from dmdd.core.masks import find_mask, scale_spot
 from dmdd.data.alignment import Alignment
 from dmdd.data.listing import list_images
 from dmdd.data.regions import Regions, choose_regions
 from dmdd.inference.choices import choose_device, choose_precision, choose_threshold
 from dmdd.inference.conversion import Image, as_tensor
 from dmdd.inference.prediction import Judgement, Prediction
-from dmdd.inference.regions import drop_small
 from dmdd.models.detector import Detector, DetectorOutput
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import choose_tiling, detect_tiled, look
@@ -98,6 +98,7 @@ class Predictor:
             self.image_threshold = 0.5
         self.pixel_threshold = choose_threshold("pixel_threshold", pixel_threshold, self.detector)
         self.smallest_area_px: int = self.detector.calibration.get("smallest_area_px") or 0
+        self.spot_area_px: float = self.detector.calibration.get("spot_area_px") or 0
 
     def __call__(self, images: Image | Iterable[Image], *, batch_size: int = 16) -> Any:
         """Inspect one image or many.
@@ -257,10 +258,16 @@ class Predictor:
         with torch.inference_mode():
             heat = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
             full: np.ndarray = (heat if inside is None else heat * inside).numpy()
-        mask = None
+        seen, mask = self.tiling[0] if self.tile else size, None
+        spot = scale_spot(self.spot_area_px, seen=seen, input_size=self.detector.input_size)
         if self.pixel_threshold is not None:
-            above = full >= self.pixel_threshold
-            mask = drop_small(above if inside is None else above & inside.numpy(), self.smallest_area_px)
+            mask = find_mask(
+                full,
+                self.pixel_threshold,
+                spot_area_px=spot,
+                smallest_area_px=self.smallest_area_px,
+                inside=None if inside is None else inside.numpy(),
+            )
         score, label, probability = self.judge(raw_score)
         return Prediction(
             full,
@@ -270,6 +277,7 @@ class Predictor:
             raw_score=raw_score,
             false_alarm_probability=probability,
             pixel_threshold=self.pixel_threshold,
+            spot_area_px=spot,
         )
 
     def judge(self, raw_score: float) -> Judgement:

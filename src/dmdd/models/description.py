@@ -34,7 +34,8 @@ ENTRIES = {
         *("image_threshold", "image_false_alarm_rate", "normal_images"),
         *("image_false_alarm_interval", "wanted_false_alarm_rate", "promised", "promise", "anomalous_found"),
         *("typical_peak", "other_lots_rate"),
-        *("typical_score", "spread", "false_alarm_table", "smallest_area_px", "calibrated_at"),
+        *("typical_score", "spread", "false_alarm_table", "calibrated_at"),
+        *("spot_area_px", "smallest_area_px"),
         *("pixel_threshold", "pixel_f1_on_synthetic", "source"),
     ),
 }
@@ -195,6 +196,7 @@ def _check_scale(calibration: Mapping[str, Any]) -> None:
         ("wanted_false_alarm_rate", 0, 1),
         ("anomalous_found", -math.ulp(0), 1 + math.ulp(1)),
         ("other_lots_rate", -math.ulp(0), 1 + math.ulp(1)),
+        ("spot_area_px", -math.ulp(0), math.inf),
     ):
         value = calibration.get(name)
         if value is not None and not (is_number(value) and low < value < high):

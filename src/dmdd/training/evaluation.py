@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from dmdd.core.errors import UserError
+from dmdd.core.masks import SPOT_AREA_PX
 from dmdd.core.resize import resize_masks
 from dmdd.data.datasets import EvaluationBatch
 from dmdd.data.images import count_pixels
@@ -557,6 +558,7 @@ class EvaluationModule(LightningModule):
             **image,
             "pixel_threshold": None if pixel is None else pixel[0],
             "pixel_f1_on_synthetic": None if pixel is None else pixel[1],
+            "spot_area_px": SPOT_AREA_PX,
             **({"typical_peak": statistics.median(peaks(torch.stack(normal)))} if normal else {}),
             "source": "held-out normal training images and their synthetic twins",
         }

@@ -111,6 +111,13 @@ def test_the_json_beside_the_file_decides():
     assert (found.label, found.raw_score) == (False, 0.39)
     assert found.false_alarm_probability == scale.false_alarm_probability(0.39)
     assert found.mask.sum() == 3  # the single pixel is too small
+    heat[0, 2, 3] = 0.4
+    blurred = card | {"calibration": SCALED | {"spot_area_px": 2 * 64 * 96 / (4 * 6)}}  # 2 pixels of this image
+    found = ExportedPredictor(run, blurred)(pixels)
+    assert (found.spot_area_px, found.mask.any()) == (2, False)  # the one that is left is too small
+    tiled = blurred | {"smallest_area_px": 0, "tiling": {"tile_px": [2, 6], "overlap": 0.0}}  # 1 pixel
+    found = ExportedPredictor(run, tiled)(pixels)
+    assert (found.spot_area_px, found.mask.sum()) == (1, 4)  # equal ones stay together
     unscaled = ExportedPredictor(run, CARD)(pixels)
     assert (unscaled.score, unscaled.label, unscaled.false_alarm_probability) == (0.9, True, None)
 

@@ -6,12 +6,14 @@ import io
 import threading
 from urllib.parse import unquote, urlsplit
 
+import cv2
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from dmdd.core.masks import find_mask
 from dmdd.deploy.serve.api import Inspected, build_api
 from dmdd.deploy.serve.gate import SECURITY_HEADERS
 from dmdd.deploy.serve.limits import Limits
@@ -250,6 +252,24 @@ def test_regions_area_and_csv_of_a_known_map(opened, tmp_path):
         "false_alarm_probability": "",
     }
     assert len(page.get_attribute("path.fill", "d").split("M")) - 1 == 30 + 10 + 10 + 2  # two runs a row at the hole
+
+
+def test_the_page_takes_off_what_blur_adds_as_the_mask_does(opened, tmp_path):
+    page, heat = opened, np.random.default_rng(0).random((30, 40), np.float32) ** 3
+    photo, mask = np.zeros((60, 80, 3), np.uint8), find_mask(heat, 0.5, spot_area_px=3)
+    assert 0 < mask.sum() < (heat >= 0.5).sum()
+    seen = Prediction(map=cv2.resize(heat, (80, 60)), score=0.7, label=True, mask=None, spot_area_px=12)
+    answer = make_answer(Inspected(photo, seen, 12.0)).model_dump()
+    assert answer["spot_area"] == 12
+    small = base64.b64encode(np.rint(heat * 65535).astype("<u2").tobytes()).decode()
+    answer |= {"map": small, "map_width": 40, "map_height": 30, "spot_area": 3}
+    page.route("**/page/inspect", lambda route: route.fulfill(json=answer))
+    page.fill("#pixel-threshold", "0.5")
+    page.press("#pixel-threshold", "Enter")
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    page.set_input_files(".drop input", [tmp_path / "a.png"])
+    wait_for_rows(page, 1)
+    assert page.inner_text(".score small").endswith(f", {100 * mask.mean():.1f} % of the area")
 
 
 def test_a_model_without_thresholds_says_so(served, browser):

@@ -112,7 +112,7 @@ def calibrate(
             smallest=smallest_promise(known),
             images=images_needed(found, count),
         )
-    kept = ("pixel_threshold", "pixel_f1_on_synthetic", "typical_peak", "smallest_area_px")
+    kept = ("pixel_threshold", "pixel_f1_on_synthetic", "typical_peak", "spot_area_px", "smallest_area_px")
     return {
         **{name: old[name] for name in kept if name in old},
         **new,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from dmdd.core.errors import UserError
+from dmdd.core.masks import find_mask, scale_spot
 from dmdd.deploy.runtimes import Run, load_onnx, load_openvino
 from dmdd.deploy.serve.limits import Refusal
 from dmdd.inference.prediction import Prediction
-from dmdd.inference.regions import drop_small
 from dmdd.models.score_scale import ScoreScale
 
 LOADERS = {".onnx": load_onnx, ".xml": load_openvino}
@@ -50,6 +50,8 @@ class ExportedPredictor:
         self.image_threshold = 0.5 if self.scale is not None else thresholds["image_threshold"]
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
         self.smallest_area_px = int(card.get("smallest_area_px") or 0)
+        self.spot_area_px = float(calibration.get("spot_area_px") or 0)
+        self.tile_px = (card.get("tiling") or {}).get("tile_px")
 
     def __call__(self, pixels: np.ndarray) -> Prediction:
         """Inspect one image.
@@ -78,7 +80,9 @@ class ExportedPredictor:
     def _judge(self, heat: np.ndarray, raw: float, score: float, pixels: np.ndarray) -> Prediction:
         # The file's own scale is the one it was exported with; `dmdd calibrate` may have changed the JSON since.
         score = score if self.scale is None else self.scale.readable(raw)
-        mask = None if self.pixel_threshold is None else drop_small(heat >= self.pixel_threshold, self.smallest_area_px)
+        spot = scale_spot(self.spot_area_px, seen=self.tile_px or heat.shape, input_size=self.detector.input_size)
+        areas = {"spot_area_px": spot, "smallest_area_px": self.smallest_area_px}
+        mask = None if self.pixel_threshold is None else find_mask(heat, self.pixel_threshold, **areas)
         return Prediction(
             heat,
             score,
@@ -87,6 +91,7 @@ class ExportedPredictor:
             raw_score=raw,
             false_alarm_probability=None if self.scale is None else self.scale.false_alarm_probability(raw),
             pixel_threshold=self.pixel_threshold,
+            spot_area_px=spot,
             image=pixels,
         )
 

@@ -41,6 +41,9 @@ class PageAnswer(BaseModel):
     map: str = Field(description="Base64 of map_height x map_width little-endian uint16; value / 65535 is in [0, 1].")
     map_width: int
     map_height: int
+    spot_area: float = Field(
+        description="Pixels of the map that each region of the mask loses, since maps are blurred."
+    )
 
 
 def add_page(app: FastAPI, inspection: Inspection, *, follow: Path | None = None) -> None:
@@ -99,6 +102,7 @@ def make_answer(found: Inspected) -> PageAnswer:
         map=base64.b64encode(np.rint(heat * 65535).astype("<u2").tobytes()).decode("ascii"),
         map_width=heat.shape[1],
         map_height=heat.shape[0],
+        spot_area=found.prediction.spot_area_px * heat.size / found.prediction.map.size,
     )
 
 

@@ -33,8 +33,8 @@ class PredictionResponse(BaseModel):
     )
     mask: str | None = Field(
         default=None,
-        description="With ?mask=true: base64 PNG, 255 where the map reaches the pixel threshold, else 0. Null if the "
-        "model has no pixel threshold.",
+        description="With ?mask=true: base64 PNG, 255 where the map reaches the pixel threshold, less what blur "
+        "adds to each region, else 0. Null if the model has no pixel threshold.",
     )
 
 

@@ -1,5 +1,6 @@
 // The page: sends each image to this server, keeps what comes back in the browser, and judges by the sliders.
 const MAP_TOP = 65535; // a map value of 1
+const LEAST_LEFT = 0.25; // of a region, however much blur adds to it
 const COLOURS = ["000004", "420a68", "932667", "dd513a", "fca50a", "fcffa4"].map((hex) =>
   [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 
@@ -59,7 +60,7 @@ function showModel() {
     ["Model", model.model, model.weights_sha256 ? `weights ${model.weights_sha256.slice(0, 8)}` : ""],
     ["Input size", `${model.input_width} x ${model.input_height} px`, "images are resized to it"],
     ["Image threshold", shown(model.image_threshold), "a score at or above it: anomalous"],
-    ["Pixel threshold", shown(model.pixel_threshold), "the map at or above it: contour, mask"],
+    ["Pixel threshold", shown(model.pixel_threshold), "the map at or above it is in the mask, less what blur adds"],
     ["False alarms", rate === null ? "unknown" : `${(100 * rate).toFixed(1)} %`,
       rate === null ? "the model states no rate" : `of good images, expected${between(model.false_alarm_interval)}`],
   ];
@@ -129,7 +130,7 @@ function take(files) {
 
 function add(name, answer) {
   const map = new Uint16Array(bytes(answer.map).buffer); // little-endian, as every browser's machine
-  const finding = { ...answer, name, map, wide: answer.map_width, high: answer.map_height };
+  const finding = { ...answer, name, map, wide: answer.map_width, high: answer.map_height, spot: answer.spot_area };
   finding.photo = `data:image/jpeg;base64,${answer.photo}`;
   finding.heat = colour(finding);
   findings = [...findings, finding].slice(-model.page_images);
@@ -150,10 +151,10 @@ function colour({ map, wide, high }) {
   return canvas.toDataURL("image/png");
 }
 
-// The region where the map reaches the threshold: its border and area as SVG paths, regions (8-connected), share.
-function outline({ map, wide, high }, threshold) {
-  const least = threshold * MAP_TOP - 0.5; // the map was rounded
-  const inside = (x, y) => x >= 0 && y >= 0 && x < wide && y < high && map[y * wide + x] >= least;
+// The mask at a threshold: its border and area as SVG paths, regions (8-connected), share.
+function outline(finding, threshold) {
+  const { wide, high } = finding, { mask, regions } = findMask(finding, threshold);
+  const inside = (x, y) => x >= 0 && y >= 0 && x < wide && y < high && mask[y * wide + x] > 0;
   let border = "", fill = "", area = 0;
   for (let y = 0; y <= high; y++)
     for (let x = 0, from = -1; x <= wide; x++) {
@@ -173,27 +174,32 @@ function outline({ map, wide, high }, threshold) {
       if (here && from < 0) from = x;
       if (!here && from >= 0) { fill += `M${from},${y}H${x}v1H${from}z`; area += x - from; from = -1; }
     }
-  return { border, fill, regions: countRegions(wide, high, inside), share: area / (wide * high) };
+  return { border, fill, regions, share: area / (wide * high) };
 }
 
-function countRegions(wide, high, inside) {
-  const seen = new Uint8Array(wide * high);
+// As dmdd.core.masks: each region where the map reaches the threshold loses the area that blur adds, `spot` pixels.
+function findMask({ map, wide, high, spot }, threshold) {
+  const least = threshold * MAP_TOP - 0.5; // the map was rounded
+  const seen = new Uint8Array(wide * high), mask = new Uint8Array(wide * high);
   let regions = 0;
   for (let begin = 0; begin < seen.length; begin++) {
-    if (seen[begin] || !inside(begin % wide, Math.floor(begin / wide))) continue;
+    if (seen[begin] || map[begin] < least) continue;
     regions += 1;
-    const stack = [begin];
+    const region = [begin];
     seen[begin] = 1;
-    while (stack.length) {
-      const here = stack.pop(), x = here % wide, y = (here - x) / wide;
-      for (let dy = -1; dy <= 1; dy++)
-        for (let dx = -1; dx <= 1; dx++) {
-          const next = (y + dy) * wide + x + dx;
-          if (inside(x + dx, y + dy) && !seen[next]) { seen[next] = 1; stack.push(next); }
+    for (let i = 0; i < region.length; i++) {
+      const x = region[i] % wide, y = (region[i] - x) / wide;
+      for (let v = Math.max(0, y - 1); v <= Math.min(high - 1, y + 1); v++)
+        for (let u = Math.max(0, x - 1); u <= Math.min(wide - 1, x + 1); u++) {
+          const next = v * wide + u;
+          if (!seen[next] && map[next] >= least) { seen[next] = 1; region.push(next); }
         }
     }
+    const left = Math.max(Math.round(region.length - spot), Math.ceil(LEAST_LEFT * region.length));
+    const values = Float64Array.from(region, (place) => map[place]).sort(), weakest = values[region.length - left];
+    for (const place of region) if (map[place] >= weakest) mask[place] = 1;
   }
-  return regions;
+  return { mask, regions };
 }
 
 // ---- the table
@@ -258,7 +264,7 @@ function legend() {
   return make("div", [
     make("span", "Heat map"), make("span", "0"), make("i"),
     make("span", `${(2 * middle).toFixed(2)}; the middle is ${middle.toFixed(4)}, ${scale}`),
-    make("span", `White line and mask: the map reaches ${cut.pixel.toFixed(4)}`),
+    make("span", `White line and mask: the map reaches ${cut.pixel.toFixed(4)}, less what blur adds`),
     make("span", "Click a picture to enlarge it"),
   ], { class: "legend" });
 }
