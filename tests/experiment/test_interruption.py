@@ -149,7 +149,7 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, demo_root, who
         pytest.skip("one CPU core")
     # Not a step at which the state is saved anyway; several devices ask each other every tenth step.
     stage = "segmentation" if number == signal.SIGINT else "distillation"
-    more = ["distillation.steps=40"] if devices == 2 else []
+    more = ["distillation.steps=4000"] if devices == 2 else []  # never reached, however late the signal comes
     arguments = [f"data_dir={demo_root}", "save_state_every_n_steps=1000", "name=one", *more]
     given = [*arguments, f"trainer.devices={devices}", "trainer.accelerator=cpu"]
     if devices == 1:
@@ -163,7 +163,7 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, demo_root, who
     assert "Traceback" not in printed
     folder = tmp_path / "runs/demo/plate/one"
     saved = torch.load(folder / f"state/{stage}.ckpt", weights_only=True)
-    assert saved["global_step"] in ((3,) if devices == 1 else (10, 20, 30))
+    assert saved["global_step"] == 3 or (devices == 2 and saved["global_step"] % 10 == 0)
     if devices == 1:
         goes_on = f"{stage} goes on after step {saved['global_step']} of {STEPS[stage]}"
         finish(start(*arguments, "trainer.accelerator=cpu", "resume=true", cwd=tmp_path), f"resuming {folder}", goes_on)

@@ -267,7 +267,7 @@ def swept(tmp_path_factory, demo_root) -> tuple[Path, subprocess.CompletedProces
     # In float64, where the order of sums does not matter: in float32 AdamW turns the last bits of a small gradient
     # into whole steps, and two runs part by one part in ten thousand a step.
     common = [f"data_dir={demo_root}", "trainer.accelerator=cpu", "trainer.precision=64-true", "name=s"]
-    common += ["trainer.log_every_n_steps=1", *(f"evaluation.{name}" for name in ("pictures=0", "resamples=0"))]
+    common += ["trainer.log_every_n_steps=1", *(f"evaluation.{name}" for name in ("pictures=0", "resamples=20"))]
     members = ["category=nosuch,plate", "trainer.devices=2,1"]  # one device finds nothing left of two
     done = dmdd("-m", *smoke, *common, "evaluation.study_maps=false", *members, cwd=cwd)
     return cwd / "runs/demo", done
@@ -283,11 +283,17 @@ def test_two_devices_train_as_one_does_and_score_every_image(swept, demo_categor
     assert len(losses[0]) == 10
     for row, other in zip(*losses, strict=True):
         assert {k: float(v or 0) for k, v in row.items()} == pytest.approx({k: float(v or 0) for k, v in other.items()})
-    figures = [json.loads((run / "result.json").read_text())["test"]["metrics"] for run in (alone, folder)]
+    tests = [json.loads((run / "result.json").read_text())["test"] for run in (alone, folder)]
+    figures = [test["metrics"] for test in tests]
     # Only as far as its 200 thresholds lie apart: a pixel on one of them falls to either side.
     coarse = [each.pop("aupro_per_image_200") for each in figures]
     assert coarse[0] == pytest.approx(coarse[1], abs=1e-3)
     assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+    # Drawn by the first process from the images of both.
+    intervals = [test["intervals_95"] | test["type_intervals_95"]["dent"] for test in tests]
+    assert intervals[0].keys() == intervals[1].keys() >= {"pixel_auroc", "image_auroc", "pixels_found"}
+    for name, interval in intervals[0].items():
+        assert interval == pytest.approx(intervals[1][name], abs=1e-3), name
     with (folder / "scores.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(demo_category.test)
 

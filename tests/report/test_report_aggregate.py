@@ -103,7 +103,13 @@ def test_a_mean_over_uneven_seeds_has_the_deviation_of_those_that_all_have():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"resume": True}, {"launcher": "joblib"}, {"save_state_every_n_steps": 50}, {"upload_model": True}],
+    [
+        {"resume": True},
+        {"launcher": "joblib"},
+        {"save_state_every_n_steps": 50},
+        {"compile": True},
+        {"upload_model": True},
+    ],
 )
 def test_settings_that_change_no_figure_make_no_other_configuration(settings):
     overrides = tuple(f"{name.replace('__', '.')}={value}" for name, value in settings.items())

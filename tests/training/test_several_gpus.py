@@ -13,11 +13,12 @@ import torch
 import dmdd
 from dmdd.core.errors import Interrupted, UserError
 from dmdd.core.hardware import whole_float32
-from dmdd.experiment import launch
+from dmdd.experiment import experiment, launch
 from dmdd.experiment.experiment import Experiment
 from dmdd.training.callbacks.interruption import LeaveMeasuring, StateSaver
 from dmdd.training.callbacks.progress import StageProgress
 from dmdd.training.distillation import DistillationModule
+from dmdd.training.optimization import adamw_one_cycle
 from patience import PATIENCE_S
 from tiny import draw_pixels, save_tiny_model
 
@@ -132,6 +133,23 @@ def test_float32_is_whole_inside_for_all_threads_and_as_before_after():
     assert cudnn.allow_tf32
 
 
+@pytest.mark.parametrize("newer", [False, True])
+def test_matrix_products_are_whole_too_where_the_program_chose_less(newer):
+    """Lightning advises `torch.set_float32_matmul_precision("high")` on a GPU."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        if newer:
+            matmul.fp32_precision = "tf32"
+        else:
+            torch.set_float32_matmul_precision("high")
+        with whole_float32():
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = "ieee"
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_an_inspector_computes_in_whole_float32(tmp_path):
     allowed = []
     predictor = dmdd.load(save_tiny_model(tmp_path / "model"), device="cpu")
@@ -207,3 +225,37 @@ def test_devices_exchange_no_more_than_they_must(tmp_path, synchronised, sent):
     trainer = Experiment._trainer(run, steps=3, callbacks=[])
     wanted = {"broadcast_buffers": sent, "gradient_as_bucket_view": True, "static_graph": True}
     assert trainer.strategy._ddp_kwargs == wanted
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "steps", "more", "tried"),
+    [
+        ("gpu", 3, {}, True),
+        ("gpu", 3, {"benchmark": False}, False),
+        ("gpu", 3, {"deterministic": True}, None),
+        ("gpu", -1, {}, None),  # a test: the same figures whatever the GPU
+        ("cpu", 3, {}, None),
+    ],
+)
+def test_a_training_on_a_gpu_lets_cudnn_try_what_is_fastest(tmp_path, monkeypatch, accelerator, steps, more, tried):
+    given = {}
+
+    def build(settings, **more):
+        given.update(settings)
+        return SimpleNamespace(is_global_zero=True)
+
+    monkeypatch.setattr(experiment, "build", build)
+    settings = SimpleNamespace(trainer={"devices": 1, **more})
+    run = SimpleNamespace(
+        settings=settings, devices=1, accelerator=accelerator, precision="32-true", run_dir=tmp_path, loggers=[]
+    )
+    Experiment._trainer(run, steps=steps, callbacks=[])
+    assert given.get("benchmark") is tried
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_the_optimiser_updates_all_weights_at_once_unless_gradients_are_clipped(clips):
+    """Lightning cannot clip for a fused optimiser."""
+    weights = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))]
+    built = adamw_one_cycle(weights, learning_rate=1e-3, weight_decay=0.1, steps=3, fused=not clips)
+    assert built["optimizer"].defaults["fused"] is not clips

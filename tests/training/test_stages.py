@@ -17,7 +17,8 @@ from dmdd.data.images import read_mask
 from dmdd.data.listing import Category, pool
 from dmdd.data.saturation import ImageDefects
 from dmdd.experiment.outputs import evaluation_entries
-from dmdd.metrics import AUPRO, Channel
+from dmdd.metrics import AUPRO, Channel, PixelBootstrap
+from dmdd.metrics import pixel_bootstrap as bootstrap_of_pixels
 from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import Detector
 from dmdd.models.segmentation import SegmentationNetwork
@@ -475,7 +476,7 @@ def test_many_types_are_counted_without_pixel_figures(data, demo_category, monke
     assert all(set(row) == image for name, row in module.types.items() if name != "good")
 
 
-def test_figures_of_loco_are_those_of_each_type_with_the_normal_images(data, demo_category):
+def test_figures_of_loco_are_those_of_each_type_with_the_normal_images(data, demo_category, monkeypatch):
     # every second anomalous image is called logical; each has two halves as defects, of which a pixel suffices
     kinds = iter(["logical_anomalies", "structural_anomalies"] * len(demo_category.test))
     defects = [next(kinds) if sample.label else "good" for sample in demo_category.test]
@@ -490,6 +491,8 @@ def test_figures_of_loco_are_those_of_each_type_with_the_normal_images(data, dem
         def raw_maps(self, images, *, only):
             return {name: 1 - level for name, level in super().raw_maps(images, only=only).items()}
 
+    exchanges, sync = [], PixelBootstrap.sync_context
+    monkeypatch.setattr(PixelBootstrap, "sync_context", lambda metric: exchanges.append(metric) or sync(metric))
     module = EvaluationModule(DarkDetector(), defects=defects, resamples=20, read_defects=read)
     quiet_trainer().test(module, datamodule=data, verbose=False)
     for short in ("logical", "structural"):
@@ -509,6 +512,13 @@ def test_figures_of_loco_are_those_of_each_type_with_the_normal_images(data, dem
         low, high = module.intervals[f"{metric}_loco"]
         assert low < sum(parts) / 2 < high, metric
     assert set(module.intervals) == set(module.metrics)
+    # Another device than the first draws no intervals, but has its part in each exchange: the first would wait for it.
+    wanted, metrics = len(exchanges), module.metrics
+    monkeypatch.setattr(Trainer, "is_global_zero", property(lambda trainer: False))
+    monkeypatch.setattr(bootstrap_of_pixels, "resample", None)
+    quiet_trainer().test(module, datamodule=data, verbose=False)
+    assert (module.intervals, module.type_intervals, module.metrics) == ({}, {}, metrics)
+    assert len(exchanges) == 2 * wanted == 8
 
 
 def test_small_test_sets_are_measured_exactly(demo_category, monkeypatch):

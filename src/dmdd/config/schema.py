@@ -227,6 +227,7 @@ class TrainSettings(Settings):
     upload_model: bool = setting("store the model folder as an artifact of the W&B run")
     image_size: tuple[int, int] = setting("height and width the networks see; multiples of 32", unit="pixels", least=1)
     batch_size: int = setting("pairs of a step, over all devices", least=1)
+    compile: bool = setting("compile the networks of a step with torch.compile; takes minutes at first")
     data: DataSettings = setting("how images are served")
     detector: DetectorSettings = setting("how maps and scores are read from the networks")
     distillation: DistillationSettings = setting("stage 1: the student learns from the teacher")

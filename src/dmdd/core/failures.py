@@ -53,9 +53,21 @@ def is_worker_death(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
+def is_compiler_failure(error: BaseException) -> bool:
+    """Tell whether an exception says that ``torch.compile`` could not compile something, or found no compiler.
+
+    Args:
+        error: Any exception.
+
+    Source: ours.
+    """
+    compilers = ("torch._dynamo.", "torch._inductor.", "torch._functorch.", "triton.")
+    return any(kind.__module__.startswith(compilers) for kind in type(error).__mro__)
+
+
 @contextmanager
 def report_errors(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_workers") -> Iterator[None]:
-    """Turn too little memory and what DataLoader workers meet into one line.
+    """Turn too little memory, what DataLoader workers meet and what cannot be compiled into one line.
 
     Args:
         doing: What is done inside, as the line's beginning.
@@ -63,7 +75,7 @@ def report_errors(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_w
         workers: Name of the setting that says how many worker processes there are.
 
     Raises:
-        UserError: Memory does not suffice, a worker process died, or a worker met a ``UserError``.
+        UserError: Memory does not suffice, a worker process died or met a ``UserError``, or ``torch.compile`` failed.
 
     Source: ours.
     """
@@ -86,6 +98,9 @@ def report_errors(doing: str, *, sizes: Mapping[str, Any], workers: str = "num_w
             raise UserError(
                 f"{doing}: {told}. Often memory or shared memory was used up; {workers}=0 needs no workers"
             ) from error
+        if is_compiler_failure(error):
+            told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(f"{doing}: torch.compile failed ({told}); give compile=false") from error
         raise
 
 

@@ -39,8 +39,9 @@ _switching, _inside, _switch_back = threading.Lock(), 0, lambda: None
 
 @contextmanager
 def whole_float32() -> Iterator[None]:
-    """Compute float32 convolutions in float32: cuDNN's default is TF32, which keeps 10 of the 23 bits of what goes in.
+    """Compute float32 in float32: cuDNN's default is TF32, which keeps 10 of the 23 bits of what goes in.
 
+    Matrix products are so by default, but a program may have chosen TF32 or bfloat16 for them, as Lightning advises.
     Scores and thresholds would depend on the device by more than rounding. It holds for the whole process: the first
     thread that enters switches, the last that leaves switches back.
 
@@ -61,9 +62,19 @@ def whole_float32() -> Iterator[None]:
 
 
 def _forbid_tf32() -> Callable[[], None]:
-    """Switch TF32 off for convolutions; gives what puts the setting back."""
+    """Switch less than float32 off; gives what puts the settings back."""
+    convolutions, products = _forbid_for_convolutions(), _forbid_for_products()
+
+    def switch_back() -> None:
+        convolutions()
+        products()
+
+    return switch_back
+
+
+# torch has two ways to say it and refuses to read the older once the newer was used: the older one where it can be.
+def _forbid_for_convolutions() -> Callable[[], None]:
     cudnn: Any = torch.backends.cudnn
-    # torch has two ways to say it and refuses to read the older once the newer was used: the older one where it can be.
     try:
         before = cudnn.allow_tf32
     except RuntimeError:
@@ -71,6 +82,19 @@ def _forbid_tf32() -> Callable[[], None]:
         return lambda: setattr(cudnn.conv, "fp32_precision", before)
     cudnn.allow_tf32 = False
     return lambda: setattr(cudnn, "allow_tf32", before)
+
+
+def _forbid_for_products() -> Callable[[], None]:
+    matmul: Any = torch.backends.cuda.matmul
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        chosen, matmul.fp32_precision = matmul.fp32_precision, "ieee"
+        return lambda: setattr(matmul, "fp32_precision", chosen)
+    if before == "highest":
+        return lambda: None
+    torch.set_float32_matmul_precision("highest")
+    return lambda: torch.set_float32_matmul_precision(before)
 
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")

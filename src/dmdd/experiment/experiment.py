@@ -248,6 +248,7 @@ class Experiment:
             teacher=self.detector.teacher,
             student=self.detector.student,
             cached_images=self.data.lasting_images,
+            compiled=self.settings.compile,
             **vars(self.settings.distillation),
         )
 
@@ -260,6 +261,7 @@ class Experiment:
             normal_images=self.data.training_pixels,
             categories=self.data.counts,
             first_step=self.settings.distillation.steps,
+            compiled=self.settings.compile,
             **vars(self.settings.segmentation_training),
         )
 

@@ -17,6 +17,7 @@ IGNORED = (
     "resume",
     "save_state_every_s",
     "save_state_every_n_steps",
+    "compile",
     "objective",
     "logger",
     "launcher",

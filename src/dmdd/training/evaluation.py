@@ -75,7 +75,7 @@ class EvaluationModule(LightningModule):
     metric leaves out, ``curves`` ROC, precision-recall and per-region-overlap curves, and ``scores`` index, label and
     score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation;
     ``measured`` says which it was. Of several categories ``categories`` holds figures of each, as they are in
-    ``result.json``.
+    ``result.json``. With several devices the first alone draws the intervals; the others have none.
 
     Args:
         detector: What is measured; calibration fills its ``calibration``, and that of each category.
@@ -420,16 +420,17 @@ class EvaluationModule(LightningModule):
         return rows
 
     def _type_intervals(self) -> dict[str, dict[str, Interval]]:
+        """Give the 95 % intervals of the figures by type; on devices but the first none, they only send their part."""
         if len(self.types) > MAX_TYPES + 1:
             return {}
-        rows = self.types
+        rows = self.types if self.trainer.is_global_zero else {}
         found = image_intervals_by_type(self.scores, self.defects, rows, resamples=self.resamples)
         if self.type_metrics is not None:
             own = {name: [i for i, defect in enumerate(self.defects) if defect == name] for name in rows}
             values = {n: {k: v for k, v in rows[n].items() if k in ("aupro_30", "pixels_found")} for n in rows}
             threshold = self.type_metrics.threshold
             with self.bootstrap.sync_context():
-                pixels = self.bootstrap.intervals_by_type(own, values, threshold)
+                pixels = self.bootstrap.intervals_by_type(own, values, threshold) if rows else {}
             found = {name: figures | pixels.get(name, {}) for name, figures in found.items()}
         if self.saturated is not None:
             values_of = {name: row[AU_SPRO] for name, row in rows.items() if AU_SPRO in row}
@@ -438,19 +439,22 @@ class EvaluationModule(LightningModule):
         return found
 
     def _resample(self) -> dict[str, Interval]:
-        """Give the 95 % interval over the choice of test images of each metric that has one."""
+        """Give the 95 % interval over the choice of test images of each metric that has one; see `_type_intervals`."""
+        first, pixels = self.trainer.is_global_zero, {}
+        if self._pixels_known:
+            with self.bootstrap.sync_context():
+                pixels = self.bootstrap.intervals(self.metrics, self.pixel_decisions.threshold) if first else {}
+            per_image: Any = self.pixel_metrics["aupro_per_image_200"]
+            if per_image.interval is not None:
+                pixels["aupro_per_image_200"] = per_image.interval
+        if not first:
+            return {}
         scores = torch.tensor([score for _, _, score in self.scores])
         labels = torch.tensor([label for _, label, _ in self.scores])
         found = image_intervals(scores, labels, n_resamples=self.resamples)
         if self.decisions is not None:
             found |= decision_intervals(self.decisions)
-        if self._pixels_known:
-            with self.bootstrap.sync_context():
-                found |= self.bootstrap.intervals(self.metrics, self.pixel_decisions.threshold)
-            per_image: Any = self.pixel_metrics["aupro_per_image_200"]
-            if per_image.interval is not None:
-                found["aupro_per_image_200"] = per_image.interval
-        return found | loco_intervals(self.types, self.type_intervals)
+        return found | pixels | loco_intervals(self.types, self.type_intervals)
 
     def _finish(self) -> None:
         # By index, since devices with fewer images than there are devices score the same ones.

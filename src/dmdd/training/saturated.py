@@ -65,17 +65,18 @@ class SaturatedFigures(nn.Module):
         """Compute the 95 % intervals of the figures.
 
         Args:
-            values: By type.
+            values: By type; a process that gives none only sends its part to the others.
 
         Returns:
             By type; none without resamples.
         """
         found: dict[str, Interval] = {}
+        if not self.resamples:
+            return found
         for name, module in zip(self.types, self.bootstraps, strict=True):
             bootstrap: Any = module
-            if name in values and self.resamples:
-                with bootstrap.sync_context():  # with these regions AUPRO to 0.05 is AU-sPRO
-                    interval = bootstrap.intervals({"aupro_5": values[name]}).get("aupro_5")
-                if interval is not None:
-                    found[name] = interval
+            with bootstrap.sync_context():  # with these regions AUPRO to 0.05 is AU-sPRO
+                drawn = bootstrap.intervals({"aupro_5": values[name]}) if name in values else {}
+            if "aupro_5" in drawn:
+                found[name] = drawn["aupro_5"]
         return found

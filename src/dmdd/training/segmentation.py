@@ -15,11 +15,45 @@ from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
 from dmdd.models.whitening import ResidualWhitening
+from dmdd.training.compilation import begin_step, compile_function, forget_compiled
 from dmdd.training.frozen import for_training
 from dmdd.training.optimization import adamw_one_cycle, learning_rate_of, over_devices
 
 WHITENING_IMAGES = 400
 """For the residuals 100 would do; the Gaussian of whole images gains from each of them, at 0.04 s an image."""
+
+
+def loss_of_segmentation(
+    frozen: tuple[Teacher, Student],
+    whitening: ResidualWhitening | None,
+    segmentation: SegmentationNetwork,
+    images: Tensor,
+    mask: Tensor,
+    *,
+    focal_gamma: float,
+) -> Tensor:
+    """Compute the loss of a step, of tensors alone: what ``compile=true`` compiles.
+
+    Args:
+        frozen: Teacher and student.
+        whitening: Fitted; None where the detector has none.
+        segmentation: What is trained.
+        images: ``(B, 3, H, W)`` in [0, 1].
+        mask: ``(B, 1, H, W)`` in {0, 1}, what was changed in them.
+        focal_gamma: Exponent of the focal loss.
+
+    Returns:
+        Scalar.
+
+    Source: paper (stage 2); loss reconstructed.
+    """
+    teacher, student = frozen
+    with torch.no_grad():
+        features = teacher(images)
+        normality, abnormality = student(images, features)
+        residuals = None if whitening is None else whitening(features, normality)
+    logits = segmentation(features, normality, abnormality, residuals)
+    return segmentation_loss(logits, mask, focal_gamma=focal_gamma)
 
 
 class SegmentationModule(LightningModule):
@@ -40,6 +74,7 @@ class SegmentationModule(LightningModule):
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
         focal_gamma: Exponent of the focal loss.
+        compiled: Compile all four networks with the loss when the stage begins.
 
     Raises:
         UserError: ``steps`` is not positive.
@@ -63,6 +98,7 @@ class SegmentationModule(LightningModule):
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         focal_gamma: float = 4.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # saved states leave frozen networks out
@@ -74,6 +110,7 @@ class SegmentationModule(LightningModule):
         self.steps, self.first_step = steps, first_step
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.focal_gamma = focal_gamma
+        self.compiled, self._loss = compiled, loss_of_segmentation
 
     def setup(self, stage: str) -> None:
         """Freeze the student, when the stage begins: before, it is trained by stage 1.
@@ -85,10 +122,12 @@ class SegmentationModule(LightningModule):
         self.student.requires_grad_(False).eval()
 
     def on_fit_start(self) -> None:
-        """Fit the whitening and prepare the frozen networks, now that they are where they are to compute."""
+        """Fit the whitening and prepare the networks, now that they are where they are to compute."""
         self._fit_whitening()
         precision = self.trainer.precision
         self._asked = (for_training(self.teacher, precision), for_training(self.student, precision))
+        if self.compiled:
+            self._loss = compile_function(loss_of_segmentation, self.device)
 
     def _fit_whitening(self) -> None:
         if self.whitening is None or self.normal_images is None:
@@ -114,8 +153,10 @@ class SegmentationModule(LightningModule):
         return self
 
     def on_fit_end(self) -> None:
-        """Forget the copies."""
-        self._asked = (self.teacher, self.student)
+        """Forget the copies and what was compiled."""
+        self._asked, self._loss = (self.teacher, self.student), loss_of_segmentation
+        if self.compiled:
+            forget_compiled()
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch; only the anomalous twins are used, they show normal parts too.
@@ -127,13 +168,16 @@ class SegmentationModule(LightningModule):
         Returns:
             Scalar loss.
         """
-        with torch.no_grad():
-            teacher, student = self._asked
-            features = teacher(batch.anomalous)
-            normality, abnormality = student(batch.anomalous, features)
-            residuals = None if self.whitening is None else self.whitening(features, normality)
-        logits = self.segmentation(features, normality, abnormality, residuals)
-        loss = segmentation_loss(logits, batch.mask, focal_gamma=self.focal_gamma)
+        if self.compiled:
+            begin_step()
+        loss = self._loss(
+            self._asked,
+            self.whitening,
+            self.segmentation,
+            batch.anomalous,
+            batch.mask,
+            focal_gamma=self.focal_gamma,
+        )
         count = len(batch.normal)
         losses = over_devices({"segmentation/loss": loss}, self.trainer)
         self.log_dict(losses, batch_size=count)

@@ -81,8 +81,10 @@ class ExportedPredictor:
         # The file's own scale is the one it was exported with; `dmdd calibrate` may have changed the JSON since.
         score = score if self.scale is None else self.scale.readable(raw)
         spot = scale_spot(self.spot_area_px, seen=self.tile_px or heat.shape, input_size=self.detector.input_size)
-        areas = {"spot_area_px": spot, "smallest_area_px": self.smallest_area_px}
-        mask = None if self.pixel_threshold is None else find_mask(heat, self.pixel_threshold, **areas)
+        mask = None
+        if self.pixel_threshold is not None:
+            smallest = self.smallest_area_px
+            mask = find_mask(heat, self.pixel_threshold, spot_area_px=spot, smallest_area_px=smallest)
         return Prediction(
             heat,
             score,
