@@ -3,7 +3,6 @@
 import base64
 import json
 import threading
-import time
 from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +71,7 @@ class Newest:
         self._results: deque[LiveResult] = deque(maxlen=most)
         self._normal: deque[float] = deque(maxlen=DRIFT_SCORES)
         # From the clock: a page that outlives the server does not take new results for known ones.
-        self._number = int(1000 * time.time())
+        self._number = int(1000 * datetime.now(UTC).timestamp())
         self._posted, self._lock = 0, threading.Lock()
         self._read_folder()
 
