@@ -257,6 +257,38 @@ def test_evaluate_with_bad_input(run, tmp_path, demo_root, monkeypatch, capsys, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_model_for_two_categories(tmp_path, demo_root):
+    """All of it: training, figures and thresholds by category, and a decision by those of one."""
+    for name in ("front", "back"):
+        shutil.copytree(demo_root / "demo/plate", tmp_path / "parts" / name)
+    cheap = ["image_size=[64,64]", "evaluation.resamples=0", "evaluation.pictures=0", "evaluation.study_maps=false"]
+    pooled = ["dataset=mvtec_layout", "data_dir=parts", "category=all", "name=both", *cheap]
+    done = dmdd(*SMOKE[2:], *pooled, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "by category, each at its own threshold, percent" in done.stdout
+    run = tmp_path / "runs/parts/all/both"
+    result = json.loads((run / "result.json").read_text())
+    assert result["images"]["categories"] == ["back", "front"]
+    figures = result["test"]["categories"]
+    assert figures.keys() == {"back", "front"}
+    of_both = [one["metrics"]["pixel_auroc"] for one in figures.values()]
+    assert of_both[0] == pytest.approx(of_both[1], abs=1e-4)  # they show the same
+    assert result["test"]["category_mean"]["pixel_auroc"] == pytest.approx(np.mean(of_both))
+    known = json.loads((run / "model/detector.json").read_text())
+    assert known["image_kinds"] == 2
+    assert known["category_calibrations"].keys() == {"back", "front"}
+    with (run / "scores.csv").open() as file:
+        assert {row["category"] for row in csv.DictReader(file)} == {"back", "front"}
+    scored = [f"model={run}/model", "input=parts/back/test/good", "category=back", "output=out"]
+    assert run_command("predict", *scored, cwd=tmp_path).returncode == 0
+    with (tmp_path / "out/scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    scored[2:] = ["category=side", "output=other"]
+    wrong = run_command("predict", *scored, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "category=side: the model is for back, front" in wrong.stderr
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, demo_root) -> tuple[Path, subprocess.CompletedProcess]:
     """The folder with the runs of a sweep over devices and a category that there is not, and what it printed."""
