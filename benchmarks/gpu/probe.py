@@ -318,7 +318,7 @@ def product(variant):
             def __iter__(self):
                 return iter([self.pairs] * self.steps)
 
-        PairDataModule.serve = Same
+        PairDataModule.serve = lambda self, sampler, device: Same(self, sampler, device)
     quiet_lightning()
     settings = settings_of(*overrides)
     from lightning import seed_everything
