@@ -109,8 +109,9 @@ def test_of_a_model_for_several_one_category_is_set(line, tmp_path, capsys):
     [
         ([], "model is missing: give model=FOLDER, the model folder of a run, or an exported file"),
         (["model=x"], "good is missing: give good=FOLDER, photographs of good parts"),
-        (["model={model}", "good={root}/none"], r"good=.*none: no images in this folder"),
-        (["model={model}", "good={root}/bad", "bad={root}/none"], r"bad=.*none: no images in this folder"),
+        (["model={model}", "good={root}/none"], r"good=.*none: no such folder"),
+        (["model={model}", "good={root}/empty"], r"good=.*empty: no images in this folder"),
+        (["model={model}", "good={root}/bad", "bad={root}/none"], r"bad=.*none: no such folder"),
         (["model={model}", "good={root}/bad", "rate=0"], "rate=0: "),
         (["model={model}", "good={root}/bad", "smallest_area_px=-1"], "smallest_area_px=-1: "),
         (["model={model}", "good={root}/bad", "batch_size=0"], "batch_size=0"),
@@ -124,6 +125,7 @@ def test_of_a_model_for_several_one_category_is_set(line, tmp_path, capsys):
 )
 def test_what_is_refused(line, capsys, arguments, message):
     root, model = line
+    (root / "empty").mkdir(exist_ok=True)
     assert main([argument.format(root=root, model=model) for argument in arguments]) == 2
     found = capsys.readouterr().err
     assert found.count("\n") == 1

@@ -475,7 +475,9 @@ class Detector(nn.Module):
         folder = Path(folder)
         for name in (SPEC_FILE, WEIGHTS_FILE):
             if not (folder / name).is_file():
-                raise UserError(f"no {name} in {folder.resolve()}; give the model folder of a finished run")
+                inner = folder.resolve() / "model"
+                wanted = inner if (inner / name).is_file() else "the model folder of a finished run"
+                raise UserError(f"no {name} in {folder.resolve()}; give {wanted}")
         try:
             spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
             state = load_file(folder / WEIGHTS_FILE)
