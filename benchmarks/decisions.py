@@ -95,7 +95,8 @@ def calibrate_again(looked: Looked, *, rate: float) -> dict[str, dict[str, Any]]
     """
     import torch
 
-    from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold
+    from dmdd.metrics.pixel_threshold import choose_pixel_threshold
+    from dmdd.models.normal_scores import calibrate_scores
     from dmdd.training.evaluation import by_baselines_of_others
 
     scores = torch.from_numpy(looked["held_out_scores"])
@@ -210,7 +211,7 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _score(name: str, detector: Any, batches: Any) -> Iterator[tuple[str, np.ndarray]]:
     import torch
 
-    from dmdd.metrics.calibration import count_values
+    from dmdd.metrics.pixel_threshold import count_values
 
     parts: dict[str, list[Any]] = {"scores": [], "levels": [], "counts": []}
     if name in ("twins", "test"):
@@ -233,7 +234,7 @@ def _score(name: str, detector: Any, batches: Any) -> Iterator[tuple[str, np.nda
 
 def shift(looked: Looked, calibration: Mapping[str, Any]) -> float:
     """Say how many spreads the good test images lie above the held-out ones, by their medians."""
-    from dmdd.metrics.calibration import logit
+    from dmdd.core.logits import logit
 
     good = looked["test_scores"][looked["test_labels"] == 0]
     return float((np.median(logit(good)) - logit(calibration["typical_score"])) / calibration["spread"])
