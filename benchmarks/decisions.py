@@ -109,7 +109,13 @@ def calibrate_again(looked: Looked, *, rate: float) -> dict[str, dict[str, Any]]
         "image_false_alarm_rate": k / (len(descending) + 1),
         "normal_images": len(descending),
     }
-    now = calibrate_scores(descending, rate=rate, training=looked["training_scores"], other_lots=True)
+    now = calibrate_scores(
+        scores.tolist(),
+        rate=rate,
+        training=looked["training_scores"],
+        strangeness=looked.get("held_out_strangeness"),  # earlier looks lack it
+        other_lots=True,
+    )
     found = looked["twins_scores"] >= now["image_threshold"]
     for calibration, chosen in ((before, np.ones_like(found)), (now, found if found.any() else ~found)):
         counts = np.concatenate([looked["held_out_counts"], looked["twins_counts"][chosen]])
@@ -181,6 +187,7 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     from dmdd.config.targets import build
     from dmdd.data.datamodule import PairDataModule
     from dmdd.models.detector import Detector
+    from dmdd.models.suspicion import strangeness
 
     plain: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     detector = Detector.load(folder / "model")
@@ -195,6 +202,8 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         textures_dir=plain["data"]["textures_dir"],
     )
     data.setup("fit")
+    looks = strangeness(detector, data.normal_pixels, batch_size=8)
+    yield "held_out_strangeness", looks[data.training_images :].numpy()
     none = torch.zeros(1, 1, *detector.input_size, dtype=torch.bool)
     for name, images in (("training", data.training_pixels), ("held_out", data.held_out_pixels)):
         parts = (images[first : first + 8] for first in range(0, len(images), 8))
