@@ -300,11 +300,13 @@ def test_a_category_given_as_the_data_folder_is_told(tmp_path):
 
 def test_the_other_layout_is_named_where_the_folder_has_it(tmp_path):
     trees.mvtec_category(tmp_path / "castings")
-    with refused("in the folder layout; this has the shape of MVTec AD: give dataset=mvtec_layout"):
+    with refused("in the folder layout; for what it holds give dataset=mvtec_layout"):
         read_folder(root=tmp_path / "castings", category="screw")
     trees.folder_category(tmp_path / "parts")
-    with refused("in the MVTec AD layout; this has the shape of dataset=folder"):
+    with refused("in the MVTec AD layout; for what it holds give dataset=folder"):
         read_mvtec_ad(root=tmp_path / "parts", category="lid", dataset="parts")
+    with refused(f"no data folder {tmp_path}/parts/mvtec_ad; for what {tmp_path}/parts holds give dataset=folder"):
+        read_mvtec_ad(root=tmp_path / "parts/mvtec_ad", category="bracket")
 
 
 def test_every_data_set_that_can_be_got_counts_as_published():

@@ -12,7 +12,7 @@ from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_masks
 from dmdd.data.datasets import within
 from dmdd.data.images import read_image, read_size, write_mask
-from dmdd.data.regions import GREY, PackedMasks, Regions
+from dmdd.data.regions import GREY, PackedMasks, Regions, choose_regions
 from dmdd.data.sampling import PairSampler
 
 SIZE = (128, 128)
@@ -81,6 +81,12 @@ def test_bad_regions_are_one_line(tmp_path, monkeypatch, settings, message):
     write_mask(tmp_path / "black.png", np.zeros(SIZE, bool))
     with pytest.raises(UserError, match=message):
         Regions(**settings).of(None, SIZE)
+
+
+def test_the_region_of_a_model_is_named_where_it_does_not_fit():
+    regions = choose_regions(torch.ones(20, 30, dtype=torch.bool), roi=None, ignore=None)
+    with pytest.raises(UserError, match=r"the region of the model is 30 x 20 px but the image is 128 x 128 px"):
+        regions.of(None, SIZE)
 
 
 @pytest.mark.parametrize("tiles", [{}, {"tile_px": 48}])

@@ -415,6 +415,8 @@ def list_category_names(*, root: Path, dataset: str, list_names: Callable[[Path]
     place = root.resolve()
     own = dataset not in PUBLISHED
     if not root.is_dir():
+        if not own and (layout := _own_layout(root.parent)):
+            raise UserError(f"no data folder {place}; for what {place.parent} holds give dataset={layout}")
         there = list_folders(root.parent) if own and root.parent.is_dir() else []
         close = difflib.get_close_matches(root.name, [folder.name for folder in there], n=1)
         meant = f"; did you mean {place.parent / close[0]}?" if close else ""
@@ -425,7 +427,9 @@ def list_category_names(*, root: Path, dataset: str, list_names: Callable[[Path]
         )
     names = list_names(root)
     if not names:
-        hint = _misnamed(root) or _one_folder_up(root, root.name, list_names) or _other_layout(root, dataset)
+        hint = _misnamed(root) or _one_folder_up(root, root.name, list_names)
+        if own and not hint and (other := _own_layout(root)) not in ("", dataset):
+            hint = f"; for what it holds give dataset={other}"
         layout = dataset if dataset == "folder" or not own else "MVTec AD"
         if dataset == "folder":
             hint = hint or f", as in {place}/CATEGORY/good"
@@ -441,14 +445,12 @@ def _one_folder_up(root: Path, category: str, list_names: Callable[[Path], list[
     return ""
 
 
-def _other_layout(root: Path, dataset: str) -> str:
-    """Name the layout of one's own data that a folder has, where the other one was asked for."""
-    inner = list_folders(root)
-    if dataset == "folder" and any((folder / "train" / NORMAL).is_dir() for folder in inner):
-        return "; this has the shape of MVTec AD: give dataset=mvtec_layout"
-    if dataset not in PUBLISHED and dataset != "folder" and any((folder / NORMAL).is_dir() for folder in inner):
-        return "; this has the shape of dataset=folder"
-    return ""
+def _own_layout(folder: Path) -> str:
+    """Name the layout of one's own data that a folder has; empty if it has none."""
+    inner = list_folders(folder) if folder.is_dir() else []
+    if any((each / "train" / NORMAL).is_dir() for each in inner):
+        return "mvtec_layout"
+    return "folder" if any((each / NORMAL).is_dir() for each in inner) else ""
 
 
 def _misnamed(folder: Path) -> str:

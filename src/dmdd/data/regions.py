@@ -178,7 +178,9 @@ def choose_regions(own: Tensor | None, *, roi: Any, ignore: Any, base: Path | No
         UserError: A region cannot be read.
     """
     if roi is None and ignore is None and own is not None:
-        return Regions(own.numpy())
+        regions = Regions(own.numpy())
+        regions._told["roi"] = "of the model"
+        return regions
     return Regions(roi, ignore, base=base)
 
 
