@@ -1,4 +1,7 @@
-"""Score one image with an exported detector: python score.py detector.onnx part.png (or detector.xml)."""
+"""Score one image with an exported detector: python score.py detector.onnx part.png (or detector.xml).
+
+Of a model for several categories: python score.py detector.onnx part.png CATEGORY
+"""
 
 import json
 import sys
@@ -9,23 +12,22 @@ from PIL import Image
 
 
 def load(file: Path):
-    """Give the detector as a function from the graph's input to its map and score."""
+    """Give the detector as a function from the graph's input to its outputs by name."""
     if file.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        return lambda images: session.run(["map", "score"], {"images": images})
+        names = [output.name for output in session.get_outputs()]
+        return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
     import openvino
 
     # f32: processors with bfloat16 units would compute in bfloat16.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    model = openvino.Core().compile_model(str(file), "CPU", settings)
-
-    def run(images):
-        found = model(images)
-        return found["map"], found["score"]
-
-    return run
+    core = openvino.Core()
+    graph = core.read_model(str(file))
+    names = [output.any_name for output in graph.outputs]
+    model = core.compile_model(graph, "CPU", settings)
+    return lambda images: dict(zip(names, model(images).values(), strict=True))
 
 
 def main() -> None:
@@ -37,10 +39,14 @@ def main() -> None:
     images = image[None]
     if card["layout"] == "nchw":
         images = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
-    (map_,), (score,) = load(file)(images)
+    found = load(file)(images)
+    score = found["score"][0]
+    if len(sys.argv) > 3:  # thresholds of a category are of the score before calibration
+        card = card["category_calibrations"][sys.argv[3]]
+        score = found.get("raw_score", found["score"])[0]
     print(f"score {score:.6f}")
     print("anomalous" if score >= card["image_threshold"] else "normal")
-    print(f"pixels at or above the threshold: {int((map_ >= card['pixel_threshold']).sum())}")
+    print(f"pixels at or above the threshold: {int((found['map'][0] >= card['pixel_threshold']).sum())}")
 
 
 if __name__ == "__main__":

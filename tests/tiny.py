@@ -16,7 +16,12 @@ THRESHOLDS = {"image_threshold": 0.5, "pixel_threshold": 0.5}
 
 
 def save_tiny_model(
-    folder: Path, *, seed: int = 0, calibration: dict[str, Any] | None = None, image_kinds: int = 1
+    folder: Path,
+    *,
+    seed: int = 0,
+    calibration: dict[str, Any] | None = None,
+    categories: dict[str, dict[str, Any]] | None = None,
+    image_kinds: int = 1,
 ) -> Path:
     torch.manual_seed(seed)
     teacher = Teacher(backbone="resnet10t")
@@ -28,6 +33,7 @@ def save_tiny_model(
         image_kinds=image_kinds,
     )
     detector.calibration = THRESHOLDS if calibration is None else calibration
+    detector.category_calibrations = categories or {}
     detector.save(folder)
     return folder
 

@@ -32,7 +32,9 @@ def calibrate(settings: CalibrateSettings) -> None:
     from dmdd.deploy.calibrate import job
     from dmdd.deploy.calibrate.subject import open_subject
 
-    subject = open_subject(Path(settings.model), device=settings.device, batch_size=settings.batch_size)
+    subject = open_subject(
+        Path(settings.model), device=settings.device, batch_size=settings.batch_size, category=settings.category
+    )
     good = job.look_at(subject, "good", settings.good)
     bad = None if settings.bad is None else job.look_at(subject, "bad", settings.bad)
     source = "photographs of good parts given to dmdd.calibrate"

@@ -9,6 +9,7 @@ import pytest
 import trees
 
 from dmdd.core.errors import UserError
+from dmdd.data.check import LAYOUTS
 from dmdd.data.images import read_mask
 from dmdd.data.layouts import (
     Category,
@@ -21,7 +22,7 @@ from dmdd.data.layouts import (
     read_mvtec_loco,
     read_visa,
 )
-from dmdd.data.listing import list_images, listing_digest, pool
+from dmdd.data.listing import PUBLISHED, list_images, listing_digest, pool
 
 
 def names(category: Category, split: str) -> list[str]:
@@ -273,8 +274,43 @@ def test_missing_root_says_where_it_looked_and_how_to_get_the_data(tmp_path):
         read_mvtec_ad(root=tmp_path / "mvtec_ad", category="screw")
     with refused(f"python -m dmdd.data demo --output '{tmp_path}'"):
         read_mvtec_ad(root=tmp_path / "demo", category="plate", dataset="demo")
-    with refused(f"put your images into '{tmp_path}/CATEGORY/good'"):
+    with refused(
+        f"no data folder {tmp_path}/part: set data_dir=FOLDER or DMDD_DATA to the folder that holds your categories, "
+        f"or get the data: put your images into '{tmp_path}/part/CATEGORY/good'"
+    ):
+        read_folder(root=tmp_path / "part", category="bracket")
+    (tmp_path / "parts").mkdir()
+    with refused(f"no data folder {tmp_path}/part; did you mean {tmp_path}/parts? set data_dir=FOLDER"):
+        read_folder(root=tmp_path / "part", category="bracket")
+    with refused(f"in the folder layout, as in {tmp_path}/parts/CATEGORY/good"):
         read_folder(root=tmp_path / "parts", category="bracket")
+    with refused(f"put your images into '{tmp_path}/castings/CATEGORY/train/good'"):
+        read_mvtec_ad(root=tmp_path / "castings", category="lid", dataset="castings")
+
+
+def test_a_category_given_as_the_data_folder_is_told(tmp_path):
+    folder = trees.mvtec_category(tmp_path / "castings")
+    hint = f"; {folder} is a category itself: give data_dir={folder.parent} category={folder.name}"
+    with refused(f"in the MVTec AD layout{hint}"):
+        read_mvtec_ad(root=folder, category=folder.name, dataset=folder.name)
+    folder = trees.folder_category(tmp_path)
+    with refused(f"; {folder} is a category itself: give data_dir={tmp_path} category={folder.name}"):
+        read_folder(root=folder, category=folder.name)
+
+
+def test_the_other_layout_is_named_where_the_folder_has_it(tmp_path):
+    trees.mvtec_category(tmp_path / "castings")
+    with refused("in the folder layout; for what it holds give dataset=mvtec_layout"):
+        read_folder(root=tmp_path / "castings", category="screw")
+    trees.folder_category(tmp_path / "parts")
+    with refused("in the MVTec AD layout; for what it holds give dataset=folder"):
+        read_mvtec_ad(root=tmp_path / "parts", category="lid", dataset="parts")
+    with refused(f"no data folder {tmp_path}/parts/mvtec_ad; for what {tmp_path}/parts holds give dataset=folder"):
+        read_mvtec_ad(root=tmp_path / "parts/mvtec_ad", category="bracket")
+
+
+def test_every_data_set_that_can_be_got_counts_as_published():
+    assert {name for name, layout in LAYOUTS.items() if layout.folder != "."} == PUBLISHED
 
 
 def test_root_without_categories(tmp_path):

@@ -9,9 +9,10 @@ from PIL import Image
 from test_data_module import make  # beside this file
 
 from dmdd.core.errors import UserError
+from dmdd.core.resize import resize_masks
 from dmdd.data.datasets import within
-from dmdd.data.images import write_mask
-from dmdd.data.regions import GREY, Regions
+from dmdd.data.images import read_image, read_size, write_mask
+from dmdd.data.regions import GREY, PackedMasks, Regions, choose_regions
 from dmdd.data.sampling import PairSampler
 
 SIZE = (128, 128)
@@ -82,6 +83,12 @@ def test_bad_regions_are_one_line(tmp_path, monkeypatch, settings, message):
         Regions(**settings).of(None, SIZE)
 
 
+def test_the_region_of_a_model_is_named_where_it_does_not_fit():
+    regions = choose_regions(torch.ones(20, 30, dtype=torch.bool), roi=None, ignore=None)
+    with pytest.raises(UserError, match=r"the region of the model is 30 x 20 px but the image is 128 x 128 px"):
+        regions.of(None, SIZE)
+
+
 @pytest.mark.parametrize("tiles", [{}, {"tile_px": 48}])
 def test_pairs_are_grey_and_unchanged_outside(demo_category, tiles):
     module = make(demo_category, roi=box(), held_out_fraction=0.25, **tiles)
@@ -101,6 +108,51 @@ def test_pairs_are_grey_and_unchanged_outside(demo_category, tiles):
         assert len(batch.inside) == len(batch.images)
         assert not (batch.masks & ~torch.stack(batch.inside)).any()
     assert torch.equal(module.region, torch.from_numpy(box()))
+
+
+@pytest.mark.parametrize("size", [(5, 7), (4, 8)])
+def test_masks_that_are_alike_take_the_memory_of_one(size):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(3, 1, *size, generator=generator) < 0.5
+    order = [2, 0, 0, 1, 2] * 20
+    kept = PackedMasks.of((masks[row][None] for row in order), size)
+    assert len(kept) == 100
+    assert kept.packed.shape == (3, -(-size[0] * size[1] // 8))
+    assert torch.equal(kept[:], masks[order])
+    assert torch.equal(kept[torch.tensor([3, 1])], masks[[1, 0]])
+    assert torch.equal(kept.part([4, 3]).on(torch.device("cpu"))[:], masks[[2, 1]])
+
+
+def test_a_region_for_all_images_is_kept_once(demo_category, tmp_path):
+    module = make(demo_category, roi=box(), held_out_fraction=0.25)
+    assert len(module.held_out_inside) == 3
+    assert len(module.held_out_inside.packed) == 1
+    small = resize_masks(torch.from_numpy(box())[None, None], module.image_size)
+    assert torch.equal(module.held_out_inside[:], small.expand(3, -1, -1, -1))
+    names = [sample.path.relative_to(demo_category.root) for sample in demo_category.train]
+    for number, name in enumerate(names):
+        mask = box()
+        mask[: 20 + 2 * number] = False
+        save(tmp_path / "masks" / name, mask)
+    module = make(demo_category, roi=str(tmp_path / "masks"), held_out_fraction=0.25)
+    assert len(module.held_out_inside.packed) == len(names)  # each its own, eight pixels to the byte
+    assert len({int(mask.sum()) for mask in module.held_out_inside[:]}) == 3
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_the_size_in_the_header_is_that_of_the_image(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / name, exif=exif)
+    assert read_size(tmp_path / name) == read_image(tmp_path / name).shape[:2]
+    assert read_size(tmp_path / name) == ((30, 20) if orientation > 4 else (20, 30))
+
+
+def test_a_file_without_a_header_is_told_as_ever(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"text")
+    with pytest.raises(UserError, match=r"cannot read image .*a.png: not an image file"):
+        read_size(tmp_path / "a.png")
 
 
 def test_a_defect_outside_counts_as_none(demo_category):

@@ -82,17 +82,41 @@ def test_thresholds_are_set_from_photographs_and_the_former_ones_kept(line, caps
     assert "raw_image_threshold=" in capsys.readouterr().err
 
 
+def test_of_a_model_for_several_one_category_is_set(line, tmp_path, capsys):
+    root, _ = line
+    others = {"left": OLD | {"source": "left"}, "right": OLD | {"source": "right"}}
+    model = save_tiny_model(tmp_path / "model", calibration=OLD, categories=others)
+    arguments = [f"model={model}", f"good={root / 'good parts'}", "rate=0.1", "device=cpu"]
+    assert main([*arguments, "category=left"]) == 0
+    detector = Detector.load(model)
+    new = detector.category_calibrations["left"]
+    assert (detector.calibration, detector.category_calibrations["right"]) == (OLD, others["right"])
+    assert detector.former_calibrations == [others["left"] | {"category": "left"}]
+    assert (new["normal_images"], new["source"]) == (40, "photographs of good parts given to dmdd.calibrate")
+    found = dmdd.load(model, device="cpu", category="left")(draw_pixels(0, 64, 96))
+    assert found.label == (found.score >= 0.5) == (found.raw_score >= new["image_threshold"])
+    assert main([*arguments, "category=side"]) == 2
+    assert "category=side: the model is for left, right" in capsys.readouterr().err
+    # The same photographs set the thresholds for all to the same values.
+    assert main(arguments) == 0
+    again = Detector.load(model)
+    assert again.category_calibrations == detector.category_calibrations
+    assert again.calibration["image_threshold"] == new["image_threshold"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "model is missing: give model=FOLDER, the model folder of a run, or an exported file"),
         (["model=x"], "good is missing: give good=FOLDER, photographs of good parts"),
-        (["model={model}", "good={root}/none"], r"good=.*none: no images in this folder"),
-        (["model={model}", "good={root}/bad", "bad={root}/none"], r"bad=.*none: no images in this folder"),
+        (["model={model}", "good={root}/none"], r"good=.*none: no such folder"),
+        (["model={model}", "good={root}/empty"], r"good=.*empty: no images in this folder"),
+        (["model={model}", "good={root}/bad", "bad={root}/none"], r"bad=.*none: no such folder"),
         (["model={model}", "good={root}/bad", "rate=0"], "rate=0: "),
         (["model={model}", "good={root}/bad", "smallest_area_px=-1"], "smallest_area_px=-1: "),
         (["model={model}", "good={root}/bad", "batch_size=0"], "batch_size=0"),
         (["model={root}/none.onnx", "good={root}/bad"], r"none.onnx: no such file"),
+        (["model={model}", "good={root}/bad", "category=a"], "category=a: the model is for one category; leave cat"),
         (
             ["model={model}", "good={root}/bad", "rate=0.001"],
             r"rate=0.001 cannot be promised with 3 good images: it may be up to .*; give rate=0.\d+, or about \d+",
@@ -101,6 +125,7 @@ def test_thresholds_are_set_from_photographs_and_the_former_ones_kept(line, caps
 )
 def test_what_is_refused(line, capsys, arguments, message):
     root, model = line
+    (root / "empty").mkdir(exist_ok=True)
     assert main([argument.format(root=root, model=model) for argument in arguments]) == 2
     found = capsys.readouterr().err
     assert found.count("\n") == 1

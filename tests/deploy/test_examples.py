@@ -28,7 +28,9 @@ STAND_IN = Path(__file__).with_name("onnxruntime_stand_in.cs")
 def folder(tmp_path_factory) -> Path:
     """An exported detector as ONNX and OpenVINO for images of 70 x 100 px, and one image as PNG and PPM."""
     folder = tmp_path_factory.mktemp("examples")
-    model = save_tiny_model(folder / "model", calibration=THRESHOLDS)
+    never = {"image_threshold": 0.999, "pixel_threshold": 0.999}
+    categories = {"bracket": {"image_threshold": 0.0, "pixel_threshold": 0.0}, "lid": never}
+    model = save_tiny_model(folder / "model", calibration=THRESHOLDS, categories=categories)
     size = "fixed_size=[70,100]"
     assert export([f"model={model}", size, f"output={folder}/detector.xml", "format=openvino"]) == 0
     assert export([f"model={model}", size, f"output={folder}/detector.onnx", "layout=nchw"]) == 0
@@ -61,6 +63,16 @@ def test_python(folder, expected, file):
     assert ("anomalous" in text) == expected.label
     marked = int(re.search(r"threshold: (\d+)", text)[1])
     assert abs(marked - int(expected.mask.sum())) <= 0.01 * expected.mask.size
+
+
+@pytest.mark.parametrize("file", ["detector.onnx", "detector.xml"])
+def test_python_by_the_thresholds_of_a_category(folder, file):
+    for category in ("bracket", "lid"):
+        expected = dmdd.load(folder / "model", device="cpu", category=category)(folder / "part.png")
+        text = run(sys.executable, EXAMPLES / "score.py", folder / file, folder / "part.png", category)
+        assert score_of(text) == pytest.approx(expected.score, abs=1e-4)
+        assert ("anomalous" in text) == expected.label == (category == "bracket")
+        assert int(re.search(r"threshold: (\d+)", text)[1]) == int(expected.mask.sum()) == 7000 * expected.label
 
 
 def test_openvino_in_cpp(folder, expected):

@@ -29,3 +29,15 @@ def test_a_dashboard_that_takes_no_picture_stops_no_training(tmp_path, monkeypat
     assert capsys.readouterr().err == told
     assert loggers.take_pictures([dashboard])
     assert not loggers.take_pictures([CSVLogger(tmp_path)])
+
+
+def test_a_logger_that_extends_that_of_wandb_is_known_by_its_class(tmp_path, monkeypatch):
+    (tmp_path / "boards.py").write_text(
+        "from lightning.pytorch.loggers import WandbLogger\n\n\nclass Board(WandbLogger):\n    pass\n\n\n"
+        "def of_two(name):\n    return WandbLogger(name=name)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("DMDD_TARGET_PACKAGES", "boards")
+    targets = ["boards.Board", "lightning.pytorch.loggers.WandbLogger", "boards.of_two"]
+    assert [loggers.is_wandb({"_target_": name}) for name in targets] == [True, True, False]
+    assert not loggers.is_wandb({"_target_": "lightning.pytorch.loggers.CSVLogger"})

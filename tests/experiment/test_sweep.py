@@ -1,9 +1,13 @@
 """One command over many categories and data sets, with every launcher that runs here."""
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 import weakref
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from dmdd.config.sweep import announce, free_memory
 from dmdd.core.errors import UserError
 from dmdd.data.layouts import category_names
 from hydra_plugins.dmdd_category_sweeper import _combinations
+from patience import PATIENCE_S
 from processes import run_command
 
 SMOKE = [
@@ -30,9 +35,9 @@ SMOKE = [
 ]
 
 
-def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+def sweep(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     # Workers of a launcher are other processes again, and must not find this test's variables.
-    return run_command("train", "-m", *SMOKE, *arguments, cwd=cwd, PYTHONWARNINGS="ignore")
+    return run_command("train", "-m", *SMOKE, *arguments, cwd=cwd, PYTHONWARNINGS="ignore", **variables)
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +89,46 @@ def test_members_run_beside_each_other_and_a_failed_one_is_told(two_sets, tmp_pa
     assert seeds_of(tmp_path / "runs/demo/plate") == [3]
 
 
-def test_a_ray_cluster_of_this_machine_trains_two_members(demo_root, tmp_path):
+RAY = {"RAY_AUTH_MODE": "disabled", "RAY_agent_register_timeout_ms": "600000", "PYTHONWARNINGS": "ignore"}
+RAY_TRIES = 4
+
+
+@pytest.fixture
+def ray_cluster(tmp_path):
+    """The address of a Ray cluster of this machine, of as few processes as can be: each imports Ray at the start."""
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="dmdd[ray] is not installed")
+    # Not below the test's own folder: names of sockets must be short.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    for _ in range(RAY_TRIES):  # Ray itself gives its processes 15 s, which a busy machine may not have
+        with socket.socket() as first, socket.socket() as second:
+            for one in (first, second):
+                one.bind(("127.0.0.1", 0))
+            port, agent = (one.getsockname()[1] for one in (first, second))
+        few = ("--num-cpus=2", "--include-dashboard=false", "--no-monitor", "--include-log-monitor=false")
+        own = (f"--port={port}", f"--runtime-env-agent-port={agent}", f"--temp-dir={folder}", "--disable-usage-stats")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *few, *own],
+            cwd=tmp_path,
+            env=os.environ | RAY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started = any("Ray runtime started" in line for line in process.stdout)
+        if started:
+            yield f"127.0.0.1:{port}"
+        process.terminate()  # and with it all that it has started
+        process.communicate(timeout=PATIENCE_S)
+        if started:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+    pytest.fail(f"Ray did not start in {RAY_TRIES} tries, see {folder}/session_latest/logs/raylet.err")
+
+
+def test_a_ray_cluster_that_is_there_trains_two_members(ray_cluster, demo_root, tmp_path):
     settings = ("dataset=demo", "category=plate", f"data_dir={demo_root}", "trainer.accelerator=cpu", "seed=0,1")
-    ray = ("hydra.launcher.ray.remote.num_gpus=0", "+hydra.launcher.ray.init.num_cpus=2")
-    done = sweep("launcher=ray", *ray, "+hydra.launcher.ray.init.include_dashboard=false", *settings, cwd=tmp_path)
-    if "timed out during startup" in done.stderr:
-        pytest.skip("Ray did not start: it gives its own processes 15 s, which a busy machine may not have")
+    ray = (f"hydra.launcher.ray.init.address={ray_cluster}", "hydra.launcher.ray.remote.num_gpus=0")
+    done = sweep("launcher=ray", *ray, *settings, cwd=tmp_path, RAY_AUTH_MODE=RAY["RAY_AUTH_MODE"])
     assert done.returncode == 0, done.stderr
     assert seeds_of(tmp_path / "runs/demo/plate") == [0, 1]
 

@@ -1,6 +1,7 @@
 """The detector: maps in range, one preprocessing, saving and loading without a pickle."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -327,6 +328,8 @@ def test_damaged_models_are_told_apart(tmp_path):
     folder = tmp_path / "model"
     detector = make()
     detector.save(folder)
+    with pytest.raises(UserError, match=re.escape(f"no detector.json in {tmp_path}; give {folder}")):
+        Detector.load(tmp_path)
     spec_file, weights_file = folder / "detector.json", folder / "weights.safetensors"
     spec, weights = json.loads(spec_file.read_text()), weights_file.read_bytes()
     for text, message in [

@@ -94,7 +94,7 @@ def test_bad_input_is_one_line(runs, capsys, arguments, message):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: FOLDER"),
-        (["runs", "--format", "pdf"], "'pdf'; choose of terminal,markdown,csv,latex,html"),
+        (["runs", "--format", "pdf"], "'pdf'; choose from terminal,markdown,csv,latex,html"),
         (["runs", "--pictures", "many"], "'many' is no whole number from 0"),
     ],
 )

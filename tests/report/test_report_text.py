@@ -69,6 +69,12 @@ def test_summary_of_a_sweep_is_categories_by_metrics():
     assert "mean of 2 categories" in text
 
 
+def test_a_long_name_breaks_after_its_data_set():
+    text = drawn(summary_table([trees.result(category="printed_paper")]))
+    assert [line for line in text.splitlines() if "demo/ " in line and "printed" not in line]
+    assert "│ printed_paper " in text
+
+
 SWEEP = [("cap", 0, 0.90), ("plate", 0, 0.80), ("cap", 1, 0.92)]
 
 

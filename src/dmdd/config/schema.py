@@ -346,6 +346,7 @@ class CalibrateSettings(Settings):
         is_path=True,
     )
     bad: str | None = setting("photographs of bad parts; they set nothing, they are counted", is_path=True)
+    category: str | None = setting("of a model for several: set this one's thresholds; null: those for all")
     rate: float = setting("wanted share of good images that are rejected", above=0, below=1)
     smallest_area_px: int | None = setting(
         "smaller regions of a photograph are left out of masks; null: as before", unit="pixels", least=0

@@ -163,10 +163,10 @@ def _check_category(category: Category, *, problems: list[str]) -> list[str]:
         group = [sample for sample in category.test if sample.defect == defect]
         masks = None if defect == "good" else sum(sample.mask_path is not None for sample in group)
         lines.append(_row("test", defect, [sizes[sample] for sample in group], masks=masks))
-    if not category.has_masks:
+    if not any(sample.mask_path for sample in category.test):
         anomalous = any(sample.label for sample in category.test)
         lines.append(
-            "  note: not every anomalous image has a mask, so pixel metrics will be absent"
+            "  note: anomalous images have no masks, so pixel metrics will be absent"
             if anomalous
             else f"  note: {NO_ANOMALIES}"
         )

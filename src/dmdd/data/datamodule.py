@@ -27,7 +27,7 @@ from dmdd.data.datasets import (
 from dmdd.data.images import read_image
 from dmdd.data.kinship import kin_order
 from dmdd.data.listing import Category, list_images
-from dmdd.data.regions import Regions, paint_outside
+from dmdd.data.regions import PackedMasks, Regions, paint_outside
 from dmdd.data.sampling import BlockSampler, PairSampler, Place, held_out, leave_out_copies
 from dmdd.data.store import ImagesInMemory, ImageStore, StoredPart, open_images
 from dmdd.data.tiles import LargeImages, TileDataset, WholeDataset
@@ -176,7 +176,7 @@ class PairDataModule(LightningDataModule):
                 textures=textures,
                 seed=self.seed,
                 augmentation=augmentation,
-                inside=None if inside is None else inside[rows],
+                inside=None if inside is None else inside.part(rows),
                 counts=counts,
             )
             for rows, augmentation, counts in (
@@ -319,8 +319,8 @@ class PairDataModule(LightningDataModule):
         return NormalPixels(held_out, step=VALIDATION_STEP)
 
     @property
-    def held_out_inside(self) -> Tensor | None:
-        """Their regions of interest, ``(N, 1, h, w)`` bool; None where all pixels count."""
+    def held_out_inside(self) -> PackedMasks | None:
+        """Their regions of interest; None where all pixels count."""
         return getattr(self._ready(self._held_out), "inside", None)
 
     @property

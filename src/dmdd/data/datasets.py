@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from dmdd.core.errors import UserError
 from dmdd.core.resize import resize_images, resize_masks
 from dmdd.data.augmentation import Augmentation, Jitter, draw_views
-from dmdd.data.images import read_image, read_pair
+from dmdd.data.images import read_pair, read_size
 from dmdd.data.listing import NORMAL, Category, Sample
-from dmdd.data.regions import Regions, paint_outside
+from dmdd.data.regions import PackedMasks, Regions, paint_outside
 from dmdd.data.sampling import Place, augmentation_seed
 from dmdd.data.store import ImageStore
 from dmdd.pairs import Column, draw_plan
@@ -86,7 +86,7 @@ class EvaluationBatch(NamedTuple):
     inside: list[Tensor] | None = None
 
 
-def load_regions(paths: Sequence[Path], regions: Regions, size: tuple[int, int]) -> Tensor:
+def load_regions(paths: Sequence[Path], regions: Regions, size: tuple[int, int]) -> PackedMasks:
     """Give the regions of interest of images, resized as masks are.
 
     Args:
@@ -95,16 +95,13 @@ def load_regions(paths: Sequence[Path], regions: Regions, size: tuple[int, int])
         size: Height and width in pixels.
 
     Returns:
-        ``(N, 1, *size)`` bool.
+        N of this height and width; those that are alike take the memory of one.
 
     Raises:
         UserError: An image cannot be read, or its region does not fit or is empty.
     """
-    found = []
-    for path in paths:
-        height, width = read_image(path).shape[:2]
-        found.append(resize_masks(torch.from_numpy(regions.of(path, (height, width)))[None, None], size))
-    return torch.cat(found)
+    found = (torch.from_numpy(regions.of(path, read_size(path)))[None, None] for path in paths)
+    return PackedMasks.of((resize_masks(mask, size) for mask in found), size)
 
 
 def within(category: Category, regions: Regions) -> Category:
@@ -141,7 +138,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         textures: Texture images; None where no source needs them.
         seed: Seed of the run.
         augmentation: What is done to the normal images, or None.
-        inside: ``(N, 1, h, w)`` bool, regions of interest; None where all pixels count.
+        inside: N regions of interest; None where all pixels count.
         counts: Number of images of each category, which follow each other; None where all are of one.
     """
 
@@ -152,7 +149,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         textures: ImageStore | None,
         seed: int,
         augmentation: Augmentation | Jitter | None = None,
-        inside: Tensor | None = None,
+        inside: PackedMasks | None = None,
         counts: Sequence[int] | None = None,
     ) -> None:
         self.images, self.textures, self.inside = images, textures, inside
@@ -191,7 +188,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         other = copy(self)
         other.images = self.images.on(device)
         other.textures = None if self.textures is None else self.textures.on(device)
-        other.inside = None if self.inside is None else self.inside.to(device)
+        other.inside = None if self.inside is None else self.inside.on(device)
         return other
 
     def __getitems__(self, places: list[Place]) -> PlannedBatch:
@@ -224,7 +221,7 @@ class PlannedDataset(Dataset[PlannedBatch]):
         images, foreground = self.images.read(own)
         if self.inside is None:
             return images, foreground, None
-        inside = self.inside.index_select(0, own.to(self.inside.device, non_blocking=True))
+        inside = self.inside[own]
         return images, part_inside(foreground, inside), inside
 
     def _take_others(self, other: Tensor, places: list[Place]) -> Tensor:

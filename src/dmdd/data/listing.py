@@ -28,6 +28,14 @@ NORMAL = "good"
 """The `defect` of every normal sample, whatever its folder is called."""
 
 
+PUBLISHED = frozenset(
+    {
+        *("mvtec_ad", "mpdd", "visa", "btad", "mvtec_loco", "mvtec_ad_2", "mvtec_3d", "real_iad", "kolektor_sdd"),
+        *("kolektor_sdd2", "dagm", "bsdata", "aitex", "demo"),
+    }
+)
+"""Data sets that can be got; every other name is of data of one's own."""
+
 LAYOUT_FOLDERS = frozenset({"train", "test", "ground_truth", "good", "bad", "masks", "ok", "ko"})
 """Names that layouts are made of, as they are to be written."""
 
@@ -383,7 +391,7 @@ def find_category(*, root: Path | str, category: str, dataset: str, list_names: 
                 f"{_misnamed(root / str(category))}"
             )
         close = difflib.get_close_matches(str(category).lower(), names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else _one_folder_up(root, category, list_names)
         raise UserError(f"unknown category {category!r}: {root.resolve()} has {', '.join(names)}{hint}")
     return root / known
 
@@ -405,17 +413,44 @@ def list_category_names(*, root: Path, dataset: str, list_names: Callable[[Path]
     Source: ours.
     """
     place = root.resolve()
+    own = dataset not in PUBLISHED
     if not root.is_dir():
+        if not own and (layout := _own_layout(root.parent)):
+            raise UserError(f"no data folder {place}; for what {place.parent} holds give dataset={layout}")
+        there = list_folders(root.parent) if own and root.parent.is_dir() else []
+        close = difflib.get_close_matches(root.name, [folder.name for folder in there], n=1)
+        meant = f"; did you mean {place.parent / close[0]}?" if close else ""
+        wanted = "the folder that holds your categories" if own else f"the folder that holds {root.name}/"
         raise UserError(
-            f"no data folder {place}: set data_dir=FOLDER or DMDD_DATA to the folder that holds {root.name}/, "
-            f"or get the data: {how_to_get(dataset, data_dir=place.parent)}"
+            f"no data folder {place}{meant or ':'} set data_dir=FOLDER or DMDD_DATA to {wanted}, "
+            f"or get the data: {how_to_get(dataset, data_dir=place if own else place.parent)}"
         )
     names = list_names(root)
     if not names:
-        raise UserError(
-            f"no category in {place}: it should hold one folder per category in the {dataset} layout{_misnamed(root)}"
-        )
+        hint = _misnamed(root) or _one_folder_up(root, root.name, list_names)
+        if own and not hint and (other := _own_layout(root)) not in ("", dataset):
+            hint = f"; for what it holds give dataset={other}"
+        layout = dataset if dataset == "folder" or not own else "MVTec AD"
+        if dataset == "folder":
+            hint = hint or f", as in {place}/CATEGORY/good"
+        raise UserError(f"no category in {place}: it should hold one folder per category in the {layout} layout{hint}")
     return names
+
+
+def _one_folder_up(root: Path, category: str, list_names: Callable[[Path], list[str]]) -> str:
+    """Tell that the given folder is itself the category."""
+    place = root.resolve()
+    if place.name == str(category) and place.name in list_names(place.parent):
+        return f"; {place} is a category itself: give data_dir={place.parent} category={place.name}"
+    return ""
+
+
+def _own_layout(folder: Path) -> str:
+    """Name the layout of one's own data that a folder has; empty if it has none."""
+    inner = list_folders(folder) if folder.is_dir() else []
+    if any((each / "train" / NORMAL).is_dir() for each in inner):
+        return "mvtec_layout"
+    return "folder" if any((each / NORMAL).is_dir() for each in inner) else ""
 
 
 def _misnamed(folder: Path) -> str:
@@ -443,6 +478,8 @@ def how_to_get(dataset: str, *, data_dir: Path) -> str:
         return f"python -m dmdd.data demo --output '{data_dir}'"
     if dataset == "folder":
         return f"put your images into '{data_dir}/CATEGORY/good' and '{data_dir}/CATEGORY/bad'"
+    if dataset not in PUBLISHED:
+        return f"put your images into '{data_dir}/CATEGORY/train/good' and '{data_dir}/CATEGORY/test'"
     if dataset in ("aitex", "bsdata", "real_iad"):
         return f"docs/datasets.md says where to get {dataset} and how to unpack it"
     return f"python -m dmdd.data prepare --dataset {dataset} --data-dir '{data_dir}'"

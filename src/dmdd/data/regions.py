@@ -1,6 +1,7 @@
 """Regions of interest: which pixels of an image count, by masks or polygons."""
 
 import json
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,59 @@ class Regions:
         return mask
 
 
+class PackedMasks:
+    """Masks of one size, each distinct one once and eight pixels to the byte: many images often share a region.
+
+    Args:
+        packed: ``(M, L)`` uint8, the distinct ones, L bytes each.
+        which: ``(N,)`` int64, the one of each image.
+        size: Height and width in pixels.
+
+    Source: ours.
+    """
+
+    def __init__(self, packed: Tensor, which: Tensor, size: tuple[int, int]) -> None:
+        self.packed, self.which, self.size = packed, which, size
+
+    @classmethod
+    def of(cls, masks: Iterable[Tensor], size: tuple[int, int]) -> "PackedMasks":
+        """Keep masks that come one after the other.
+
+        Args:
+            masks: At least one, of ``h w`` bool values each.
+            size: Height and width in pixels.
+
+        Returns:
+            All of them.
+        """
+        places: dict[bytes, int] = {}
+        which = [places.setdefault(np.packbits(mask.numpy()).tobytes(), len(places)) for mask in masks]
+        packed = np.empty((len(places), -(-size[0] * size[1] // 8)), np.uint8)
+        while places:  # each is freed once it is copied
+            mask, row = places.popitem()
+            packed[row] = np.frombuffer(mask, np.uint8)
+        return cls(torch.from_numpy(packed), torch.tensor(which), size)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.which)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Give some of them, ``(B, 1, h, w)`` bool, where they lie."""
+        device, (height, width) = self.packed.device, self.size
+        rows = rows if isinstance(rows, slice) else rows.to(device, non_blocking=True)
+        bits = self.packed[self.which[rows]].unsqueeze(-1) >> torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
+        return (bits & 1).bool().flatten(1)[:, : height * width].reshape(-1, 1, height, width)
+
+    def part(self, rows: Sequence[int]) -> "PackedMasks":
+        """Give those of some images."""
+        return PackedMasks(self.packed, self.which[list(rows)], self.size)
+
+    def on(self, device: torch.device) -> "PackedMasks":
+        """Give the same in the memory of a device."""
+        return PackedMasks(self.packed.to(device), self.which.to(device), self.size)
+
+
 def choose_regions(own: Tensor | None, *, roi: Any, ignore: Any, base: Path | None = None) -> Regions:
     """Take the regions that were given, else the one that a model was trained on.
 
@@ -124,7 +178,9 @@ def choose_regions(own: Tensor | None, *, roi: Any, ignore: Any, base: Path | No
         UserError: A region cannot be read.
     """
     if roi is None and ignore is None and own is not None:
-        return Regions(own.numpy())
+        regions = Regions(own.numpy())
+        regions._told["roi"] = "of the model"
+        return regions
     return Regions(roi, ignore, base=base)
 
 

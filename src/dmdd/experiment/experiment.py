@@ -306,7 +306,7 @@ class Experiment:
 
     def _wandb_arguments(self, entry: Target, *, offline: bool) -> dict[str, Any]:
         """Give a W&B logger what the configuration cannot know; nothing to others."""
-        if not str(entry.get("_target_")).endswith("WandbLogger"):
+        if not loggers.is_wandb(entry):
             return {}
         known: dict[str, Any] = {"mode": "offline"} if offline else {}
         if entry.get("id") is None and "WANDB_SWEEP_ID" not in os.environ:  # a sweep's agent names its runs

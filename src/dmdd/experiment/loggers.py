@@ -1,6 +1,7 @@
 """What the loggers with a page of their own get besides the losses: settings, final figures, pictures, tables."""
 
 import csv
+import inspect
 import json
 import os
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from dmdd.config.schema import Target
+from dmdd.config.targets import find_target
 from dmdd.data.images import read_image
 from dmdd.data.listing import NORMAL
 from dmdd.experiment.charts import CURVE_AXES
@@ -24,6 +27,12 @@ FINISH_TIMEOUT_S = "600"
 """W&B's own default waits for ever at the end of a run whose connection is lost."""
 
 CHARTS = ("curves.png", "training.png", MISTAKES_FILE)
+
+
+def is_wandb(entry: Target) -> bool:
+    """Tell whether an entry of ``logger=`` is W&B's logger or a class of a user's that extends it."""
+    target = find_target(entry.get("_target_"))
+    return inspect.isclass(target) and issubclass(target, WandbLogger)
 
 
 def connect(loggers: list[Logger]) -> bool:

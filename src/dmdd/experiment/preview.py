@@ -124,7 +124,7 @@ def _told(data: Any) -> str:
         return "no part told from the ground: anomalies are made all over the images"
     return (
         f"a part found on {found} of {data.training_images} training images, "
-        f"{100 * share:.0f} % of the image (median); anomalies are made on it, everywhere with +pairs.foreground=false"
+        f"{100 * share:.0f} % of the image (median); anomalies are made on it, everywhere with pairs.foreground=false"
     )
 
 

@@ -1,6 +1,7 @@
 """A trained detector as a user calls it: images of any kind and size in, maps, scores and verdicts out."""
 
 import contextlib
+import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,6 +91,24 @@ class Predictor:
         self.detector.former_calibrations = [*self.detector.former_calibrations, self.detector.calibration]
         self.detector.calibration = calibration
         self._decide_at(None, None)
+
+    def of_category(self, name: str) -> "Predictor":
+        """Decide by the thresholds of one of the categories that the model is for.
+
+        Args:
+            name: Of the category.
+
+        Returns:
+            Another predictor with the same networks; this one stays as it is.
+
+        Raises:
+            UserError: The model knows no thresholds of that category.
+        """
+        other = copy.copy(self)
+        other.detector = copy.copy(self.detector)  # the weights are shared
+        other.detector.choose_category(name)
+        other._decide_at(None, None)
+        return other
 
     def _decide_at(self, image_threshold: float | None, pixel_threshold: float | None) -> None:
         self.image_threshold = choose_threshold("image_threshold", image_threshold, self.detector)

@@ -19,6 +19,7 @@ from dmdd.models.blocks import upsample
 from dmdd.models.description import check_description, check_tensors, check_widths
 from dmdd.models.losses import cosine_distance
 from dmdd.models.own_maps import Evidence, OwnMap, OwnScore, compute, find_function
+from dmdd.models.score_scale import find_category
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
@@ -215,11 +216,7 @@ class Detector(nn.Module):
         Raises:
             UserError: It knows no thresholds of that category.
         """
-        if name not in self.category_calibrations:
-            known = ", ".join(self.category_calibrations)
-            reason = f"the model is for {known}" if known else "the model is for one category; leave category= out"
-            raise UserError(f"category={name}: {reason}")
-        self.calibration = self.category_calibrations[name]
+        self.calibration = find_category(name, self.category_calibrations)
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Compute map and score.
@@ -478,7 +475,9 @@ class Detector(nn.Module):
         folder = Path(folder)
         for name in (SPEC_FILE, WEIGHTS_FILE):
             if not (folder / name).is_file():
-                raise UserError(f"no {name} in {folder.resolve()}; give the model folder of a finished run")
+                inner = folder.resolve() / "model"
+                wanted = inner if (inner / name).is_file() else "the model folder of a finished run"
+                raise UserError(f"no {name} in {folder.resolve()}; give {wanted}")
         try:
             spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
             state = load_file(folder / WEIGHTS_FILE)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dmdd.core.errors import UserError
 from dmdd.core.logits import logit
 
 if TYPE_CHECKING:
@@ -19,6 +20,27 @@ DRIFT_IMAGES = 10
 """Fewer normal-looking images say nothing of a drift."""
 
 _SLOPE = (1 - 2 * TYPICAL) / (2 * TYPICAL)  # of u in (1 + u / (1 + |u|)) / 2, so that u = -1 gives TYPICAL
+
+
+def find_category(name: str, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Give the calibration of one of the categories that a model is for.
+
+    Args:
+        name: Of the category.
+        known: Calibrations by category; empty where the model is for one.
+
+    Returns:
+        Its calibration.
+
+    Raises:
+        UserError: There is none of that category.
+    """
+    if name not in known:
+        reason = (
+            f"the model is for {', '.join(known)}" if known else "the model is for one category; leave category= out"
+        )
+        raise UserError(f"category={name}: {reason}")
+    return known[name]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _formats(text: str) -> tuple[str, ...]:
     names = _names(text)
     if not names or set(names) - set(FORMATS):
-        raise argparse.ArgumentTypeError(f"'{text}'; choose of {','.join(FORMATS)}")
+        raise argparse.ArgumentTypeError(f"'{text}'; choose from {','.join(FORMATS)}")
     return names
 
 

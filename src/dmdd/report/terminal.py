@@ -58,7 +58,9 @@ def render(table: ResultTable, title: str | None = None) -> Table:
 def _label(row: Row, keys: dict[str, str]) -> Text:
     """Stack what names a row: figures have lines below them anyway, and 80 columns are few."""
     # Text, since a name from a file may hold what rich takes for markup.
-    text = Text(f"{row.dataset}/{row.title}" if row.category else f"{row.dataset}: {row.title}")
+    name = f"{row.dataset}/{row.title}" if row.category else f"{row.dataset}: {row.title}"
+    # At 80 columns a longer name would be cut in the middle of a word.
+    text = Text(name if len(name) <= 16 else name.replace("/", "/\n", 1) if row.category else name)
     for more in (keys.get(row.configuration, row.configuration), f"{row.map_name} map" if row.map_name else ""):
         if more:
             text.append(f"\n{more}", style="dim")

@@ -28,7 +28,7 @@ class NormalImages(NamedTuple):
 
     images: Slices
     owners: Tensor | None = None
-    inside: Tensor | None = None
+    inside: Slices | None = None
 
 
 def learn_baselines(detector: Detector, normal: NormalImages, *, batch_size: int) -> dict[str, Tensor]:

@@ -16,10 +16,12 @@ from torch import nn
 
 import dmdd
 from dmdd.calibrate import main as calibrate
+from dmdd.core.errors import UserError
 from dmdd.deploy.export.onnx import halve_weights
 from dmdd.deploy.export.program import load_program
 from dmdd.deploy.export.runtime import reference
 from dmdd.deploy.runtimes import load_onnx, load_openvino
+from dmdd.deploy.serve.exported import load_exported
 from dmdd.export import main
 from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import Detector
@@ -105,23 +107,74 @@ def test_torch_program(model, tmp_path, capsys):
         assert np.abs(exported(noise(1, 300, 500))[name] - values).max() < 1e-4
 
 
-def test_a_calibrated_models_scores_are_on_the_scale_and_its_json_can_be_calibrated(model, tmp_path, capsys):
-    detector = Detector.load(model)
+@pytest.fixture(scope="module")
+def exported_for_two(model, tmp_path_factory) -> Path:
+    """A model with thresholds for all and for each of two categories, its export, and photographs of good parts."""
+    root, detector = tmp_path_factory.mktemp("two"), Detector.load(model)
     with torch.no_grad():
         raw = [float(detector(torch.from_numpy(noise(1, 64, 96 + n)).permute(0, 3, 1, 2)).score) for n in range(30)]
     detector.calibration = calibrate_scores(raw, rate=0.1) | {"pixel_threshold": 0.02, "typical_peak": 0.01}
-    detector.save(tmp_path / "run/model")
-    scale, file = ScoreScale.of(detector.calibration), tmp_path / "part.onnx"
-    assert run(tmp_path / "run/model", f"output={file}") == 0
+    for name, factor in (("left", 0.5), ("right", 2)):
+        own = calibrate_scores([factor * score for score in raw], rate=0.1)
+        detector.category_calibrations[name] = own | {"pixel_threshold": 0.02 * factor, "typical_peak": 0.01 * factor}
+    detector.save(root / "run/model")
+    assert run(root / "run/model", f"output={root / 'part.onnx'}") == 0
+    for n in range(40):
+        (root / "good").mkdir(exist_ok=True)
+        Image.fromarray(noise(1, 64, 96 + n)[0] // 2).save(root / f"good/{n}.png")
+    return root
+
+
+def test_exported_files_decide_by_the_thresholds_of_a_category(exported_for_two, tmp_path):
+    root = shutil.copytree(exported_for_two, tmp_path / "two")
+    images = [noise(1, 64, 100)[0], noise(1, 64, 100)[0] // 2, np.zeros((64, 100, 3), np.uint8)]
+
+    def compare() -> list[list[bool]]:
+        labels = []
+        for category in (None, "left", "right"):
+            ours = dmdd.load(root / "run/model", device="cpu", category=category)
+            theirs, _ = load_exported(root / "part.onnx")
+            theirs = theirs if category is None else theirs.of_category(category)
+            for image in images:
+                expected, found = ours(image), theirs(image)
+                assert found.score == pytest.approx(expected.score, abs=1e-3)
+                assert found.label == expected.label
+                assert np.abs(found.mask.astype(int) - expected.mask).mean() < 0.01
+            labels.append([ours(image).label for image in images])
+        return labels
+
+    of_all, left, right = compare()
+    assert left != right
+    # Both are set from the same photographs: the other category and the thresholds for all stay.
+    before = json.loads((root / "part.onnx.json").read_text())
+    for target in (root / "part.onnx", root / "run/model"):
+        assert calibrate([f"model={target}", f"good={root / 'good'}", "rate=0.2", "category=left"]) == 0
+    after = json.loads((root / "part.onnx.json").read_text())
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"category_calibrations", "former_calibrations"}
+    assert after["category_calibrations"]["right"] == before["category_calibrations"]["right"]
+    assert after["category_calibrations"]["left"] != before["category_calibrations"]["left"]
+    again = compare()
+    assert (again[0], again[2]) == (of_all, right)
+    # The graph's own scale is that of its export, whatever was set before.
+    assert calibrate([f"model={root / 'part.onnx'}", f"good={root / 'good'}", "rate=0.2"]) == 0
+    last = json.loads((root / "part.onnx.json").read_text())
+    scale = ScoreScale.of(before["calibration"])
+    assert last["image_threshold"] == pytest.approx(scale.readable(last["calibration"]["image_threshold"]))
+    with pytest.raises(UserError, match="category=side: the model is for left, right"):
+        load_exported(root / "part.onnx")[0].of_category("side")
+
+
+def test_a_calibrated_models_scores_are_on_the_scale_and_its_json_can_be_calibrated(exported_for_two, tmp_path, capsys):
+    tmp_path = shutil.copytree(exported_for_two, tmp_path / "two")
+    file = tmp_path / "part.onnx"
+    scale = ScoreScale.of(Detector.load(tmp_path / "run/model").calibration)
     exported = load_onnx(file)(noise(1, 64, 100))
     assert list(exported) == ["map", "score", "raw", "raw_score"]
     assert exported["score"][0] == pytest.approx(scale.readable(float(exported["raw_score"][0])), abs=1e-3)
     before = json.loads((tmp_path / "part.onnx.json").read_text())
     assert before["image_threshold"] == 0.5
     assert before["calibration"]["image_threshold"] == scale.threshold
-    for n in range(40):
-        (tmp_path / "good").mkdir(exist_ok=True)
-        Image.fromarray(noise(1, 64, 96 + n)[0] // 2).save(tmp_path / f"good/{n}.png")
     capsys.readouterr()
     assert calibrate([f"model={file}", f"good={tmp_path / 'good'}", "rate=0.2"]) == 0
     after = json.loads((tmp_path / "part.onnx.json").read_text())
@@ -238,7 +291,8 @@ def test_a_folder_of_images_and_the_default_place(model, tmp_path, demo_category
         (["tile=true", "tile_px=0"], "tile_px=0: give a number of pixels"),
         (["calibration_images=0"], "calibration_images=0: give a positive whole number"),
         (["tolerance=small"], "tolerance=small: give a number"),
-        (["images=nowhere"], "images=nowhere: no images in this folder"),
+        (["images=nowhere"], "images=nowhere: no such folder"),
+        (["images=."], "images=.: no images in this folder"),
         (["category=nosuch", "dataset=demo"], "unknown category 'nosuch'|no data folder"),
         (["fromat=onnx"], "fromat"),
     ],

@@ -5,6 +5,7 @@ import base64
 import dataclasses
 import io
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -23,7 +24,9 @@ from dmdd.deploy.serve import limits as limits_module
 from dmdd.deploy.serve.api import build_api
 from dmdd.deploy.serve.limits import Limits, RateLimit, Refusal
 from dmdd.deploy.serve.model import ServedModel, find_title, load_model
+from dmdd.deploy.serve.page import add_page
 from dmdd.deploy.serve.worker import Worker
+from dmdd.models.detector import Detector
 from patience import PATIENCE_S
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8)
@@ -87,7 +90,7 @@ def test_map_and_mask_come_as_pngs(client, served_inspector):
 
 def test_a_model_without_thresholds_answers_without_a_verdict(served_inspector):
     class Plain:
-        detector = SimpleNamespace(calibration={}, input_size=(64, 96))
+        detector = SimpleNamespace(calibration={}, category_calibrations={}, input_size=(64, 96))
 
         def __call__(self, image):
             return dataclasses.replace(served_inspector(image), label=None, mask=None)
@@ -95,6 +98,48 @@ def test_a_model_without_thresholds_answers_without_a_verdict(served_inspector):
     found = TestClient(make_app(Plain())).post("/predict?mask=true", content=encoded()).json()
     nothing = ("label", "verdict", "image_threshold", "pixel_threshold", "mask")
     assert [found[name] for name in nothing] == [None] * 5
+
+
+def test_of_a_model_for_several_the_request_names_the_category(served_folder, tmp_path):
+    folder = shutil.copytree(served_folder, tmp_path / "model")
+    detector = Detector.load(folder)
+    thresholds = {"front": (0.1, 0.01), "back": (0.9, 0.02)}
+    for name, (image, pixel) in thresholds.items():
+        own = {"image_threshold": image, "pixel_threshold": pixel, "source": name}
+        detector.category_calibrations[name] = own
+    detector.save(folder)
+    model = load_model(folder, device="cpu")
+    app, inspection = build_api(model, Limits(), hosts=None)
+    add_page(app, inspection)
+    with TestClient(app) as client:
+        for query, category in (("", None), ("&category=front", "front"), ("&category=back", "back")):
+            expected = dmdd.load(folder, device="cpu", category=category)(PIXELS)
+            found = client.post(f"/predict?mask=true{query}", content=encoded()).json()
+            assert (found["score"], found["label"]) == (pytest.approx(expected.score), expected.label)
+            assert found["pixel_threshold"] == expected.pixel_threshold
+            mask = Image.open(io.BytesIO(base64.b64decode(found["mask"])))
+            assert (np.asarray(mask) > 0).tolist() == expected.mask.tolist()
+            card = client.get(f"/model?{query[1:]}").json()
+            assert card["categories"] == ["front", "back"]
+            assert card["image_threshold"] == found["image_threshold"] == thresholds.get(category, (0.53125,))[0]
+            assert client.post(f"/page/inspect?{query[1:]}", content=encoded()).status_code == 200
+        labels = [client.post(f"/predict?category={name}", content=encoded()).json()["label"] for name in thresholds]
+        assert labels == [True, False]
+        for answer in (
+            client.post("/predict?category=side", content=encoded()),
+            client.get("/model?category=side"),
+            client.post("/page/inspect?category=side", content=encoded()),
+        ):
+            assert (answer.status_code, answer.json()["error"]) == (
+                422,
+                "category=side: the model is for front, back",
+            )
+
+
+def test_a_model_for_one_category_takes_no_name_of_one(client):
+    answer = client.post("/predict?category=side", content=encoded())
+    assert (answer.status_code, answer.json()["error"]) == (422, "category=side: the model is for one; leave it out")
+    assert client.get("/model").json()["categories"] == []
 
 
 def test_health_model_and_schema(client):

@@ -16,6 +16,7 @@ from dmdd.deploy.serve.limits import Limits
 from dmdd.deploy.serve.model import load_model
 from dmdd.deploy.serve.page import add_page
 from dmdd.deploy.serve.server import make_server
+from dmdd.models.detector import Detector
 from dmdd.serve import open_port, why_fixed
 from patience import PATIENCE_S
 
@@ -65,6 +66,29 @@ def test_a_calibration_is_shown_then_kept(folder):
     for predictor in (model.predictor, load_model(folder, device="cpu").predictor):
         assert [predictor.judge(cut).label, predictor.judge(cut - 1e-6).label] == [True, False]
         assert predictor.detector.former_calibrations == [former]
+
+
+def test_of_a_model_for_several_one_category_is_set(folder):
+    detector = Detector.load(folder)
+    others = {"front": {"image_threshold": 0.3}, "back": {"image_threshold": 0.9}}
+    detector.category_calibrations = dict(others)
+    detector.save(folder)
+    common = detector.calibration
+    app, model = open_app(folder)
+    with TestClient(app) as client:
+        shown = client.post("/page/calibrate?category=front", json=request(keep=True)).json()
+        assert (shown["before"]["threshold"], shown["kept"]) == (0.3, True)
+        assert client.get("/model?category=front").json()["normal_images"] == 40
+        assert client.get("/model").json()["normal_images"] == 7
+        assert client.post("/page/calibrate?category=side", json=request()).status_code == 422
+    entries = json.loads((folder / "detector.json").read_text())
+    assert (entries["calibration"], entries["category_calibrations"]["back"]) == (common, others["back"])
+    assert entries["former_calibrations"] == [others["front"] | {"category": "front"}]
+    cut = entries["category_calibrations"]["front"]["image_threshold"]
+    for served in (model, load_model(folder, device="cpu")):
+        for category, threshold in (("front", cut), ("back", 0.9), (None, common["image_threshold"])):
+            judge = served.of(category).predictor.judge
+            assert [judge(threshold).label, judge(threshold - 1e-6).label] == [True, False]
 
 
 def test_one_strange_photograph_is_named(folder):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ class Scripted:
 
     class detector:
         calibration = CALIBRATION
+        category_calibrations: ClassVar = {}
         input_size = (64, 64)
 
     def __call__(self, pixels: np.ndarray) -> Prediction:

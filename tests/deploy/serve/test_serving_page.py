@@ -118,6 +118,7 @@ def test_drop_images_move_the_sliders_and_take_the_scores_along(opened, served, 
 
     page, (_, calls) = opened, served
     assert "demo / bracket" in page.inner_text(".head")
+    assert not page.is_visible("#categories")  # the model is for one
     assert "96 x 64 px" in page.inner_text(".head")
     assert "12.5 %" in page.inner_text(".head")
     before = len(calls)
@@ -283,6 +284,41 @@ def test_a_model_without_thresholds_says_so(served, browser):
     assert "no calibrated thresholds" in page.inner_text("#origin")
     assert "states no rate" in page.inner_text("#facts")
     assert "<b>x</b>" in page.inner_text("#facts")  # text, not markup
+    page.close()
+
+
+def test_the_page_judges_by_the_chosen_category(served, browser, tmp_path):
+    from playwright.sync_api import expect
+
+    address, asked = served[0], []
+    card = httpx.get(f"{address}/model", timeout=PATIENCE_S).json() | {"categories": ["front", "<b>back"]}
+    photo = np.zeros((60, 80, 3), np.uint8)
+    prediction = Prediction(map=np.zeros((60, 80), np.float32), score=0.7, label=True, mask=None)
+    answer = make_answer(Inspected(photo, prediction, 12.0)).model_dump()
+
+    def inspect(route):
+        asked.append(route.request.url.removeprefix(address))
+        route.fulfill(json=answer)
+
+    def tell(route):
+        route.fulfill(json=card | {"image_threshold": 0.9 if "category=" in route.request.url else 0.4})
+
+    page = browser.new_page()
+    page.route("**/model*", tell)
+    page.route("**/page/inspect*", inspect)
+    page.goto(address)
+    page.wait_for_selector("body[data-calibrate]")
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    page.set_input_files("#drop input", [tmp_path / "a.png"])
+    wait_for_rows(page, 1)
+    assert verdicts(page) == ["anomalous"]
+    page.select_option("#category", "<b>back")
+    wait_for_rows(page, 0)  # they were judged by other thresholds
+    expect(page.locator("#image-threshold")).to_have_value("0.9000")
+    page.set_input_files("#drop input", [tmp_path / "a.png"])
+    wait_for_rows(page, 1)
+    assert verdicts(page) == ["normal"]
+    assert asked == ["/page/inspect", "/page/inspect?category=%3Cb%3Eback"]
     page.close()
 
 

@@ -74,7 +74,9 @@ def look_at(subject: Subject, name: str, folder: str) -> Photographs:
         UserError: There is no such folder, or no image in it.
     """
     path = Path(folder)
-    files = list_images(path, nested=True) if path.is_dir() else []
+    if not path.is_dir():
+        raise UserError(f"{name}={folder}: no such folder")
+    files = list_images(path, nested=True)
     if not files:
         raise UserError(f"{name}={folder}: no images in this folder")
     return Photographs([str(file) for file in files], *subject.score(files))

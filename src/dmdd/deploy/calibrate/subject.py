@@ -16,7 +16,7 @@ from dmdd.data.images import read_image
 from dmdd.inference.conversion import as_tensor
 from dmdd.inference.predictor import Predictor, load
 from dmdd.models.detector import SPEC_FILE
-from dmdd.models.score_scale import ScoreScale
+from dmdd.models.score_scale import ScoreScale, find_category
 
 EXPORTED = (".onnx", ".xml", ".pt2")
 
@@ -27,14 +27,21 @@ class Subject(ABC):
     Args:
         file: JSON that holds its calibration.
         entries: Its content.
+        category: Of a model for several the one whose thresholds are set; None for those of all of them.
+
+    Raises:
+        UserError: The model knows no thresholds of that category.
     """
 
-    def __init__(self, file: Path, entries: dict[str, Any]) -> None:
-        self.file, self.entries = file, entries
+    def __init__(self, file: Path, entries: dict[str, Any], category: str | None) -> None:
+        self.file, self.entries, self.category = file, entries, category
+        _ = self.calibration
 
     @property
     def calibration(self) -> dict[str, Any]:
         """The calibration in force, on the scale of raw scores."""
+        if self.category is not None:
+            return dict(find_category(self.category, self.entries.get("category_calibrations", {})))
         return dict(self.entries.get("calibration") or {})
 
     @property
@@ -56,9 +63,13 @@ class Subject(ABC):
         Args:
             calibration: Plain JSON values.
         """
-        former = [*self.former, self.calibration]
-        entries = {**self.entries, "calibration": calibration, "former_calibrations": former}
-        write_atomically(self.file, json.dumps(entries | self.thresholds(calibration), indent=2) + "\n")
+        entries = {**self.entries, "former_calibrations": [*self.former, self.calibration]}
+        if self.category is None:
+            entries |= {"calibration": calibration, **self.thresholds(calibration)}
+        else:
+            entries["former_calibrations"][-1]["category"] = self.category
+            entries["category_calibrations"] = {**entries["category_calibrations"], self.category: calibration}
+        write_atomically(self.file, json.dumps(entries, indent=2) + "\n")
 
 
 class TrainedModel(Subject):
@@ -68,12 +79,13 @@ class TrainedModel(Subject):
         folder: The folder.
         predictor: Loaded from it.
         batch_size: Images at once.
+        category: As for :class:`Subject`.
     """
 
-    def __init__(self, folder: Path, predictor: Predictor, *, batch_size: int = 1) -> None:
+    def __init__(self, folder: Path, predictor: Predictor, *, batch_size: int = 1, category: str | None = None) -> None:
         self.predictor, self.batch_size = predictor, batch_size
         file = folder / SPEC_FILE
-        super().__init__(file, json.loads(file.read_text(encoding="utf-8")))
+        super().__init__(file, json.loads(file.read_text(encoding="utf-8")), category)
 
     def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         """Score image files."""
@@ -102,21 +114,23 @@ class ExportedModel(Subject):
 
     Args:
         file: Ends in one of ``EXPORTED``.
+        category: As for :class:`Subject`.
 
     Raises:
-        UserError: The JSON is missing or damaged.
+        UserError: The JSON is missing or damaged, or knows no thresholds of that category.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, category: str | None = None) -> None:
         beside = file.with_name(file.name + ".json")
         try:
             entries = json.loads(beside.read_text(encoding="utf-8"))
             outputs = tuple(entries["output"])
         except (OSError, ValueError, LookupError, TypeError):
             raise UserError(f"{beside} is missing or damaged; export the model again") from None
-        super().__init__(beside, entries)
+        super().__init__(beside, entries, category)
         # The graph's own scale is the one it was exported with.
-        self.scale = ScoreScale.of((self.former or [self.calibration])[0])
+        former = [one for one in self.former if "category" not in one]
+        self.scale = ScoreScale.of((former or [entries.get("calibration") or {}])[0])
         self.run = _load(file, outputs)
 
     @property
@@ -172,22 +186,23 @@ def _load(file: Path, outputs: tuple[str, ...]) -> Any:
         raise UserError(f"{file} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
 
 
-def open_subject(model: Path, *, device: str | None, batch_size: int) -> Subject:
+def open_subject(model: Path, *, device: str | None, batch_size: int, category: str | None) -> Subject:
     """Open what ``model=`` names.
 
     Args:
         model: A model folder or an exported file.
         device: For a folder.
         batch_size: For a folder.
+        category: Of a model for several the one whose thresholds are set; None for those of all of them.
 
     Returns:
         The subject.
 
     Raises:
-        UserError: It is neither.
+        UserError: It is neither, or knows no thresholds of that category.
     """
     if model.suffix in EXPORTED:
         if not model.is_file():
             raise UserError(f"model={model}: no such file")
-        return ExportedModel(model)
-    return TrainedModel(model, load(model, device=device), batch_size=batch_size)
+        return ExportedModel(model, category)
+    return TrainedModel(model, load(model, device=device), batch_size=batch_size, category=category)

@@ -71,6 +71,7 @@ def describe(
         "pixel_threshold": calibration.get("pixel_threshold"),
         "smallest_area_px": calibration.get("smallest_area_px", 0),
         "calibration": calibration,
+        **({"category_calibrations": detector.category_calibrations} if detector.category_calibrations else {}),
         "input_size": list(detector.input_size),
         "tiling": describe_tiling(tiling),
         "anomaly_map": detector.anomaly_map,

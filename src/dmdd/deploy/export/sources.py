@@ -78,7 +78,9 @@ def choose_source(category: Category | None, images: str | None) -> Source:
             f"synthetic images of {len(SYNTHETIC_SIZES)} sizes, seed 0; give category= or images= for real ones"
         )
     folder = Path(images)
-    files = list_images(folder, nested=True) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise UserError(f"images={images}: no such folder")
+    files = list_images(folder, nested=True)
     if not files:
         raise UserError(f"images={images}: no images in this folder")
     return Source(f"images of {folder}", files=files)

@@ -53,6 +53,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"description": "The queue is full, or the answer took too long; Retry-After says when to come again."},
 }
 
+Category = Annotated[
+    str | None, Query(max_length=200, description="Of a model for several: judge by this one's thresholds.")
+]
+
 
 @dataclass(frozen=True)
 class Inspected:
@@ -76,22 +80,24 @@ class Inspection:
     def __init__(self, model: ServedModel, limits: Limits) -> None:
         self.model, self.limits = model, limits
         self.worker, self.rate = Worker(limits.queue), RateLimit(limits.requests_per_minute)
-        self.tell: Callable[[Inspected, str | None], None] | None = None
-        """Gets each image of the endpoint with the sender's name for it, in the worker's thread."""
+        self.tell: Callable[[Inspected, str | None, str | None], None] | None = None
+        """Gets each image of the endpoint with the sender's name for it and its category, in the worker's thread."""
 
-    async def __call__(self, request: Request, finish: Any) -> Any:
+    async def __call__(self, request: Request, finish: Any, *, category: str | None = None) -> Any:
         """Read, decode and inspect the image of a request.
 
         Args:
             request: See :func:`read_upload`.
             finish: Gets the :class:`Inspected` in the worker's thread; what it returns is the answer.
+            category: By whose thresholds the image is judged; None for those of all categories.
 
         Returns:
             What ``finish`` returns.
 
         Raises:
-            Refusal: The request is beyond a limit, or its image cannot be read.
+            Refusal: The request is beyond a limit, its image cannot be read, or there is no such category.
         """
+        model = self.model.of(category)
         self.rate.check(request.client.host if request.client else "unknown")
         arrived = False
         with self.worker.slot():
@@ -99,17 +105,18 @@ class Inspection:
                 async with asyncio.timeout(self.limits.timeout_s):
                     data = await read_upload(request, self.limits.upload_bytes)
                     arrived = True
-                    return await self.worker.run(lambda: finish(self._inspect(data)))
+                    return await self.worker.run(lambda: finish(self._inspect(data, model)))
             except TimeoutError:
                 if not arrived:
                     raise Refusal(408, f"the image did not arrive in {self.limits.timeout_s:g} s") from None
                 message = f"no answer in {self.limits.timeout_s:g} s"
                 raise Refusal(503, message, retry_after_s=self.limits.timeout_s) from None
 
-    def _inspect(self, data: bytes) -> Inspected:
+    @staticmethod
+    def _inspect(data: bytes, model: ServedModel) -> Inspected:
         started = time.perf_counter()
         pixels = decode_image(data)
-        prediction = self.model.predictor(pixels)
+        prediction = model.predictor(pixels)
         return Inspected(pixels, prediction, 1000 * (time.perf_counter() - started))
 
 
@@ -153,7 +160,7 @@ def build_api(model: ServedModel, limits: Limits, *, hosts: list[str] | None) ->
 
 def _routes(inspection: Inspection) -> APIRouter:
     router = APIRouter()
-    model, limits = inspection.model, inspection.limits
+    limits = inspection.limits
     refusals = {status: {**entry, "model": Error} for status, entry in REFUSALS.items()}
 
     @router.post(
@@ -169,15 +176,16 @@ def _routes(inspection: Inspection) -> APIRouter:
         with_map: Annotated[bool, Query(alias="map", description="Also send the map.")] = False,
         with_mask: Annotated[bool, Query(alias="mask", description="Also send the mask.")] = False,
         name: Annotated[str | None, Query(max_length=200, description="The image's name in the page's list.")] = None,
+        category: Category = None,
     ) -> Any:
         """Inspect one image: as the field ``image`` of a form, or as the body."""
 
         def finish(found: Inspected) -> PredictionResponse:
             if inspection.tell is not None:
-                inspection.tell(found, name)
-            return _answer(found, model, with_map, with_mask)
+                inspection.tell(found, name, category)
+            return _answer(found, inspection.model.of(category), with_map, with_mask)
 
-        return await inspection(request, finish)
+        return await inspection(request, finish, category=category)
 
     @router.get("/health", operation_id="health")
     async def health() -> Health:
@@ -185,8 +193,9 @@ def _routes(inspection: Inspection) -> APIRouter:
         return Health(waiting=inspection.worker.taken, places=inspection.worker.slots)
 
     @router.get("/model", operation_id="model")
-    async def card() -> ModelCard:
+    async def card(category: Category = None) -> ModelCard:
         """Describe the model."""
+        model = inspection.model.of(category)
         entries = {name: getattr(model, name) for name in ModelCard.model_fields if hasattr(model, name)}
         return ModelCard(
             model=model.title,
@@ -195,7 +204,7 @@ def _routes(inspection: Inspection) -> APIRouter:
             max_pixels=MAX_PIXELS,
             page_images=limits.page_images,
             live_images=limits.live_images,
-            **entries,
+            **entries | {"categories": inspection.model.categories},
         )
 
     return router

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from dmdd.deploy.calibrate import job
 from dmdd.deploy.calibrate.subject import TrainedModel
-from dmdd.deploy.serve.api import Inspected, Inspection
+from dmdd.deploy.serve.api import Category, Inspected, Inspection
 from dmdd.deploy.serve.exported import ExportedPredictor
 from dmdd.deploy.serve.limits import Refusal, limited_stream
 from dmdd.deploy.serve.model import ServedModel
@@ -72,10 +72,11 @@ def add_calibration(app: FastAPI, inspection: Inspection) -> None:
         return scored
 
     @app.post("/page/calibrate", include_in_schema=False)
-    async def calibrate(request: Request) -> CalibrationAnswer:
+    async def calibrate(request: Request, category: Category = None) -> CalibrationAnswer:
+        model = inspection.model.of(category)
         wanted = await read_wanted(request)
         with inspection.worker.slot():  # in the thread that inspects: no image is judged by half a calibration
-            return await inspection.worker.run(lambda: recalibrate(inspection.model, wanted))
+            return await inspection.worker.run(lambda: recalibrate(model, wanted))
 
 
 async def read_wanted(request: Request) -> CalibrationRequest:
@@ -157,7 +158,7 @@ def _keep(model: ServedModel, new: dict[str, Any]) -> None:
     if model.fixed is not None or model.folder is None or isinstance(model.predictor, ExportedPredictor):
         raise Refusal(403, f"thresholds cannot be changed here: {model.fixed or 'the model is not from a folder'}")
     try:
-        TrainedModel(model.folder, model.predictor).keep(new)
+        TrainedModel(model.folder, model.predictor, category=model.category).keep(new)
     except OSError as error:
         raise Refusal(500, f"the model folder cannot be written: {error.strerror or error}") from None
     model.recalibrate(new)

@@ -13,7 +13,7 @@ from dmdd.core.masks import find_mask, scale_spot
 from dmdd.deploy.runtimes import Run, load_onnx, load_openvino
 from dmdd.deploy.serve.limits import Refusal
 from dmdd.inference.prediction import Prediction
-from dmdd.models.score_scale import ScoreScale
+from dmdd.models.score_scale import ScoreScale, find_category
 
 LOADERS = {".onnx": load_onnx, ".xml": load_openvino}
 PART_OF_THE_FILE = ("tile", "tile_px", "overlap", "roi", "ignore")
@@ -26,10 +26,12 @@ class Described:
     Args:
         calibration: Thresholds and scale, as in ``detector.json``.
         input_size: Height and width that images are resized to, in pixels.
+        category_calibrations: The same of each category, where it is for several.
     """
 
     calibration: dict[str, Any]
     input_size: tuple[int, int]
+    category_calibrations: Mapping[str, dict[str, Any]]
 
 
 class ExportedPredictor:
@@ -41,17 +43,34 @@ class ExportedPredictor:
     """
 
     def __init__(self, run: Run, card: Mapping[str, Any]) -> None:
-        self.run, self.fixed_size, self.layout = run, card.get("fixed_size"), card.get("layout", "nhwc")
+        self.run, self.card = run, card
+        self.fixed_size, self.layout = card.get("fixed_size"), card.get("layout", "nhwc")
         thresholds = {name: card.get(name) for name in ("image_threshold", "pixel_threshold")}
         calibration = card.get("calibration") or {k: v for k, v in thresholds.items() if v is not None}
         height, width = card["input_size"]
-        self.detector = Described(calibration, (height, width))
+        self.detector = Described(calibration, (height, width), card.get("category_calibrations", {}))
         self.scale = ScoreScale.of(calibration)
         self.image_threshold = 0.5 if self.scale is not None else thresholds["image_threshold"]
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
         self.smallest_area_px = int(card.get("smallest_area_px") or 0)
         self.spot_area_px = float(calibration.get("spot_area_px") or 0)
         self.tile_px = (card.get("tiling") or {}).get("tile_px")
+
+    def of_category(self, name: str) -> "ExportedPredictor":
+        """Decide by the thresholds of one of the categories that the model is for.
+
+        Args:
+            name: Of the category.
+
+        Returns:
+            Another predictor with the same graph.
+
+        Raises:
+            UserError: The JSON knows no thresholds of that category.
+        """
+        own = find_category(name, self.card.get("category_calibrations", {}))
+        entries = {entry: own.get(entry) for entry in ("image_threshold", "pixel_threshold", "smallest_area_px")}
+        return ExportedPredictor(self.run, {**self.card, **entries, "calibration": own})
 
     def __call__(self, pixels: np.ndarray) -> Prediction:
         """Inspect one image.

@@ -3,7 +3,7 @@
 import base64
 import json
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,25 +69,26 @@ class Newest:
         self.model, self.most = model, most
         self._tail = None if follow is None else Tail(follow)
         self._results: deque[LiveResult] = deque(maxlen=most)
-        self._normal: deque[float] = deque(maxlen=DRIFT_SCORES)
+        self._normal: dict[str | None, deque[float]] = defaultdict(lambda: deque(maxlen=DRIFT_SCORES))  # by category
         # From the clock: a page that outlives the server does not take new results for known ones.
         self._number = int(1000 * datetime.now(UTC).timestamp())
         self._posted, self._lock = 0, threading.Lock()
         self._read_folder()
 
-    def add_posted(self, found: Inspected, name: str | None) -> None:
+    def add_posted(self, found: Inspected, name: str | None, category: str | None = None) -> None:
         """Add an image that was sent to the endpoint.
 
         Args:
             found: Image and prediction.
             name: What the sender calls it; counted if None.
+            category: By whose thresholds it was judged; None for those of all.
         """
         prediction = found.prediction
-        picture = draw_small(found, self.model.pixel_threshold)
+        picture = draw_small(found, prediction.pixel_threshold)
         with self._lock:
             self._posted += 1
             if prediction.label is False and prediction.raw_score is not None:
-                self._normal.append(prediction.raw_score)
+                self._normal[category].append(prediction.raw_score)
             self._add(
                 name=name or f"image {self._posted}",
                 at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -108,14 +109,20 @@ class Newest:
         with self._lock:
             self._read_folder()
             fresh = [result for result in reversed(self._results) if result.number > number]
-            drift = describe_drift(np.array(self._normal), self.model.predictor.detector.calibration)
-        return LiveAnswer(results=fresh, most=self.most, drift=drift)
+            drifts = [self._drift(category) for category in self._normal]
+        return LiveAnswer(results=fresh, most=self.most, drift="; ".join(filter(None, drifts)) or None)
+
+    def _drift(self, category: str | None) -> str | None:
+        calibration = self.model.of(category).predictor.detector.calibration
+        told = describe_drift(np.array(self._normal[category]), calibration)
+        return told if told is None or category is None else f"{category}: {told}"
 
     def _read_folder(self) -> None:
         if (tail := self._tail) is None:
             return
         records = tail.read()
-        self._normal.extend(
+        category = tail.category if tail.category in self.model.categories else None
+        self._normal[category].extend(
             record.raw_score for record in records if record.outcome == "normal" and record.raw_score is not None
         )
         for record in records[-self.most :]:
@@ -146,7 +153,8 @@ class Tail:
     def __init__(self, folder: Path) -> None:
         self.folder, self._offset = folder, 0
         try:
-            self.images = Path(json.loads((folder / CLAIM).read_text(encoding="utf-8"))["input"])
+            claim = json.loads((folder / CLAIM).read_text(encoding="utf-8"))
+            self.images, self.category = Path(claim["input"]), claim.get("category")
         except (OSError, ValueError, LookupError, TypeError):
             raise UserError(
                 f"follow={folder} is no output folder of dmdd predict (no readable {CLAIM}); start predict first"

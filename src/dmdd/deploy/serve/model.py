@@ -9,6 +9,7 @@ import numpy as np
 import dmdd
 from dmdd.core.files import file_sha256
 from dmdd.deploy.serve.exported import LOADERS, ExportedPredictor, load_exported
+from dmdd.deploy.serve.limits import Refusal
 from dmdd.models.score_scale import ScoreScale
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class ServedModel:
         weights_sha256: Fingerprint of the weights; empty if they are not from a file.
         folder: The model folder, which a new calibration is written to; None if there is none.
         fixed: Why thresholds may not be changed; None if they may.
+        category: Of a model for several the one whose thresholds decide; None for those of all of them.
     """
 
     def __init__(
@@ -37,12 +39,47 @@ class ServedModel:
         weights_sha256: str = "",
         folder: Path | None = None,
         fixed: str | None = None,
+        category: str | None = None,
     ) -> None:
         self.predictor, self.title, self.weights_sha256 = predictor, title, weights_sha256
-        self.folder, self.fixed = folder, fixed
+        self.folder, self.fixed, self.category = folder, fixed, category
+        own = {"title": title, "weights_sha256": weights_sha256, "folder": folder, "fixed": fixed}
+        names = predictor.detector.category_calibrations if category is None else ()
+        self._by_category = {
+            name: ServedModel(predictor.of_category(name), **own, category=name)  # type: ignore[arg-type]
+            for name in names
+        }
         self._describe(predictor.detector.calibration)
         height, width = predictor.detector.input_size
         self.input_height, self.input_width = height, width
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categories with thresholds of their own."""
+        return list(self._by_category)
+
+    def of(self, category: str | None) -> "ServedModel":
+        """Give the model as it decides for a category.
+
+        Args:
+            category: Its name; None for images of any.
+
+        Returns:
+            The model with that category's thresholds.
+
+        Raises:
+            Refusal: 422, there is no such category.
+        """
+        if category is None:
+            return self
+        if category not in self._by_category:
+            known = (
+                f"the model is for {', '.join(self._by_category)}"
+                if self._by_category
+                else "the model is for one; leave it out"
+            )
+            raise Refusal(422, f"category={category}: {known}")
+        return self._by_category[category]
 
     def recalibrate(self, calibration: dict[str, Any]) -> None:
         """Put another calibration in force.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from dmdd.deploy.serve.api import Inspected, Inspection
+from dmdd.deploy.serve.api import Category, Inspected, Inspection
 from dmdd.deploy.serve.live import add_live
 
 ASSETS = Path(__file__).with_name("page")
@@ -67,8 +67,8 @@ def add_page(app: FastAPI, inspection: Inspection, *, follow: Path | None = None
         return Response(status_code=204)
 
     @app.post("/page/inspect", include_in_schema=False)
-    async def inspect(request: Request) -> PageAnswer:
-        answer: PageAnswer = await inspection(request, make_answer)
+    async def inspect(request: Request, category: Category = None) -> PageAnswer:
+        answer: PageAnswer = await inspection(request, make_answer, category=category)
         return answer
 
 

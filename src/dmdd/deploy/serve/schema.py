@@ -55,6 +55,9 @@ class ModelCard(BaseModel):
     promise: str | None = Field(description="What the threshold promises, in a sentence.")
     normal_images: int | None = Field(description="How many normal images the image threshold was set on.")
     thresholds_from: str | None = Field(description="What the thresholds were set on.")
+    categories: list[str] = Field(
+        description="Of a model for several: those with thresholds of their own, for ?category=NAME; else empty."
+    )
     fixed: str | None = Field(description="Why the page may not change the thresholds; null if it may.")
     upload_mb: int = Field(description="Largest file that is taken, in MB (a million bytes).")
     max_pixels: int = Field(description="Largest image that is decoded, in pixels.")

@@ -111,7 +111,7 @@ def describe(settings: PredictSettings, places: Places, predictor: "Predictor", 
         **(
             {
                 name: getattr(settings, name)
-                for name in ("roi", "ignore", "align")
+                for name in ("roi", "ignore", "align", "category")
                 if getattr(settings, name) is not None
             }
         ),

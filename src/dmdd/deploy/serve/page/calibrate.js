@@ -1,5 +1,5 @@
 // Thresholds from photographs of the line: scores are collected here, the server calibrates, people decide.
-import { adopt, at, draw, make, model, plural, send } from "/page.js";
+import { adopt, at, draw, judged, make, model, plural, send } from "/page.js";
 
 const BARS = 30, WIDE = 600, HIGH = 120;
 const photographs = { good: [], bad: [] };
@@ -38,7 +38,7 @@ async function ask(keep) {
   const scores = (kind) => photographs[kind].map(({ raw_score, peak }) => ({ raw_score, peak }));
   const rate = Number(at("rate").value) / 100;
   const body = JSON.stringify({ good: scores("good"), bad: scores("bad"), rate, keep });
-  const answer = await fetch("/page/calibrate", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+  const answer = await fetch(judged("/page/calibrate"), { method: "POST", body, headers: { "Content-Type": "application/json" } });
   const found = await answer.json();
   if (!answer.ok) throw new Error(found.error);
   return found;
@@ -134,7 +134,7 @@ for (const kind of ["good", "bad"]) {
     });
   zone.addEventListener("drop", (event) => take(kind, event.dataTransfer.files));
 }
-at("rate").addEventListener("change", () => { note = ""; propose(); });
+for (const id of ["rate", "category"]) at(id).addEventListener("change", () => { note = ""; propose(); });
 at("forget").addEventListener("click", () => {
   Object.assign(photographs, { good: [], bad: [] });
   waiting.splice(1); // the one that is being scored comes back

@@ -20,7 +20,7 @@ async function look() {
   list.prepend(...results.map(card));
   while (list.children.length > most) list.lastChild.remove();
   at("drift").textContent = drift === null ? "" : `Drift: ${drift}`;
-  at("drift").className = drift === null || drift.startsWith("none") ? "" : "moved";
+  at("drift").className = drift?.includes("have changed") ? "moved" : "";
   at("live").hidden = !list.children.length;
 }
 

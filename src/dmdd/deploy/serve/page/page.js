@@ -23,6 +23,10 @@ export function draw(tag, attributes, content = []) {
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
+// An address with the chosen category, whose thresholds judge.
+export const judged = (address) =>
+  at("category").value ? `${address}?category=${encodeURIComponent(at("category").value)}` : address;
+
 export const model = await (await fetch("/model")).json();
 const start = { image: model.image_threshold ?? 0.5, pixel: model.pixel_threshold ?? 0.5 };
 const cut = { ...start };
@@ -43,7 +47,7 @@ function chance({ false_alarm_probability: share }) {
 
 // After the model's thresholds have changed: its card, sliders and an empty table.
 export async function adopt() {
-  Object.assign(model, await (await fetch("/model")).json());
+  Object.assign(model, await (await fetch(judged("/model"))).json());
   Object.assign(start, { image: model.image_threshold ?? 0.5, pixel: model.pixel_threshold ?? 0.5 });
   middle = model.pixel_threshold || 0.5;
   findings = [];
@@ -106,7 +110,9 @@ async function work() {
     tell();
     const file = waiting[0];
     try {
-      add(file.name, await send("/page/inspect", file));
+      const address = judged("/page/inspect"), answer = await send(address, file);
+      if (address !== judged("/page/inspect")) continue; // another category was chosen meanwhile
+      add(file.name, answer);
     } catch (error) {
       problems.push(`${file.name}: ${error instanceof TypeError ? "the server did not answer" : error.message}`);
     }
@@ -310,6 +316,10 @@ at("reset").addEventListener("click", () => {
   for (const { show } of sliders) show();
   judge();
 });
+at("category").append(...model.categories.map((name) => make("option", name, { value: name })));
+at("categories").hidden = model.categories.length === 0;
+at("category").value = ""; // a reload keeps what was chosen, but the model was asked for without
+at("category").addEventListener("change", adopt);
 at("clear").addEventListener("click", () => { findings = []; judge(); });
 
 const zone = at("drop"), input = zone.querySelector("input");
