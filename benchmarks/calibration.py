@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dmdd.metrics.calibration import learn_normal_scores, logit
+from dmdd.core.logits import logit
+from dmdd.models.normal_scores import learn_normal_scores
 
 COUNTS = (3, 5, 9, 21, 34, 77)
 RATE = 0.01

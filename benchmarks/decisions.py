@@ -95,7 +95,8 @@ def calibrate_again(looked: Looked, *, rate: float) -> dict[str, dict[str, Any]]
     """
     import torch
 
-    from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold
+    from dmdd.metrics.pixel_threshold import choose_pixel_threshold
+    from dmdd.models.normal_scores import calibrate_scores
     from dmdd.training.evaluation import by_baselines_of_others
 
     scores = torch.from_numpy(looked["held_out_scores"])
@@ -108,7 +109,13 @@ def calibrate_again(looked: Looked, *, rate: float) -> dict[str, dict[str, Any]]
         "image_false_alarm_rate": k / (len(descending) + 1),
         "normal_images": len(descending),
     }
-    now = calibrate_scores(descending, rate=rate, training=looked["training_scores"], other_lots=True)
+    now = calibrate_scores(
+        scores.tolist(),
+        rate=rate,
+        training=looked["training_scores"],
+        strangeness=looked.get("held_out_strangeness"),  # earlier looks lack it
+        other_lots=True,
+    )
     found = looked["twins_scores"] >= now["image_threshold"]
     for calibration, chosen in ((before, np.ones_like(found)), (now, found if found.any() else ~found)):
         counts = np.concatenate([looked["held_out_counts"], looked["twins_counts"][chosen]])
@@ -180,6 +187,7 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     from dmdd.config.targets import build
     from dmdd.data.datamodule import PairDataModule
     from dmdd.models.detector import Detector
+    from dmdd.models.suspicion import strangeness
 
     plain: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     detector = Detector.load(folder / "model")
@@ -194,6 +202,8 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         textures_dir=plain["data"]["textures_dir"],
     )
     data.setup("fit")
+    looks = strangeness(detector, data.normal_pixels, batch_size=8)
+    yield "held_out_strangeness", looks[data.training_images :].numpy()
     none = torch.zeros(1, 1, *detector.input_size, dtype=torch.bool)
     for name, images in (("training", data.training_pixels), ("held_out", data.held_out_pixels)):
         parts = (images[first : first + 8] for first in range(0, len(images), 8))
@@ -210,7 +220,7 @@ def _look(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _score(name: str, detector: Any, batches: Any) -> Iterator[tuple[str, np.ndarray]]:
     import torch
 
-    from dmdd.metrics.calibration import count_values
+    from dmdd.metrics.pixel_threshold import count_values
 
     parts: dict[str, list[Any]] = {"scores": [], "levels": [], "counts": []}
     if name in ("twins", "test"):
@@ -233,7 +243,7 @@ def _score(name: str, detector: Any, batches: Any) -> Iterator[tuple[str, np.nda
 
 def shift(looked: Looked, calibration: Mapping[str, Any]) -> float:
     """Say how many spreads the good test images lie above the held-out ones, by their medians."""
-    from dmdd.metrics.calibration import logit
+    from dmdd.core.logits import logit
 
     good = looked["test_scores"][looked["test_labels"] == 0]
     return float((np.median(logit(good)) - logit(calibration["typical_score"])) / calibration["spread"])

@@ -103,7 +103,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shares", type=float, nargs="+", default=(0, 0.02, 0.05, 0.1, 0.2))
     parser.add_argument("--seed", type=int, default=0, help="of the draw of intruders")
-    parser.add_argument("--work", type=Path, help="folder of the runs, kept; a temporary one if left out")
+    parser.add_argument(
+        "--work", type=Path, help="folder of the runs and their images, kept; a temporary one if left out"
+    )
     parser.add_argument("--output", type=Path, help="JSON file")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options, settings = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
@@ -116,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         for share, intruders in drawn.items():
-            root = Path(temporary) / f"{share:g}"
+            root = work / f"mixed_{share:g}"
             mix(options.folder, root / options.folder.name, intruders=intruders, missing=missing)
             run = work / f"run_{share:g}"
             command = [sys.executable, "-m", "dmdd.train", "dataset=mvtec_ad", "dataset.name=mixed"]

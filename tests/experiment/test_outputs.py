@@ -49,8 +49,10 @@ def test_the_terminal_shows_each_category_and_their_mean(tmp_path, capsys):
 def test_odd_images_are_told():
     assert odd_lines({}) == []
     odd = [{"file": f"{place}.png", "strangeness": 9.0} for place in range(7)]
+    odd[1]["left_out"] = True
     lines = odd_lines({"suspicious": odd})
     assert lines[0] == "look at   0.png: given as good, but like none of the others"
+    assert lines[1] == f"{lines[0].replace('0', '1')}; the threshold was set without it"
     assert lines[-1] == "          and 2 more, see result.json"
     assert len(lines) == 6
 

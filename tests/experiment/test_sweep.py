@@ -140,6 +140,7 @@ def test_a_ray_cluster_that_is_there_trains_two_members(ray_cluster, demo_root, 
         (["category=all_each"], "category=all_each trains one model a category: add -m"),
         (["category='metal_*'"], r"no category matches 'metal_\*': there are plate"),
         (["category=plate", "objective=test.metrics.pixel_auroc"], "nothing may be chosen on test data"),
+        (["category=plate", "objective=pixel_auroc"], "as in objective=synthetic_validation.metrics.aupro_30"),
     ],
 )
 def test_what_cannot_be_swept(demo_root, tmp_path, monkeypatch, capsys, arguments, message):

@@ -3,7 +3,7 @@
 import torch
 
 from dmdd.models.detector import Detector
-from dmdd.models.suspicion import SUSPICIOUS, strangeness
+from dmdd.models.suspicion import SUSPICIOUS, _distances, _known, strangeness
 from tiny import save_tiny_model
 
 
@@ -22,6 +22,22 @@ def test_an_image_of_another_kind_is_the_strangest(tmp_path):
     images[3] = images[7]
     again = strangeness(detector, images, batch_size=5)
     assert set(again.argsort(descending=True)[:2].tolist()) == {3, 7}
+
+
+def test_bad_images_that_resemble_each_other_are_found_once_the_strangest_is_left_out():
+    """The last four find three like them, at nearly a good image's distance; without the strangest they find two."""
+    generator = torch.Generator().manual_seed(0)
+    among = (0.02 * torch.randn(20, 20, 1, generator=generator).clamp(-1, 1)).exp()
+    among[16:, :16] = 1.5
+    among[16, 17:], among[17:, 16:] = 1.2, 1.01
+    assert _known(among).tolist() == 16 * [True] + 4 * [False]
+
+
+def test_distances_are_those_of_a_search():
+    generator = torch.Generator().manual_seed(0)
+    patches, references = torch.rand(5, 7, generator=generator), torch.rand(3, 6, 7, generator=generator)
+    by_hand = torch.stack([torch.cdist(patches, other).amin(1) for other in references])
+    assert torch.allclose(_distances(patches, references), by_hand, atol=1e-5)
 
 
 def test_too_few_images_say_nothing(tmp_path):

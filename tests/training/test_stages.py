@@ -19,8 +19,8 @@ from dmdd.data.saturation import ImageDefects
 from dmdd.experiment.outputs import evaluation_entries
 from dmdd.metrics import AUPRO, Channel, PixelBootstrap
 from dmdd.metrics import pixel_bootstrap as bootstrap_of_pixels
-from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import Detector
+from dmdd.models.normal_scores import calibrate_scores
 from dmdd.models.segmentation import SegmentationNetwork
 from dmdd.models.student import Student
 from dmdd.models.teacher import Teacher
@@ -260,6 +260,15 @@ def test_calibration_uses_the_held_out_scores_and_how_training_images_scatter(da
     twins = [score for _, label, score in module.scores if label]
     found = sum(score >= calibration["image_threshold"] for score in twins) / len(twins)
     assert calibration["anomalous_found"] == pytest.approx(found)
+    # The brightest image counts for less where it looks strange as well.
+    before, own = module.intruders, {index: score for index, label, score in module.scores if label == 0 and index >= 0}
+    brightest = max(own, key=own.__getitem__)
+    module.strangeness = [8.0 * (index == brightest) for index in range(9)]
+    quiet_trainer().validate(module, datamodule=data, verbose=False)
+    assert module.intruders[brightest] > 2 * before[brightest] > 0
+    assert sorted(module.intruders) == sorted(before) == list(range(9))
+    assert module.intruders[min(own, key=own.__getitem__)] == 0  # whatever scores low
+    assert detector.calibration["image_threshold"] < thresholds["wide"]
 
 
 def test_unchanged_twins_are_no_more_normal_images(data):

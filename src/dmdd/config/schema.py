@@ -223,7 +223,7 @@ class TrainSettings(Settings):
     init: str | None = setting(
         "model folder of a run whose student and segmentation network training starts from", is_path=True
     )
-    objective: str | None = setting("figure of result.json that a search maximises (docs/training.md)")
+    objective: str | None = setting("figure of the synthetic validation that a search maximises (docs/training.md)")
     upload_model: bool = setting("store the model folder as an artifact of the W&B run")
     image_size: tuple[int, int] = setting("height and width the networks see; multiples of 32", unit="pixels", least=1)
     batch_size: int = setting("pairs of a step, over all devices", least=1)

@@ -1,4 +1,4 @@
-"""`python -m dmdd.data`: check a data folder, write the demo data set, fetch a published one, look at pairs."""
+"""Check a data folder, write the demo data set, fetch a published one, align parts, look at pairs."""
 
 import argparse
 import os

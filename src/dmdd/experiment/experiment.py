@@ -46,6 +46,7 @@ from dmdd.experiment.resume import STATE_DIR
 from dmdd.experiment.watching import TrainingPictures
 from dmdd.models.batch_norm import synchronise_batch_norm
 from dmdd.models.detector import Detector, Tiling
+from dmdd.models.normal_scores import INTRUDER
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.suspicion import SUSPICIOUS, strangeness
 from dmdd.models.teacher import check_features
@@ -210,6 +211,7 @@ class Experiment:
         self.segmentation = self._make_segmentation()
         self.evaluation = self._make_evaluation()
         self.made_from = self._describe_origin()
+        self.strangeness: list[float] = []  # of the images trained on and then of those held out, on the first device
         self.suspicious: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.precisions: list[str] = []
@@ -476,8 +478,8 @@ class Experiment:
         # Each held-out image and its twin.
         return outputs.evaluation_entries(self.evaluation, "validation", listed=self.data.validation_images)
 
-    def suspect(self) -> None:
-        """Find the normal images that are like none of the others; they are in ``suspicious``, the strangest first."""
+    def look_for_intruders(self) -> None:
+        """Measure how strange each normal image looks among the others; the held-out ones' counts in calibration."""
         if not self.is_first or self.data.tiles is not None:  # tiles of one image are strange to each other
             return
         sizes = {"data.evaluation_batch_size": self.settings.data.evaluation_batch_size, "image_size": self._size}
@@ -486,14 +488,25 @@ class Experiment:
             found = strangeness(
                 self.detector, self.data.normal_pixels, batch_size=self.settings.data.evaluation_batch_size
             )
-        root, files = self.category.root, self.data.normal_files
-        for place in found.argsort(descending=True).tolist():
-            if (value := float(found[place])) < SUSPICIOUS:
-                break
+        self.strangeness = found.tolist()
+        self.evaluation.strangeness = self.strangeness[self.data.training_images :]
+
+    def name_suspicious(self) -> None:
+        """List the normal images that are like none of the others in ``suspicious``, the strangest first.
+
+        Held-out ones are so by their looks or by their score, with which the threshold was set.
+        """
+        root, files, trained = self.category.root, self.data.normal_files, self.data.training_images
+        intruders = {trained + index: doubt for index, doubt in self.evaluation.intruders.items()}
+        order = sorted(range(len(self.strangeness)), key=self.strangeness.__getitem__, reverse=True)
+        for place in order:
+            left_out, value = intruders.get(place, 0.0) > INTRUDER, self.strangeness[place]
+            if value < SUSPICIOUS and not left_out:
+                continue
             path = files[place]
-            shown = path.relative_to(root) if path.is_relative_to(root) else path
-            held_out = place >= self.data.training_images
-            self.suspicious.append({"file": shown.as_posix(), "strangeness": round(value, 2), "held_out": held_out})
+            shown = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+            entry = {"file": shown, "strangeness": round(value, 2), "held_out": place >= trained}
+            self.suspicious.append(entry | ({"left_out": True} if left_out else {}))
             if len(self.suspicious) <= self.settings.evaluation.pictures:
                 with failures.report_write_errors(self.run_dir):
                     image = self.data.normal_pixels[place : place + 1][0]

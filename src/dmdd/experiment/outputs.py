@@ -172,6 +172,7 @@ def odd_lines(result: dict[str, Any]) -> list[str]:
     suspicious = result.get("suspicious", [])
     lines = [
         f"look at   {entry['file']}: given as good, but like none of the others"
+        + ("; the threshold was set without it" if entry.get("left_out") else "")
         for entry in suspicious[:SUSPICIOUS_SHOWN]
     ]
     if len(suspicious) > SUSPICIOUS_SHOWN:

@@ -83,9 +83,11 @@ def fit(settings: TrainSettings) -> Run:
     """
     with no_empty_folder(Path(settings.run_dir)):
         check_seed(settings.seed)
-        if settings.objective is not None and settings.objective.split(".")[0] == "test":
-            refused = f"objective={settings.objective}: nothing may be chosen on test data"
-            raise UserError(f"{refused}; use synthetic_validation")
+        if settings.objective is not None and not settings.objective.startswith("synthetic_validation."):
+            raise UserError(
+                f"objective={settings.objective}: nothing may be chosen on test data; give a figure of the synthetic "
+                "validation, as in objective=synthetic_validation.metrics.aupro_30"
+            )
         earlier = _find_earlier(settings) if settings.resume else None
         if earlier is not None and resume.is_finished(earlier):
             _report_finished(settings, earlier)

@@ -74,9 +74,10 @@ def train_on_this_device(settings: TrainSettings, decoded: Decoded | None = None
     experiment.distill()
     experiment.segment()
     experiment.save_model()
+    experiment.look_for_intruders()
     validation = experiment.calibrate()
     experiment.save_model()
-    experiment.suspect()
+    experiment.name_suspicious()
     experiment.test()
     if experiment.is_first:
         experiment.write(validation=validation)

@@ -1,4 +1,4 @@
-"""One table and one page over all results: ``python -m dmdd.report runs --output runs/report``."""
+"""Make one table and one page of all results, as in python -m dmdd.report runs --output runs/report."""
 
 import argparse
 import re

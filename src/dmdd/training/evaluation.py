@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -40,8 +40,9 @@ from dmdd.metrics import (
     pro_curve,
     roc_curve,
 )
-from dmdd.metrics.calibration import calibrate_scores, choose_pixel_threshold, count_values, peaks
+from dmdd.metrics.pixel_threshold import choose_pixel_threshold, count_values, peaks
 from dmdd.models.detector import Detector, Slices
+from dmdd.models.normal_scores import calibrate_scores, learn_normal_scores
 from dmdd.models.tiling import look
 from dmdd.training.baselines import NormalImages, learn_baselines, scores_by_tiles_of_others
 from dmdd.training.categories import CategoryFigures, image_entry
@@ -73,9 +74,11 @@ class EvaluationModule(LightningModule):
     AUPRO and image AUROC of every map by its name, ``types`` figures by defect type, ``type_intervals`` their 95 %
     intervals, ``decisions`` the counts at the calibrated image threshold, ``left_out`` how many anomalous images a
     metric leaves out, ``curves`` ROC, precision-recall and per-region-overlap curves, and ``scores`` index, label and
-    score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation;
-    ``measured`` says which it was. Of several categories ``categories`` holds figures of each, as they are in
-    ``result.json``. With several devices the first alone draws the intervals; the others have none.
+    score of each image. After ``validate`` metrics, bounds, study and scores are of the synthetic validation, and
+    ``intruders`` holds the probability of each held-out image, by index, that its score is none of a good image;
+    ``measured`` says which it was. ``strangeness`` may be set before: how strange each held-out image looks. Of several
+    categories ``categories`` holds figures of each, as they are in ``result.json``. With several devices the first
+    alone draws the intervals; the others have none.
 
     Args:
         detector: What is measured; calibration fills its ``calibration``, and that of each category.
@@ -143,6 +146,8 @@ class EvaluationModule(LightningModule):
         self.normal_images, self.baselines_batch_size = normal_images, baselines_batch_size
         self.training_images = training_images
         self.training_scores: list[float] = []
+        self.strangeness: list[float] | None = None
+        self.intruders: dict[int, float] = {}
         self._pixels: list[tuple[int, Tensor]] = []  # of the synthetic validation, by index
         self._baselines: dict[str, Tensor] = {}
         self._owners: Tensor | None = None
@@ -495,7 +500,9 @@ class EvaluationModule(LightningModule):
     def _calibrate(self) -> None:
         """Choose thresholds for images whose category is not known, and for each category."""
         own = self._scores_as_new()
+        self.strangeness = self.trainer.strategy.broadcast(self.strangeness)  # the first device alone has looked
         self.detector.calibration = self._choose_thresholds(own, self.scores, self.training_scores)
+        self.intruders = self._find_intruders(own)
         held_out = self.held_out_categories
         for name in dict.fromkeys(held_out) if len(set(held_out)) > 1 else ():
             # A twin in a later round has a number beyond that of its image by a multiple of their count.
@@ -506,6 +513,19 @@ class EvaluationModule(LightningModule):
                 rows,
                 [score for score, category in training if category == name],
             )
+
+    def _find_intruders(self, own: Mapping[int, float]) -> dict[int, float]:
+        """Give by index how likely a held-out image is none of the good ones; 0 where it scores no higher."""
+        if not own:
+            return {}
+        known = learn_normal_scores(
+            list(own.values()), training=self.training_scores, strangeness=self._strangeness_of(own)
+        )
+        found = zip(own.items(), known.intruders.tolist(), strict=True)
+        return {index: doubt if score > known.typical else 0.0 for (index, score), doubt in found}
+
+    def _strangeness_of(self, own: Iterable[int]) -> list[float] | None:
+        return None if self.strangeness is None else [self.strangeness[index] for index in own]
 
     def _scores_as_new(self) -> dict[int, float]:
         """Give the scores of held-out normal images by the baselines of the others, as a new image gets them."""
@@ -545,6 +565,7 @@ class EvaluationModule(LightningModule):
             list(own.values()),
             rate=self.false_alarm_rate,
             training=training,
+            strangeness=self._strangeness_of(own),
             anomalous=[score for _, label, score in rows if label],
             other_lots=True,
         )

@@ -23,8 +23,8 @@ from dmdd.deploy.export.runtime import reference
 from dmdd.deploy.runtimes import load_onnx, load_openvino
 from dmdd.deploy.serve.exported import load_exported
 from dmdd.export import main
-from dmdd.metrics.calibration import calibrate_scores
 from dmdd.models.detector import Detector
+from dmdd.models.normal_scores import calibrate_scores
 from dmdd.models.score_scale import ScoreScale
 from dmdd.models.tiling import detect_tiled
 

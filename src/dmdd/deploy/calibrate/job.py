@@ -12,7 +12,8 @@ from dmdd.core.errors import UserError
 from dmdd.data.listing import list_images
 from dmdd.deploy.calibrate.histogram import draw_histogram
 from dmdd.deploy.calibrate.subject import Subject
-from dmdd.metrics.calibration import (
+from dmdd.models.normal_scores import (
+    INTRUDER,
     calibrate_scores,
     images_needed,
     learn_normal_scores,
@@ -20,9 +21,6 @@ from dmdd.metrics.calibration import (
     smallest_promise,
 )
 from dmdd.models.score_scale import ScoreScale
-
-SUSPICIOUS = 0.5
-"""Probability from which on a photograph given as good is named."""
 
 
 class CannotPromise(UserError):
@@ -135,7 +133,7 @@ def intruders(old: Mapping[str, Any], good: Photographs) -> list[int]:
         Their places, the strangest first.
     """
     strange = learn_normal_scores(good.scores, known_spread=old.get("spread")).intruders
-    return [int(place) for place in np.argsort(-strange) if strange[place] > SUSPICIOUS]
+    return [int(place) for place in np.argsort(-strange) if strange[place] > INTRUDER]
 
 
 def describe(old: dict[str, Any], new: dict[str, Any], good: Photographs, bad: Photographs | None) -> list[str]:

@@ -1,13 +1,16 @@
-"""From the scores of a few normal images to a threshold, the false-alarm rate it has, and how sure that is."""
+"""From the scores of a few normal images to a threshold, the false-alarm rate it has, and how sure that is.
 
+Nothing here needs torch: a server calibrates an exported file without it.
+"""
+
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from dmdd.core.logits import logit
 
@@ -23,14 +26,21 @@ INTRUDERS = 0.02
 INTRUDER_RANGE = 20.0
 """Over how many spreads intruders may lie."""
 
+INTRUDER = 0.5
+"""Probability from which on an image given as good is taken for an intruder, and named."""
+
+STRANGE_RANGE = 10.0
+"""Over how many robust standard deviations the strangeness of intruders may lie; that of good images is logistic."""
+
+MOST_DOUBT = 0.5
+"""The highest probability that looks alone give: good parts that are worn or dirty look strange too."""
+
 PROMISE = 3.0
 """A rate is promised where the upper end of its 90 % interval is at most so many times the rate itself."""
 
 LOT_SHIFT = 1.3
 """How many spreads the median of another lot lies above that of the held-out images, root mean square: that of seven
 sets is 1.0 and 1.2 with two kinds of maps, rounded up as seven are few (docs/results/decisions.md)."""
-
-PIXEL_BINS = 4096
 
 FAMILIES = {"normal": 0.5, "gumbel": 0.25, "logistic": 0.25}
 """Forms of the distribution, and how likely each is before any score: real ones are close to normal on this scale."""
@@ -124,7 +134,7 @@ class NormalScores:
         Returns:
             The same with the shift kept open: half-normal, of scale ``LOT_SHIFT``, by its ten deciles' middles.
         """
-        shifts = LOT_SHIFT * torch.special.ndtri((1 + (torch.arange(10, dtype=torch.float64) + 0.5) / 10) / 2).numpy()
+        shifts = [LOT_SHIFT * NormalDist().inv_cdf((1 + (step + 0.5) / 10) / 2) for step in range(10)]
         count = len(shifts)
         return replace(
             self,
@@ -149,6 +159,7 @@ def calibrate_scores(
     rate: float,
     training: ArrayLike = (),
     known_spread: float | None = None,
+    strangeness: ArrayLike | None = None,
     anomalous: ArrayLike = (),
     other_lots: bool = False,
 ) -> dict[str, Any]:
@@ -159,6 +170,7 @@ def calibrate_scores(
         rate: Wanted share of normal images at or above the threshold, in (0, 1).
         training: ``(M,)`` scores of the images trained on.
         known_spread: The spread that an earlier calibration found, in place of ``training``.
+        strangeness: ``(N,)``, see :func:`learn_normal_scores`.
         anomalous: ``(A,)`` scores of anomalous images, synthetic or real.
         other_lots: Whether new images may be of other parts, lots or days than these, as after a training.
 
@@ -168,7 +180,7 @@ def calibrate_scores(
         table of false-alarm probabilities, ``normal_images``, the share of ``anomalous`` found, and with ``other_lots``
         the rate that these may have, ``other_lots_rate``.
     """
-    known = learn_normal_scores(scores, training=training, known_spread=known_spread)
+    known = learn_normal_scores(scores, training=training, known_spread=known_spread, strangeness=strangeness)
     # The smallest float32 from here on, since scores are compared in float32 too.
     threshold = float(np.nextafter(np.float32(known.threshold(rate)), np.float32(np.inf)))
     promised = known.rate(threshold)
@@ -241,55 +253,6 @@ def images_needed(found: Rate, count: int) -> int:
     return int(np.ceil(count * max(float(width), 1) ** 2 / 10) * 10)
 
 
-def count_values(maps: Tensor, masks: Tensor) -> Tensor:
-    """Count each image's pixels by value, so that thresholds can be chosen when all images have been seen.
-
-    Args:
-        maps: ``(B, 1, h, w)`` float in [0, 1].
-        masks: ``(B, 1, h, w)`` bool.
-
-    Returns:
-        ``(B, 2, PIXEL_BINS)`` int32 on the CPU: pixels outside and inside the mask.
-    """
-    bins = (maps.float() * PIXEL_BINS).long().clamp(0, PIXEL_BINS - 1) + PIXEL_BINS * masks.long()
-    return (
-        torch.stack([torch.bincount(b.flatten(), minlength=2 * PIXEL_BINS) for b in bins])
-        .int()
-        .cpu()
-        .unflatten(1, (2, -1))
-    )
-
-
-def choose_pixel_threshold(counts: Tensor) -> tuple[float, float] | None:
-    """Find the map value of the largest F1.
-
-    Args:
-        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_values` gives them.
-
-    Returns:
-        The threshold and its F1; None without a pixel inside a mask.
-    """
-    outside, inside = counts.double().sum(0).flip(1).cumsum(1).flip(1)
-    if not inside[0]:
-        return None
-    f1 = 2 * inside / (inside[0] + inside + outside)
-    best = int(f1.argmax())
-    return best / PIXEL_BINS, float(f1[best])
-
-
-def peaks(counts: Tensor) -> list[float]:
-    """Give each map's largest value, to the width of a bin.
-
-    Args:
-        counts: ``(N, 2, PIXEL_BINS)``, as :func:`count_values` gives them.
-
-    Returns:
-        In [0, 1].
-    """
-    seen = counts.sum(1) > 0
-    return [(float(row.nonzero().max()) + 0.5) / PIXEL_BINS for row in seen]
-
-
 def move_pixel_threshold(found: ArrayLike, calibration: Mapping[str, Any]) -> dict[str, float]:
     """Move the pixel threshold as the maps of good images have moved.
 
@@ -313,19 +276,26 @@ def _percent(share: float) -> str:
 
 
 def learn_normal_scores(
-    scores: ArrayLike, *, training: ArrayLike = (), known_spread: float | None = None
+    scores: ArrayLike,
+    *,
+    training: ArrayLike = (),
+    known_spread: float | None = None,
+    strangeness: ArrayLike | None = None,
 ) -> NormalScores:
     """Learn how normal images score from some that were not trained on.
 
     On the logit scale their distribution has a median, a spread and one of three forms (normal, skewed, heavy tails);
     what the scores leave open of these is kept open and averaged over. Less than half of the images may be intruders
-    instead, which score anywhere, so one bad image among many decides nothing. Images trained on score too low, but
-    scatter similarly: with few others their spread is what the spread is expected to be.
+    instead, which score anywhere, so one bad image among many decides nothing. Among few a score alone cannot tell an
+    intruder from a good image, so how strange an image looks counts too. Images trained on score too low, but scatter
+    similarly: with few others their spread is what the spread is expected to be.
 
     Args:
         scores: ``(N,)`` in [0, 1] of images given as normal that were not trained on, at least 1.
         training: ``(M,)`` scores of the images trained on.
         known_spread: The spread that an earlier calibration found, in place of ``training``.
+        strangeness: ``(N,)`` how far each image lies from the others by its looks and not by its score, in robust
+            standard deviations, as :func:`dmdd.models.suspicion.strangeness` gives it; None where that is not known.
 
     Returns:
         What is known then.
@@ -338,13 +308,14 @@ def learn_normal_scores(
     z, seen = logit(scores), logit(training)
     if z.ndim != 1 or len(z) == 0 or not np.isfinite(z).all() or not np.isfinite(seen).all():
         raise ValueError("finite scores of at least one normal image are needed")
+    doubt = _doubt(len(z), strangeness)
     expected, unsure = _expected_spread(z, seen, known_spread)
     middle, own = float(np.median(z)), _robust_spread(z)
     widest = max(own, expected)
     log_spreads = np.linspace(np.log(min(own or expected, expected) / 8), np.log(widest * 8), _SPREADS)
     places = np.linspace(middle - 5 * widest, middle + 5 * widest, _PLACES)
     for _ in range(2):  # the second time where the first has found something
-        weights, intruders = _weigh(z, places, log_spreads, float(np.log(expected)), unsure)
+        weights, intruders = _weigh(z, doubt, places, log_spreads, float(np.log(expected)), unsure)
         where = (places, log_spreads)
         places = _narrow(places, weights.sum((0, 1)), _PLACES)
         log_spreads = _narrow(log_spreads, weights.sum((0, 2)), _SPREADS)
@@ -358,6 +329,17 @@ def learn_normal_scores(
         weights=chosen,
         intruders=intruders,
     )
+
+
+def _doubt(count: int, strangeness: ArrayLike | None) -> np.ndarray:
+    """Give for each image the probability that it is an intruder, before its score is looked at."""
+    if strangeness is None:
+        return np.full(count, INTRUDERS)
+    looks = np.asarray(strangeness, np.float64)
+    # Most are good: where the middle one looks strange, all are of another lot.
+    looks = np.maximum(looks - max(0.0, float(np.sort(looks)[(count - 1) // 2])), 0.0)
+    odds = INTRUDERS / (1 - INTRUDERS) / STRANGE_RANGE / _density("logistic", looks)
+    return np.minimum(odds / (1 + odds), MOST_DOUBT)
 
 
 def _expected_spread(z: np.ndarray, seen: np.ndarray, known: float | None) -> tuple[float, float]:
@@ -385,41 +367,39 @@ def _narrow(axis: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
 
 
 def _weigh(
-    z: np.ndarray, places: np.ndarray, log_spreads: np.ndarray, expected: float, unsure: float
+    z: np.ndarray, doubt: np.ndarray, places: np.ndarray, log_spreads: np.ndarray, expected: float, unsure: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weigh every family, spread and place by prior and scores.
 
     Returns:
         Their probabilities ``(families, spreads, places)``, and for each image ``(N,)`` that of being an intruder.
     """
-    logs = np.empty((len(FAMILIES), len(log_spreads), len(places)))
+    logs, strange = np.empty((len(FAMILIES), len(log_spreads), len(places))), doubt / INTRUDER_RANGE
     for row, log_spread in enumerate(log_spreads):
         prior = -0.5 * ((log_spread - expected) / unsure) ** 2 - len(z) * log_spread
-        for family, density in enumerate(_densities(z, places, log_spread)):
+        for family, density in enumerate(_densities(z, doubt, places, log_spread)):
             logs[family, row] = np.log(density).sum(1) + prior + np.log(tuple(FAMILIES.values())[family])
-            # Otherwise all images might be intruders, and the median of the normal ones anywhere.
-            logs[family, row, (_STRANGE / density).mean(1) >= 0.5] = -np.inf
+            # Most of what looks good is good: otherwise all might be intruders, and the median of the others anywhere.
+            logs[family, row, (strange / density) @ (1 - doubt) >= 0.5 * (1 - doubt).sum()] = -np.inf
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     intruders = np.zeros(len(z))
     for row, log_spread in enumerate(log_spreads):
-        for family, density in enumerate(_densities(z, places, log_spread)):
-            intruders += weights[family, row] @ (_STRANGE / density)
+        for family, density in enumerate(_densities(z, doubt, places, log_spread)):
+            intruders += weights[family, row] @ (strange / density)
     return weights, intruders
 
 
-_STRANGE = INTRUDERS / INTRUDER_RANGE
-
-
-def _densities(z: np.ndarray, places: np.ndarray, log_spread: float) -> Iterator[np.ndarray]:
+def _densities(z: np.ndarray, doubt: np.ndarray, places: np.ndarray, log_spread: float) -> Iterator[np.ndarray]:
     """Yield for each family the density of each score at each place, ``(places, N)``, intruders counted in."""
     x = (z[None] - places[:, None]) / np.exp(log_spread)
     for name in FAMILIES:
-        yield (1 - INTRUDERS) * _density(name, x) + _STRANGE
+        yield (1 - doubt) * _density(name, x) + doubt / INTRUDER_RANGE
 
 
 # Each family with median 0 and the interquartile range of a standard normal distribution.
 _IQR = 1.3489795
+_erfc = np.frompyfunc(math.erfc, 1, 1)
 _GUMBEL_MEDIAN, _GUMBEL_RATIO = float(-np.log(np.log(2))), 1.5725 / _IQR
 _LOGISTIC_RATIO = float(2 * np.log(3)) / _IQR
 
@@ -437,7 +417,7 @@ def _density(family: str, x: np.ndarray) -> np.ndarray:
 def _above(family: str, x: np.ndarray) -> np.ndarray:
     """Give the share of a family's values at or above ``x``."""
     if family == "normal":
-        return torch.special.ndtr(torch.from_numpy(-x)).numpy()
+        return np.asarray(_erfc(x / np.sqrt(2)) / 2, np.float64)
     if family == "gumbel":
         return np.asarray(-np.expm1(-np.exp(-np.clip(_GUMBEL_MEDIAN + _GUMBEL_RATIO * x, -700, None))))
     return np.asarray(1 / (1 + np.exp(np.clip(_LOGISTIC_RATIO * x, -700, 700))))

@@ -7,17 +7,14 @@ import pytest
 import torch
 from benchmarks.calibration import simulate
 
-from dmdd.metrics.calibration import (
+from dmdd.models.normal_scores import (
     LOT_SHIFT,
     Rate,
     calibrate_scores,
-    choose_pixel_threshold,
-    count_values,
     images_needed,
     learn_normal_scores,
     logit,
     move_pixel_threshold,
-    peaks,
     promise,
     smallest_promise,
 )
@@ -166,23 +163,6 @@ def test_drift_is_told_in_spreads():
     assert describe_drift(squash(around), {"image_threshold": 0.5}) is None
 
 
-def test_pixel_threshold_is_the_one_of_the_largest_f1():
-    generator = torch.Generator().manual_seed(0)
-    maps, masks = torch.rand(3, 1, 16, 16, generator=generator), torch.rand(3, 1, 16, 16, generator=generator) < 0.2
-    maps[masks] = (maps[masks] + 0.6).clamp(max=1)
-    counts = count_values(maps, masks)
-    threshold, f1 = choose_pixel_threshold(counts)
-    values, truth = maps.flatten(), masks.flatten()
-    by_hand = []
-    for cut in (k / 4096 for k in range(4096)):
-        hit = int((truth & (values >= cut)).sum())
-        by_hand.append(2 * hit / (int(truth.sum()) + int((values >= cut).sum())))
-    assert f1 == pytest.approx(max(by_hand))
-    assert by_hand[round(threshold * 4096)] == pytest.approx(max(by_hand))
-    assert peaks(counts) == pytest.approx(maps.flatten(1).amax(1).tolist(), abs=1 / 4096)
-    assert choose_pixel_threshold(count_values(maps, torch.zeros_like(masks))) is None
-
-
 def test_pixel_threshold_moves_with_the_maps_of_good_images():
     former = {"pixel_threshold": 0.5, "typical_peak": 0.2}
     # logit 0.2 = -ln 4 and logit 0.5 = 0, so the threshold goes up by ln 4, to 0.8.
@@ -199,3 +179,34 @@ def test_an_image_that_scores_too_low_does_not_lift_the_threshold():
     assert 0.3734 < found["image_threshold"] < plain + 0.02
     low, high = found["image_false_alarm_interval"]
     assert low <= found["image_false_alarm_rate"] <= high
+
+
+PAPER = {"training": squash(-0.9 + 0.033 * torch.special.ndtri((torch.arange(29) + 0.5) / 29).double().numpy())}
+"""As the printed paper's images trained on score after a short training."""
+
+
+def test_few_images_and_an_intruder_among_them():
+    """As of sheets of paper, one of them stained: by its score alone it might be one of the good ones."""
+    z, looks = [-0.56, -0.65, -0.24], [0.3, -0.8, 4.6]
+    clean = logit(learn_normal_scores(squash(z[:2]), **PAPER).threshold(0.01))
+    blind = learn_normal_scores(squash(z), **PAPER)
+    assert logit(blind.threshold(0.01)) > clean + 0.12
+    seen = learn_normal_scores(squash(z), **PAPER, strangeness=looks)
+    assert seen.intruders[2] > 0.95 > 0.05 > seen.intruders[:2].max()
+    assert logit(seen.threshold(0.01)) == pytest.approx(clean, abs=0.03)  # half a spread
+    told = calibrate_scores(squash(z), rate=0.01, **PAPER, strangeness=looks)
+    assert told["image_threshold"] == pytest.approx(seen.threshold(0.01), abs=1e-6)
+    # A good image that looks strange but scores like the others counts.
+    good = learn_normal_scores(squash([-0.56, -0.65, -0.58]), **PAPER, strangeness=looks)
+    assert good.intruders[2] < 0.5
+    # And half of four may be intruders where they look like it.
+    two = learn_normal_scores(squash([-0.56, -0.3, -0.62, -0.24]), **PAPER, strangeness=[0.3, 4.2, 0.5, 4.6])
+    assert two.intruders.round(1).tolist() == [0, 1, 0, 1]
+
+
+def test_images_that_all_look_strange_are_no_intruders():
+    """Held out as runs of neighbours they may all be unlike those trained on."""
+    z = -0.6 + 0.05 * np.linspace(-1.5, 1.5, 8)
+    known = learn_normal_scores(squash(z), strangeness=np.full(8, 6.0))
+    assert known.intruders.max() < 0.5
+    assert logit(known.typical) == pytest.approx(-0.6, abs=0.03)
