@@ -37,6 +37,7 @@ def serve(settings: ServeSettings) -> None:
 
     try:
         from dmdd.deploy.serve.api import build_api
+        from dmdd.deploy.serve.calibrating import add_calibration
         from dmdd.deploy.serve.limits import Limits
         from dmdd.deploy.serve.model import load_model
         from dmdd.deploy.serve.page import add_page
@@ -52,10 +53,7 @@ def serve(settings: ServeSettings) -> None:
         model = load_model(Path(settings.model), title=settings.title, fixed=fixed, **looking)
         app, inspection = build_api(model, limits, hosts=LOOPBACK_NAMES if loopback else None)
         add_page(app, inspection, follow=None if settings.follow is None else Path(settings.follow))
-        if model.folder is not None:  # needs PyTorch
-            from dmdd.deploy.serve.calibrating import add_calibration
-
-            add_calibration(app, inspection)
+        add_calibration(app, inspection)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"model     {model.title}, {model.input_width} x {model.input_height} px")

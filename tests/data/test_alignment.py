@@ -103,6 +103,13 @@ def test_an_image_that_shows_too_little_of_the_view_is_refused(monkeypatch):
         Alignment(draw_part()).find(moved)
 
 
+def test_what_an_image_does_not_show_is_as_in_the_reference():
+    part, image = draw_part(), noise()
+    aligned = Alignment(part).apply(image, np.array([[1.0, 0.0, 12.0], [0.0, 1.0, 0.0]]))
+    assert np.array_equal(aligned[:, :-12], image[:, 12:])
+    assert np.array_equal(aligned[:, -12:], part[:, -12:])
+
+
 def test_a_reference_of_one_grey_value_is_refused():
     with refused("align=the reference: the image is of one grey value"):
         Alignment(np.full((SIZE, SIZE, 3), 90, np.uint8))

@@ -11,7 +11,7 @@ from PIL import Image
 import dmdd
 from dmdd.calibrate import main
 from dmdd.core.errors import UserError
-from dmdd.deploy.calibrate import subject
+from dmdd.deploy.calibrate import subject, trained
 from dmdd.deploy.calibrate.histogram import draw_histogram
 from dmdd.models.detector import Detector
 from dmdd.predict import main as predict
@@ -169,7 +169,7 @@ def test_what_lies_outside_the_region_does_not_move_thresholds(tmp_path):
         Image.fromarray(pixels).save(files[-1])
     predictor = dmdd.load(tmp_path / "model", device="cpu")
     for batch_size in (1, 2):
-        scores, peaks = subject.TrainedModel(tmp_path / "model", predictor, batch_size=batch_size).score(files)
+        scores, peaks = trained.TrainedModel(tmp_path / "model", predictor, batch_size=batch_size).score(files)
         seen = [predictor(str(file)) for file in files]
         assert scores == pytest.approx([one.raw_score for one in seen], abs=1e-6)
         assert peaks == pytest.approx([one.map.max() for one in seen], abs=1e-6)

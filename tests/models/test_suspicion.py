@@ -24,6 +24,23 @@ def test_an_image_of_another_kind_is_the_strangest(tmp_path):
     assert set(again.argsort(descending=True)[:2].tolist()) == {3, 7}
 
 
+def test_images_of_several_categories_are_compared_with_their_own(tmp_path):
+    detector = Detector.load(save_tiny_model(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    images = 100 + torch.randint(0, 20, (18, 3, 64, 96), dtype=torch.uint8, generator=generator)
+    images[1::3] = torch.randint(0, 255, (6, 3, 64, 96), dtype=torch.uint8, generator=generator)  # alike, but rough
+    images[4, :, 10:50, 20:70] = 255
+    kinds = ["smooth", "rough", "smooth"] * 6
+    found = strangeness(detector, images, batch_size=5, kinds=kinds)
+    for kind in ("smooth", "rough"):
+        rows = torch.tensor([place for place, own in enumerate(kinds) if own == kind])
+        assert torch.allclose(found[rows], strangeness(detector, images[rows], batch_size=5), atol=1e-4)
+    assert int(found.argmax()) == 4
+    assert found[1::3].median() < 1
+    # Among all, every rough one would be strange.
+    assert strangeness(detector, images, batch_size=5)[1::3].min() > SUSPICIOUS
+
+
 def test_bad_images_that_resemble_each_other_are_found_once_the_strangest_is_left_out():
     """The last four find three like them, at nearly a good image's distance; without the strangest they find two."""
     generator = torch.Generator().manual_seed(0)

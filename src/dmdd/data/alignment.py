@@ -58,7 +58,7 @@ class Alignment:
     def __init__(self, reference: Path | str | np.ndarray) -> None:
         pixels = reference if isinstance(reference, np.ndarray) else read_image(Path(reference))
         self.told = "the reference" if isinstance(reference, np.ndarray) else str(reference)
-        self.size = (pixels.shape[0], pixels.shape[1])
+        self.pixels, self.size = pixels, (pixels.shape[0], pixels.shape[1])
         self.grey, self.scale = _grey(pixels, WORK_PX)
         self.coarse, _ = _grey(pixels, COARSE_PX)
         if self.grey.std() < 1:
@@ -117,12 +117,14 @@ class Alignment:
             transform: What :meth:`find` gave for the image.
 
         Returns:
-            The same kind at the reference's size. What the image does not show is its mirrored border; of a mask False.
+            The same kind at the reference's size. What the image does not show is as in the reference, since a mirrored
+            border would put parts of parts there that no normal image has; of a mask it is False.
         """
         if image.dtype == bool:
             return cv2.warpAffine(image.astype(np.uint8), transform, self.size[::-1], flags=_FLAGS) > 0
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(image, transform, self.size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        whole = self.pixels.copy()
+        return cv2.warpAffine(image, transform, self.size[::-1], whole, flags, borderMode=cv2.BORDER_TRANSPARENT)
 
     def __call__(self, image: Tensor, *, name: str = "the image") -> Tensor:
         """Align a tensor ``(3, H, W)`` uint8 or float in [0, 1]; gives uint8 at the reference's size."""

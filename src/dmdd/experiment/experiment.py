@@ -486,7 +486,10 @@ class Experiment:
         self.detector.to("cuda" if self.accelerator == "gpu" else "cpu")
         with failures.report_errors("looking for odd training images", sizes=sizes), hardware.whole_float32():
             found = strangeness(
-                self.detector, self.data.normal_pixels, batch_size=self.settings.data.evaluation_batch_size
+                self.detector,
+                self.data.normal_pixels,
+                batch_size=self.settings.data.evaluation_batch_size,
+                kinds=[*self.data.trained_members, *self.data.held_out_members],
             )
         self.strangeness = found.tolist()
         self.evaluation.strangeness = self.strangeness[self.data.training_images :]

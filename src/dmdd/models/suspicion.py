@@ -1,6 +1,7 @@
 """Which of the images given as good are like none of the others? Judged by the teacher, which has seen none of them."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ ROUNDS = 6
 """How often images are left out at most: two of them may take turns."""
 
 
-def strangeness(detector: Detector, images: Slices, *, batch_size: int) -> Tensor:
+def strangeness(detector: Detector, images: Slices, *, batch_size: int, kinds: Sequence[str] = ()) -> Tensor:
     """Say how far each image lies from the others, in robust standard deviations.
 
     Every patch at stride 16 is looked up in other images; its distance is the one to the ``NEAREST``-th of them, and an
@@ -45,21 +46,36 @@ def strangeness(detector: Detector, images: Slices, *, batch_size: int) -> Tenso
         detector: Gives the teacher.
         images: ``(N, 3, h, w)`` uint8 of images given as good; batches are moved to the detector's device.
         batch_size: Images that go through the teacher at once.
+        kinds: ``(N,)`` the category of each, which is compared with its own alone; empty where all are of one.
 
     Returns:
-        ``(N,)`` float32 on the CPU; zeros for fewer than ``NEAREST + 2`` images.
+        ``(N,)`` float32 on the CPU; zeros for fewer than ``NEAREST + 2`` images of a category.
 
     Source: nearest neighbours of patches as in PatchCore (Roth et al., CVPR 2022), leaving one image out;
     docs/calibration.md has what it finds.
     """
-    if len(images) < NEAREST + 2:
-        return torch.zeros(len(images))
-    spread = torch.linspace(0, len(images) - 1, min(REFERENCES, len(images))).round().long()
-    references = torch.cat([_patches(detector, images[part]) for part in spread.split(batch_size)])
+    groups: dict[str, list[int]] = {}
+    for place, kind in enumerate(kinds or [""] * len(images)):
+        groups.setdefault(kind, []).append(place)
+    found = torch.zeros(len(images))
+    for group in groups.values():
+        rows = torch.tensor(group)
+        found[rows] = _strangeness_among(detector, images, rows, batch_size)
+    return found
+
+
+def _strangeness_among(detector: Detector, images: Slices, rows: Tensor, batch_size: int) -> Tensor:
+    """Say how far each image of some lies from the others of these."""
+    count = len(rows)
+    if count < NEAREST + 2:
+        return torch.zeros(count)
+    spread = torch.linspace(0, count - 1, min(REFERENCES, count)).round().long()
+    references = torch.cat([_patches(detector, images[part]) for part in rows[spread].split(batch_size)])
     among = torch.stack([_distances(patches, references) for patches in references])
     known, values = _known(among), []
-    for first in range(0, len(images), batch_size):
-        for place, patches in enumerate(_patches(detector, images[first : first + batch_size]), start=first):
+    for first in range(0, count, batch_size):
+        part = images[rows[first : first + batch_size]]
+        for place, patches in enumerate(_patches(detector, part), start=first):
             own = (spread == place).nonzero().flatten()
             values.append(_strange(_distances(patches, references), known, own=int(own[0]) if len(own) else None))
     return _standardised(values)

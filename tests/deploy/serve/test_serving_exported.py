@@ -74,8 +74,12 @@ def exported(tmp_path_factory) -> Path:
     return file
 
 
-def test_a_process_without_torch_serves_an_onnx_file(exported, tmp_path):
-    command = [sys.executable, "-c", WITHOUT_TORCH, f"model={exported}", "port=0"]
+def test_a_process_without_torch_serves_an_onnx_file_and_sets_its_thresholds(exported, tmp_path):
+    file = tmp_path / exported.name
+    file.write_bytes(exported.read_bytes())
+    beside = file.with_name("bracket.onnx.json")
+    beside.write_text(json.dumps(CARD))
+    command = [sys.executable, "-c", WITHOUT_TORCH, f"model={file}", "port=0"]
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -92,6 +96,18 @@ def test_a_process_without_torch_serves_an_onnx_file(exported, tmp_path):
             assert (found["score"], found["label"], found["width"]) == (pytest.approx(0.4), True, 20)
             assert client.get("/model").json()["weights_sha256"] == CARD["weights_sha256"]
             assert client.get("/").text.startswith("<!doctype html>")
+            scored = client.post("/page/score", content=content.getvalue()).json()
+            assert scored == pytest.approx({"raw_score": 0.4, "peak": 0.4})
+            good = [{"raw_score": 0.45 + 0.005 * place, "peak": 0.5} for place in range(30)]
+            asked = {"good": good, "rate": 0.1, "keep": True}
+            answer = client.post("/page/calibrate", json=asked).json()
+            assert (answer["kept"], answer["before"]["threshold"], answer["now"]["threshold"]) == (True, 0.4, 0.5)
+            again = client.post("/predict", content=content.getvalue()).json()
+            assert (again["label"], again["raw_score"]) == (False, pytest.approx(0.4))
+            assert 0 < again["score"] < 0.5 < again["false_alarm_probability"]
+            card = json.loads(beside.read_text())
+            assert 0.55 < card["calibration"]["image_threshold"] == card["image_threshold"] < 0.65
+            assert card["former_calibrations"] == [{"image_threshold": 0.4, "pixel_threshold": 0.25}]
     finally:
         process.kill()
         process.communicate()

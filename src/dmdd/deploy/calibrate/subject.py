@@ -1,4 +1,7 @@
-"""What is calibrated: a model's folder, or an exported file with its JSON; both score images and keep history."""
+"""What is calibrated: a model's folder, or an exported file with its JSON; both score images and keep history.
+
+Nothing here needs torch before a model's folder is opened: a server calibrates the exported file that it serves.
+"""
 
 import json
 from abc import ABC, abstractmethod
@@ -7,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from dmdd.core.errors import UserError
 from dmdd.core.files import write_atomically
-from dmdd.core.resize import resize_masks
 from dmdd.data.images import read_image
-from dmdd.inference.conversion import as_tensor
-from dmdd.inference.predictor import Predictor, load
-from dmdd.models.detector import SPEC_FILE
+from dmdd.deploy.runtimes import Run
 from dmdd.models.score_scale import ScoreScale, find_category
 
 EXPORTED = (".onnx", ".xml", ".pt2")
@@ -72,55 +71,19 @@ class Subject(ABC):
         write_atomically(self.file, json.dumps(entries, indent=2) + "\n")
 
 
-class TrainedModel(Subject):
-    """The ``model`` folder of a run.
-
-    Args:
-        folder: The folder.
-        predictor: Loaded from it.
-        batch_size: Images at once.
-        category: As for :class:`Subject`.
-    """
-
-    def __init__(self, folder: Path, predictor: Predictor, *, batch_size: int = 1, category: str | None = None) -> None:
-        self.predictor, self.batch_size = predictor, batch_size
-        file = folder / SPEC_FILE
-        super().__init__(file, json.loads(file.read_text(encoding="utf-8")), category)
-
-    def score(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-        """Score image files."""
-        scores: list[float] = []
-        peaks: list[float] = []
-        for first in range(0, len(files), self.batch_size):
-            some = files[first : first + self.batch_size]
-            images = [as_tensor(file) for file in some]
-            sizes = [(image.shape[1], image.shape[2]) for image in images]
-            inside = [self.predictor.inside(file, size) for file, size in zip(some, sizes, strict=True)]
-            maps, found = self.predictor.predict([self.predictor.prepare(image) for image in images], inside)
-            scores += found
-            peaks += [_peak(heat, region) for heat, region in zip(maps, inside, strict=True)]
-        return np.array(scores), np.array(peaks)
-
-
-def _peak(heat: Tensor, inside: Tensor | None) -> float:
-    if inside is None:
-        return float(heat.max())
-    # As in a prediction, where the region has the last word on what the map shows.
-    return float((heat * resize_masks(inside[None, None], (heat.shape[0], heat.shape[1]))[0, 0]).max())
-
-
 class ExportedModel(Subject):
     """An exported file; what is written is the JSON beside it, whose thresholds are the ones to use.
 
     Args:
         file: Ends in one of ``EXPORTED``.
         category: As for :class:`Subject`.
+        run: The graph, where it has been loaded already.
 
     Raises:
         UserError: The JSON is missing or damaged, or knows no thresholds of that category.
     """
 
-    def __init__(self, file: Path, category: str | None = None) -> None:
+    def __init__(self, file: Path, category: str | None = None, *, run: Run | None = None) -> None:
         beside = file.with_name(file.name + ".json")
         try:
             entries = json.loads(beside.read_text(encoding="utf-8"))
@@ -131,7 +94,7 @@ class ExportedModel(Subject):
         # The graph's own scale is the one it was exported with.
         former = [one for one in self.former if "category" not in one]
         self.scale = ScoreScale.of((former or [entries.get("calibration") or {}])[0])
-        self.run = _load(file, outputs)
+        self.run = _load(file, outputs) if run is None else run
 
     @property
     def calibration(self) -> dict[str, Any]:
@@ -205,4 +168,7 @@ def open_subject(model: Path, *, device: str | None, batch_size: int, category: 
         if not model.is_file():
             raise UserError(f"model={model}: no such file")
         return ExportedModel(model, category)
+    from dmdd.deploy.calibrate.trained import TrainedModel
+    from dmdd.inference.predictor import load
+
     return TrainedModel(model, load(model, device=device), batch_size=batch_size, category=category)

@@ -1,6 +1,7 @@
 """The page sets thresholds: from scores of dropped photographs to a new calibration, shown first, then kept."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 
 from dmdd.deploy.calibrate import job
-from dmdd.deploy.calibrate.subject import TrainedModel
+from dmdd.deploy.calibrate.subject import ExportedModel, Subject
 from dmdd.deploy.serve.api import Category, Inspected, Inspection
 from dmdd.deploy.serve.exported import ExportedPredictor
 from dmdd.deploy.serve.limits import Refusal, limited_stream
@@ -155,10 +156,18 @@ def _show(calibration: Mapping[str, Any], good: job.Photographs, bad: job.Photog
 
 
 def _keep(model: ServedModel, new: dict[str, Any]) -> None:
-    if model.fixed is not None or model.folder is None or isinstance(model.predictor, ExportedPredictor):
+    if model.fixed is not None or model.folder is None:
         raise Refusal(403, f"thresholds cannot be changed here: {model.fixed or 'the model is not from a folder'}")
     try:
-        TrainedModel(model.folder, model.predictor, category=model.category).keep(new)
+        _subject(model, model.folder).keep(new)
     except OSError as error:
         raise Refusal(500, f"the model folder cannot be written: {error.strerror or error}") from None
     model.recalibrate(new)
+
+
+def _subject(model: ServedModel, folder: Path) -> Subject:
+    if isinstance(model.predictor, ExportedPredictor):
+        return ExportedModel(folder, model.category, run=model.predictor.run)
+    from dmdd.deploy.calibrate.trained import TrainedModel  # here, since a server of an exported file has no torch
+
+    return TrainedModel(folder, model.predictor, category=model.category)

@@ -43,8 +43,12 @@ class ExportedPredictor:
     """
 
     def __init__(self, run: Run, card: Mapping[str, Any]) -> None:
-        self.run, self.card = run, card
-        self.fixed_size, self.layout = card.get("fixed_size"), card.get("layout", "nhwc")
+        self.run, self.fixed_size, self.layout = run, card.get("fixed_size"), card.get("layout", "nhwc")
+        self.tile_px = (card.get("tiling") or {}).get("tile_px")
+        self._read(card)
+
+    def _read(self, card: Mapping[str, Any]) -> None:
+        self.card = card
         thresholds = {name: card.get(name) for name in ("image_threshold", "pixel_threshold")}
         calibration = card.get("calibration") or {k: v for k, v in thresholds.items() if v is not None}
         height, width = card["input_size"]
@@ -54,7 +58,14 @@ class ExportedPredictor:
         self.pixel_threshold: float | None = calibration.get("pixel_threshold")
         self.smallest_area_px = int(card.get("smallest_area_px") or 0)
         self.spot_area_px = float(calibration.get("spot_area_px") or 0)
-        self.tile_px = (card.get("tiling") or {}).get("tile_px")
+
+    def recalibrate(self, calibration: Mapping[str, Any]) -> None:
+        """Put another calibration in force.
+
+        Args:
+            calibration: As in the JSON beside the file.
+        """
+        self._read(_with(self.card, calibration))
 
     def of_category(self, name: str) -> "ExportedPredictor":
         """Decide by the thresholds of one of the categories that the model is for.
@@ -68,9 +79,7 @@ class ExportedPredictor:
         Raises:
             UserError: The JSON knows no thresholds of that category.
         """
-        own = find_category(name, self.card.get("category_calibrations", {}))
-        entries = {entry: own.get(entry) for entry in ("image_threshold", "pixel_threshold", "smallest_area_px")}
-        return ExportedPredictor(self.run, {**self.card, **entries, "calibration": own})
+        return ExportedPredictor(self.run, _with(self.card, find_category(name, self.detector.category_calibrations)))
 
     def __call__(self, pixels: np.ndarray) -> Prediction:
         """Inspect one image.
@@ -115,6 +124,12 @@ class ExportedPredictor:
             spot_area_px=spot,
             image=pixels,
         )
+
+
+def _with(card: Mapping[str, Any], calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the JSON of a file with the thresholds of another calibration."""
+    entries = {name: calibration.get(name) for name in ("image_threshold", "pixel_threshold", "smallest_area_px")}
+    return {**card, **entries, "calibration": dict(calibration)}
 
 
 def load_exported(file: Path, **settings: Any) -> tuple[ExportedPredictor, dict[str, Any]]:

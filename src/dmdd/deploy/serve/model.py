@@ -15,9 +15,6 @@ from dmdd.models.score_scale import ScoreScale
 if TYPE_CHECKING:
     from dmdd.inference.predictor import Predictor
 
-FIXED = "the model is an exported file; python -m dmdd.calibrate model=FILE good=FOLDER sets its thresholds"
-"""Why the page may not change them: that needs PyTorch, which may be absent."""
-
 
 class ServedModel:
     """A predictor with a name, a fingerprint and its calibration in plain words.
@@ -26,7 +23,7 @@ class ServedModel:
         predictor: What inspects.
         title: Name shown to people and machines.
         weights_sha256: Fingerprint of the weights; empty if they are not from a file.
-        folder: The model folder, which a new calibration is written to; None if there is none.
+        folder: The model folder or the exported file, whose calibration is written; None if there is none.
         fixed: Why thresholds may not be changed; None if they may.
         category: Of a model for several the one whose thresholds decide; None for those of all of them.
     """
@@ -87,7 +84,6 @@ class ServedModel:
         Args:
             calibration: As in ``detector.json``.
         """
-        assert not isinstance(self.predictor, ExportedPredictor)  # whose thresholds are fixed
         self.predictor.recalibrate(calibration)
         self._describe(calibration)
 
@@ -144,7 +140,8 @@ def load_model(folder: Path, *, title: str | None = None, fixed: str | None = No
     if folder.suffix in LOADERS:
         exported, card = load_exported(folder, **settings)
         sha256 = card.get("weights_sha256", "")
-        model = ServedModel(exported, title=title or folder.stem, weights_sha256=sha256, fixed=FIXED)
+        name = title or folder.stem
+        model = ServedModel(exported, title=name, weights_sha256=sha256, folder=folder, fixed=fixed)
         height, width = exported.fixed_size or exported.detector.input_size
         exported(np.zeros((height, width, 3), np.uint8))
         return model
