@@ -15,7 +15,7 @@ COLUMN = 48
 
 PURPOSE = {
     "train": "Train a detector on the normal images of one category, measure it once, write a run folder.",
-    "evaluate": "Measure a saved model on a test set. The default settings give the figures of its training run.",
+    "evaluate": "Measure a saved model on a test set. On its training run's data it gives that run's figures.",
     "predict": "Score images with a trained model. The same command again continues where it stopped.",
     "calibrate": "Set the thresholds of a model from photographs of the line, without training.",
     "export": "Write a trained detector as one graph and compare the file with the detector.",
