@@ -65,7 +65,7 @@ def test_each_data_set_trains_its_own_categories_and_a_bad_one_stops_none(two_se
     assert seeds_of(tmp_path / "runs/mpdd/bracket_black") == [0]
     assert seeds_of(tmp_path / "runs/demo/plate") == [0]
     assert not (tmp_path / "runs/mpdd/bracket_white").exists()
-    assert "mpdd/bracket_black" in done.stdout.split("test sets, percent")[1]
+    assert "bracket_black" in done.stdout.split("test sets, percent")[1]
     # Again, with the damage repaired and a second seed: what is finished is skipped.
     repaired = two_sets / "mpdd/bracket_white/test/dent"
     shutil.copy(sorted(repaired.iterdir())[1], sorted(repaired.iterdir())[0])

@@ -268,7 +268,8 @@ def measure(category: Any, device: torch.device) -> EvaluationModule:
     data.trainer.training = False  # type: ignore[union-attr]
     defects = [sample.defect for sample in category.test]
     module = EvaluationModule(detector, defects=defects, normal_images=data.held_out_pixels, resamples=20)
-    module._trainer = SimpleNamespace(world_size=1, is_global_zero=True)  # type: ignore[assignment]
+    strategy = SimpleNamespace(broadcast=lambda value: value)
+    module._trainer = SimpleNamespace(world_size=1, is_global_zero=True, strategy=strategy)  # type: ignore[assignment]
     module.to(device).eval()
     with torch.no_grad():
         module.on_validation_epoch_start()
